@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
+/*
+ * dwunw: complete user-space call stacks from DWARF call-frame information.
+ *
+ * Conventions of every header in this folder
+ *   Status     Functions that can fail return a dwunw_status; results go through pointers, and are written only as each
+ *              function says. Nothing prints, aborts, or throws across this interface.
+ *   Handles    Opaque, made by one function and ended by its counterpart, which accepts NULL.
+ *   Structs    The caller sets `size` to sizeof the struct and zeroes the rest, so that fields can be added at the end.
+ *              A size the library does not know, or a reserved field that is not zero, is DWUNW_ERR_INVALID_ARGUMENT.
+ *   Threads    No globals, no thread-local state. One context may be used by many threads at once for capture; what is
+ *              not thread-safe says so.
+ *   Units      Addresses and sizes are bytes, times nanoseconds.
+ *
+ * Order of life: dwunw_init → dwunw_process_open (process.h) → dwunw_capture (unwind.h) … → dwunw_process_close →
+ * dwunw_shutdown.
+ */
+#ifndef DWUNW_DWUNW_API_H
+#define DWUNW_DWUNW_API_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define DWUNW_VERSION_MAJOR 0
+#define DWUNW_VERSION_MINOR 1
+#define DWUNW_VERSION_PATCH 0
+
+/*
+ * Every status, once: X(name, value, text). The values are part of the ABI: a new one goes at the end.
+ * From dwunw_capture, DWUNW_OK means that the outermost frame was reached; anything else is why the walk stopped.
+ */
+#define DWUNW_STATUS_LIST(X)                                                                                           \
+    X(DWUNW_OK, 0, "reached the root")                                                                                 \
+    X(DWUNW_ERR_INVALID_ARGUMENT, 1, "invalid argument")                                                               \
+    X(DWUNW_ERR_OUT_OF_MEMORY, 2, "out of memory")                                                                     \
+    X(DWUNW_ERR_SLICE_EXHAUSTED, 3, "stack slice exhausted")                                                           \
+    X(DWUNW_ERR_MEMORY_UNREADABLE, 4, "memory unreadable")                                                             \
+    X(DWUNW_ERR_NO_MAPPING, 5, "no mapping at this address")                                                           \
+    X(DWUNW_ERR_NO_CFI, 6, "no call-frame information")                                                                \
+    X(DWUNW_ERR_CFI_MALFORMED, 7, "malformed call-frame information")                                                  \
+    X(DWUNW_ERR_UNSUPPORTED_EXPRESSION, 8, "unsupported DWARF expression")                                             \
+    X(DWUNW_ERR_NO_PROGRESS, 9, "no progress")                                                                         \
+    X(DWUNW_ERR_FRAME_LIMIT, 10, "frame limit")                                                                        \
+    X(DWUNW_ERR_UNSUPPORTED_ARCH, 11, "unsupported architecture")                                                      \
+    X(DWUNW_ERR_REGISTER_UNKNOWN, 12, "register value unknown")                                                        \
+    X(DWUNW_ERR_UPROBE_TRAMPOLINE, 13, "return address replaced by a pending uretprobe")                               \
+    X(DWUNW_ERR_NOT_ELF, 14, "not an ELF file")                                                                        \
+    X(DWUNW_ERR_ELF_MALFORMED, 15, "malformed ELF file")                                                               \
+    X(DWUNW_ERR_NO_PROCESS, 16, "no such process")                                                                     \
+    X(DWUNW_ERR_PERMISSION, 17, "permission denied")                                                                   \
+    X(DWUNW_ERR_NO_FILE, 18, "no such file")                                                                           \
+    X(DWUNW_ERR_IO, 19, "input/output error")                                                                          \
+    X(DWUNW_ERR_MODULE_CHANGED, 20, "module file is not the one that is mapped")                                       \
+    X(DWUNW_ERR_MAPS_MALFORMED, 21, "malformed process map")                                                           \
+    X(DWUNW_ERR_TOO_MANY_FILES, 22, "too many open files")                                                             \
+    X(DWUNW_ERR_LIMIT, 23, "larger than the limit")                                                                    \
+    X(DWUNW_ERR_NOT_FOUND, 24, "not found")
+
+typedef enum dwunw_status {
+#define DWUNW_STATUS_ENUM(name, value, text) name = (value),
+    DWUNW_STATUS_LIST(DWUNW_STATUS_ENUM)
+#undef DWUNW_STATUS_ENUM
+} dwunw_status;
+
+/* A short text for a status, never NULL, static. Thread-safe. */
+const char *dwunw_status_string(dwunw_status status);
+
+/* Shared state: compiled unwind tables, one per distinct module file, whatever number of processes map it. */
+struct dwunw_context;
+
+struct dwunw_config {
+    uint32_t size;
+    uint32_t reserved;
+};
+
+/* Makes a context. `config` may be NULL. Allocates; opens nothing. */
+dwunw_status dwunw_init(const struct dwunw_config *config, struct dwunw_context **out);
+
+/* Ends a context. Every process opened in it must have been closed; its modules, and frames' `module`, end here. */
+void dwunw_shutdown(struct dwunw_context *context);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

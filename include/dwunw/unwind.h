@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
+/*
+ * Registers and stack bytes in, frames out.
+ *
+ * The promise: no frame is wrong. A walk that cannot go on stops with its typed reason, keeping the frames found so far;
+ * a truncated stack is never reported as a complete one. Rules come from .eh_frame/.debug_frame (DWARF 5 §6.4, LSB
+ * "Exception Frames", System V x86-64 psABI §3.7); where a module has none, at most a checked frame-pointer step is
+ * taken, and every frame says how it was found.
+ */
+#ifndef DWUNW_UNWIND_H
+#define DWUNW_UNWIND_H
+
+#include <dwunw/dwunw_api.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct dwunw_module;  /* process.h */
+struct dwunw_process; /* process.h */
+
+enum dwunw_arch {
+    DWUNW_ARCH_X86_64 = 1,
+};
+
+/* Bytes below SP that CFI rules may read (psABI §3.2.2, the red zone): a slice should begin at SP − DWUNW_RED_ZONE. */
+#define DWUNW_RED_ZONE 128
+
+#define DWUNW_REGSET_MAX 34
+
+/*
+ * A register set in DWARF order. x86_64 (psABI figure 3.36): rax rdx rcx rbx rsi rdi rbp rsp r8–r15, then rip at 16.
+ * `valid` has bit n set where regs[n] holds a value; rip and rsp are required.
+ */
+struct dwunw_regset {
+    uint32_t size;
+    uint32_t arch; /* enum dwunw_arch */
+    uint64_t valid;
+    uint64_t regs[DWUNW_REGSET_MAX];
+};
+
+#define DWUNW_X86_64_PT_REGS 21
+
+/*
+ * Fills `out` from x86-64 registers in the order that the kernel's struct pt_regs, PTRACE_GETREGSET(NT_PRSTATUS) and
+ * core files share: r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss.
+ */
+void dwunw_regset_from_x86_64_pt_regs(struct dwunw_regset *out, const uint64_t pt_regs[DWUNW_X86_64_PT_REGS]);
+
+/*
+ * Reads `length` bytes at `address` of the target into `buffer`; returns how many bytes could be read from the start
+ * (0…length). Called from dwunw_capture, on its thread.
+ */
+typedef size_t (*dwunw_read_memory_fn)(void *arg, uint64_t address, void *buffer, size_t length);
+
+/*
+ * One pending uretprobe: the kernel has replaced the return address at stack slot `slot` by its trampoline's address;
+ * `return_address` is the one it took out (task->utask->return_instances: stack, orig_ret_vaddr).
+ */
+struct dwunw_pending_return {
+    uint64_t slot;
+    uint64_t return_address;
+};
+
+/* dwunw_unwind_request.options */
+enum {
+    /* After the slice, read the live process's memory (process_vm_readv, then /proc/PID/mem). Only for a target that
+       is not running, or frames may mix two moments. */
+    DWUNW_UNWIND_READ_PROCESS = 1u << 0,
+    /* Never take a frame-pointer step: end with DWUNW_ERR_NO_CFI instead. */
+    DWUNW_UNWIND_CFI_ONLY = 1u << 1,
+};
+
+struct dwunw_unwind_request {
+    uint32_t size;
+    uint32_t options;
+    struct dwunw_process *process;
+    const struct dwunw_regset *regs;
+    uint64_t stack_addr; /* where the slice begins in the target; below SP, see DWUNW_RED_ZONE */
+    const void *stack;   /* the captured slice; may be NULL when stack_size is 0 */
+    size_t stack_size;
+    dwunw_read_memory_fn read_memory; /* asked for what the slice does not hold; NULL: the slice only */
+    void *memory_arg;
+    const struct dwunw_pending_return *pending_returns; /* any order; may be NULL */
+    size_t pending_return_count;
+    struct dwunw_frame *frames; /* room for max_frames */
+    size_t max_frames;
+};
+
+/* dwunw_frame.flags */
+enum {
+    /* `pc` is the instruction itself (frame 0, or interrupted by a signal), not a return address: look symbols up at
+       pc, not at pc − 1. */
+    DWUNW_FRAME_FLAG_EXACT_PC = 1u << 0,
+    /* A signal trampoline; the next frame is the interrupted one. */
+    DWUNW_FRAME_FLAG_SIGNAL = 1u << 1,
+    /* A callee-saved register's slot below SP could not be read; the register was taken to keep its value. */
+    DWUNW_FRAME_FLAG_REGISTER_KEPT = 1u << 2,
+};
+
+/* dwunw_frame.source: how this frame was found from the one inside it */
+enum dwunw_frame_source {
+    DWUNW_SOURCE_REGISTERS = 0,     /* the request's registers: frame 0 */
+    DWUNW_SOURCE_CFI = 1,           /* a row of the compiled table */
+    DWUNW_SOURCE_INTERPRETER = 2,   /* the full CFI interpreter, all registers */
+    DWUNW_SOURCE_SIGNAL = 3,        /* the registers a signal frame saved */
+    DWUNW_SOURCE_TRAMPOLINE = 4,    /* a pending return stood in for the uretprobe trampoline */
+    DWUNW_SOURCE_FRAME_POINTER = 5, /* a checked frame-pointer step: no CFI covers the inner frame */
+};
+
+struct dwunw_frame {
+    uint64_t pc;
+    uint64_t sp;            /* the stack pointer in this frame */
+    uint64_t cfa;           /* its canonical frame address; 0 where it was not computed */
+    uint64_t module_offset; /* pc as an address of the module's ELF file (link address); 0 without a module */
+    const struct dwunw_module *module; /* NULL: not in a mapped file; else valid until dwunw_shutdown */
+    uint32_t flags;
+    uint32_t source; /* enum dwunw_frame_source */
+};
+
+/*
+ * Walks one stack. Fills frames innermost first, sets *written, and returns DWUNW_OK when the outermost frame was
+ * reached, otherwise why the walk stopped. Frame 0 is written even when it stops at once, except for
+ * DWUNW_ERR_INVALID_ARGUMENT and DWUNW_ERR_UNSUPPORTED_ARCH, which write none.
+ *
+ * Thread-safe: many threads may capture in one context and one process at once. Allocates when it meets a module for
+ * the first time (its table is compiled then, under a lock of that module), and where a stack needs the full interpreter
+ * or the process's map has to be read again; otherwise not.
+ */
+dwunw_status dwunw_capture(struct dwunw_context *context, const struct dwunw_unwind_request *request, size_t *written);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// Where an ELF image's bytes come from: memory, a file read with pread, another process. The layers that parse never
+// know which, and never map a file: a file that is truncated under a mapping kills its reader with SIGBUS.
+#pragma once
+
+#include "base/address.h"
+
+#include <algorithm>
+#include <cstring>
+#include <span>
+
+namespace dwunw {
+
+class ByteSource {
+  public:
+    virtual ~ByteSource() = default;
+    virtual uint64_t size() const = 0;
+    // Reads up to buffer.size() bytes at `offset`; returns how many were read, 0 past the end or on error. Thread-safe.
+    virtual size_t read(FileOffset offset, std::span<uint8_t> buffer) const = 0;
+
+    bool read_exactly(FileOffset offset, std::span<uint8_t> buffer) const {
+        return read(offset, buffer) == buffer.size();
+    }
+};
+
+// Bytes in memory; does not own them.
+class MemorySource final : public ByteSource {
+  public:
+    explicit MemorySource(std::span<const uint8_t> bytes) : bytes_(bytes) {}
+    uint64_t size() const override { return bytes_.size(); }
+    size_t read(FileOffset offset, std::span<uint8_t> buffer) const override {
+        if (offset.value >= bytes_.size())
+            return 0;
+        const size_t count = std::min<uint64_t>(buffer.size(), bytes_.size() - offset.value);
+        std::memcpy(buffer.data(), bytes_.data() + offset.value, count);
+        return count;
+    }
+
+  private:
+    std::span<const uint8_t> bytes_;
+};
+
+} // namespace dwunw

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// An ELF file's structure, from bytes: segments, sections, build-id, and the call-frame sections, decompressed.
+// (System V gABI, chapters 4 and 5; LSB Core, "Exception Frames".)
+//
+// Every offset and size in the file is untrusted: counts are bounded by kMax…, ranges by the source's size. Immutable
+// after parse(); the ByteSource must outlive it where a function takes one.
+#pragma once
+
+#include "base/address.h"
+#include "base/byte_source.h"
+#include "base/result.h"
+#include "base/section_bytes.h"
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace dwunw::elf {
+
+inline constexpr size_t kMaxProgramHeaders = 4096;
+inline constexpr size_t kMaxSections = 1 << 20;
+// The largest section that is read, compressed or not. The largest .eh_frame met in the wild is some 40 MB.
+inline constexpr uint64_t kMaxSectionBytes = uint64_t{1} << 30;
+
+struct Segment {
+    FileOffset offset;
+    uint64_t file_size = 0;
+    LinkAddr address;
+    uint64_t memory_size = 0;
+    bool executable = false;
+};
+
+struct Section {
+    std::string name;
+    uint32_t type = 0;
+    uint64_t flags = 0;
+    LinkAddr address;
+    FileOffset offset;
+    uint64_t size = 0; // in the file
+};
+
+class Image {
+  public:
+    // DWUNW_ERR_NOT_ELF, DWUNW_ERR_ELF_MALFORMED, DWUNW_ERR_UNSUPPORTED_ARCH (not 64-bit little-endian).
+    static Result<Image> parse(const ByteSource &source);
+
+    uint16_t machine() const { return machine_; } // e_machine
+    uint16_t type() const { return type_; }       // e_type
+    const std::vector<Segment> &load_segments() const { return loads_; }
+    const std::vector<Section> &sections() const { return sections_; }
+    const std::vector<uint8_t> &build_id() const { return build_id_; }
+
+    // The PT_LOAD that holds a file offset or an address; nullptr where none does.
+    const Segment *segment_of(FileOffset offset) const;
+    const Segment *segment_of(LinkAddr address) const;
+    std::optional<FileOffset> file_offset(LinkAddr address) const;
+    bool is_executable(LinkAddr address) const;
+
+    // Empty where the file has no such section; an error where it has one that cannot be read. Compressed sections
+    // (SHF_COMPRESSED with zlib or zstd, or a .zdebug_ name) come decompressed.
+    Result<std::optional<SectionBytes>> read_section(const ByteSource &source, std::string_view name) const;
+
+    // .eh_frame by section header, or, in a file stripped of section headers, found through PT_GNU_EH_FRAME.
+    Result<std::optional<SectionBytes>> read_eh_frame(const ByteSource &source) const;
+
+    // The address .eh_frame's DW_EH_PE_datarel pointers are relative to (.got), and .text's, 0 where unknown.
+    LinkAddr data_base() const { return data_base_; }
+    LinkAddr text_base() const { return text_base_; }
+
+  private:
+    Status parse_sections(const ByteSource &source, uint64_t offset, uint16_t entry_size, uint64_t count,
+                          uint32_t names_index);
+    void read_build_id(const ByteSource &source, FileOffset offset, uint64_t size);
+
+    uint16_t machine_ = 0;
+    uint16_t type_ = 0;
+    std::vector<Segment> loads_;
+    std::vector<Section> sections_;
+    std::vector<uint8_t> build_id_;
+    std::optional<Segment> eh_frame_hdr_segment_;
+    LinkAddr data_base_;
+    LinkAddr text_base_;
+};
+
+} // namespace dwunw::elf
