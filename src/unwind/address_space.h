@@ -38,7 +38,8 @@ class AddressSpace {
     virtual ~AddressSpace() = default;
     // Thread-safe.
     virtual CodeLocation find(RunAddr address) = 0;
-    // Reads code bytes from the module's file (never from the process); false where they cannot be had.
+    // Reads code bytes: from the module's file, or, for anonymous code of a live process, from its memory; false where
+    // they cannot be had. Thread-safe.
     virtual bool read_code(RunAddr address, std::span<uint8_t> buffer) = 0;
 };
 

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// What the engine asks of an architecture. One folder per architecture, with files of the same names in each, so that a
+// port is a checklist.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace dwunw::arch {
+
+// Where a signal frame keeps one register: at SP + sp_offset, SP being the trampoline's.
+struct SavedRegister {
+    uint8_t reg;
+    uint8_t sp_offset;
+};
+
+struct Arch {
+    uint32_t id;               // enum dwunw_arch
+    uint16_t machine;          // e_machine
+    uint8_t register_count;    // DWARF registers tracked, the return address column included
+    uint8_t sp, fp, ra;        // their DWARF numbers; `ra` is also the pc's in a register set
+    uint64_t preserved;        // bit n: a call keeps register n unless a rule says otherwise
+    const char *const *names;  // register_count of them
+    // The most bytes of code that ends_in_call looks at.
+    size_t max_call_length;
+    // Whether the bytes that end at a return address can end in a call instruction. Never false for a real call.
+    bool (*ends_in_call)(std::span<const uint8_t> code);
+    // The code of the kernel's return-from-signal trampoline, at a pc without CFI (musl writes none).
+    std::span<const uint8_t> signal_trampoline;
+    // What the frame at that trampoline saved.
+    std::span<const SavedRegister> signal_frame;
+};
+
+// nullptr for an architecture that is not supported.
+const Arch *find_by_machine(uint16_t machine);
+const Arch *find_by_id(uint32_t id);
+
+} // namespace dwunw::arch

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#include "arch/x86_64/arch.h"
+
+#include <dwunw/unwind.h>
+
+// EM_X86_64 alone: the number, not the format.
+#include <elf.h>
+
+#include <array>
+
+namespace dwunw::arch::x86_64 {
+namespace {
+
+constexpr std::array<const char *, kRegisterCount> kNames = {"rax", "rdx", "rcx", "rbx", "rsi", "rdi",
+                                                             "rbp", "rsp", "r8",  "r9",  "r10", "r11",
+                                                             "r12", "r13", "r14", "r15", "rip"};
+
+// mov $15, %rax; syscall: what sa_restorer points at. gdb and libgcc look for the same nine bytes.
+constexpr std::array<uint8_t, 9> kSignalTrampoline = {0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05};
+
+// At the trampoline SP points at the ucontext_t (the handler's ret has popped pretcode); uc_mcontext is at offset 40 and
+// begins r8–r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip (Linux, arch/x86 struct sigcontext_64).
+constexpr std::array<SavedRegister, kRegisterCount> kSignalFrame = {{
+    {kR8, 40},
+    {kR9, 48},
+    {kR10, 56},
+    {kR11, 64},
+    {kR12, 72},
+    {kR13, 80},
+    {kR14, 88},
+    {kR15, 96},
+    {kRdi, 104},
+    {kRsi, 112},
+    {kRbp, 120},
+    {kRbx, 128},
+    {kRdx, 136},
+    {kRax, 144},
+    {kRcx, 152},
+    {kRsp, 160},
+    {kRip, 168},
+}};
+
+constexpr uint64_t bit(Register reg) { return uint64_t{1} << reg; }
+
+} // namespace
+
+const Arch kArch = {
+    .id = DWUNW_ARCH_X86_64,
+    .machine = EM_X86_64,
+    .register_count = kRegisterCount,
+    .sp = kRsp,
+    .fp = kRbp,
+    .ra = kRip,
+    .preserved = bit(kRbx) | bit(kRbp) | bit(kR12) | bit(kR13) | bit(kR14) | bit(kR15), // psABI §3.2.1
+    .names = kNames.data(),
+    .max_call_length = 7,
+    .ends_in_call = ends_in_call,
+    .signal_trampoline = kSignalTrampoline,
+    .signal_frame = kSignalFrame,
+};
+
+} // namespace dwunw::arch::x86_64

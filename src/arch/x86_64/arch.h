@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// x86-64 (System V psABI, AMD64 Architecture Processor Supplement).
+#pragma once
+
+#include "arch/arch.h"
+
+namespace dwunw::arch::x86_64 {
+
+// DWARF register numbers, psABI figure 3.36.
+enum Register : uint8_t {
+    kRax = 0,
+    kRdx = 1,
+    kRcx = 2,
+    kRbx = 3,
+    kRsi = 4,
+    kRdi = 5,
+    kRbp = 6,
+    kRsp = 7,
+    kR8 = 8,
+    kR9 = 9,
+    kR10 = 10,
+    kR11 = 11,
+    kR12 = 12,
+    kR13 = 13,
+    kR14 = 14,
+    kR15 = 15,
+    kRip = 16, // "RA"
+    kRegisterCount = 17,
+};
+
+extern const Arch kArch;
+
+// Whether code that ends at a return address can end in a call (Intel SDM volume 2, CALL: E8, FF /2, FF /3 with the
+// prefixes compilers use).
+bool ends_in_call(std::span<const uint8_t> code);
+
+} // namespace dwunw::arch::x86_64

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// Executes a CFI program (DWARF 5 §6.4.2) into the rows of its FDE.
+#pragma once
+
+#include "base/address.h"
+#include "base/result.h"
+#include "dwarf/cfi_section.h"
+
+#include <array>
+#include <type_traits>
+
+namespace dwunw::dwarf {
+
+// Registers whose rules are kept: x86_64's sixteen and the return address. Rules of others (vector registers, flags)
+// are parsed and dropped: no CFA depends on them.
+inline constexpr size_t kTrackedRegisters = 17;
+// Real programs nest two deep.
+inline constexpr size_t kMaxRememberedStates = 64;
+
+enum class RuleKind : uint8_t {
+    kUnspecified,   // no instruction names the register
+    kUndefined,     // its value is lost
+    kSameValue,     // it keeps its value
+    kOffset,        // saved at CFA + value
+    kValOffset,     // is CFA + value
+    kRegister,      // saved in register `reg`
+    kExpression,    // saved at the address the expression yields
+    kValExpression, // is the expression's value
+};
+
+struct RegisterRule {
+    RuleKind kind = RuleKind::kUnspecified;
+    uint8_t reg = 0;                // kRegister
+    uint32_t expression_length = 0; // kExpression, kValExpression
+    int64_t value = 0;              // an offset; for an expression, where it begins in the section
+
+    bool operator==(const RegisterRule &) const = default;
+};
+static_assert(sizeof(RegisterRule) == 16);
+
+struct CfaRule {
+    enum class Kind : uint8_t { kNone, kRegister, kExpression } kind = Kind::kNone;
+    uint8_t reg = 0;                // kRegister: CFA = reg + value
+    uint32_t expression_length = 0; // kExpression: CFA = the expression's value
+    int64_t value = 0;
+
+    bool operator==(const CfaRule &) const = default;
+};
+
+struct RowState {
+    CfaRule cfa;
+    std::array<RegisterRule, kTrackedRegisters> registers;
+};
+
+// Where an expression's bytes are: rules hold section offsets, so that they stay small and comparable.
+inline std::span<const uint8_t> expression_bytes(std::span<const uint8_t> section, int64_t offset, uint32_t length) {
+    const auto begin = static_cast<uint64_t>(offset);
+    if (begin > section.size() || length > section.size() - begin)
+        return {};
+    return section.subspan(begin, length);
+}
+
+// Receives each row [start, end) in ascending order, start < end, none beyond the FDE's end. Returns false to stop.
+class RowVisitor {
+  public:
+    virtual ~RowVisitor() = default;
+    virtual bool row(LinkAddr start, LinkAddr end, const RowState &state) = 0;
+};
+
+// Runs the CIE's initial instructions and the FDE's. Rows seen before an error stand; the caller decides whether to use
+// them. DWUNW_ERR_CFI_MALFORMED (value: the opcode) for an unknown opcode, a truncated operand, a register of the CFA
+// out of range, restore_state without remember_state, or a location that runs backwards.
+Status run_cfi_program(const Fde &fde, RowVisitor &visitor);
+
+// The row in force at an address within the FDE.
+Result<RowState> row_at(const Fde &fde, LinkAddr address);
+
+} // namespace dwunw::dwarf

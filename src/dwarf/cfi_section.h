@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// The entries of .eh_frame and .debug_frame: CIEs and FDEs (DWARF 5 §6.4.1 and §7.24; LSB Core, "Exception Frames").
+// A view of bytes that someone else owns; copying is cheap.
+#pragma once
+
+#include "base/address.h"
+#include "base/cursor.h"
+#include "base/result.h"
+#include "dwarf/encoded_pointer.h"
+
+#include <span>
+
+namespace dwunw::dwarf {
+
+enum class SectionKind : uint8_t { kEhFrame, kDebugFrame };
+
+struct Cie {
+    size_t offset = 0; // of its length field in the section
+    uint8_t version = 0;
+    uint64_t code_alignment = 0;
+    int64_t data_alignment = 0;
+    uint64_t return_address_register = 0;
+    bool has_augmentation_data = false; // 'z'
+    bool signal_frame = false;          // 'S'
+    uint8_t fde_encoding = 0;           // 'R'
+    std::span<const uint8_t> instructions;
+    size_t instructions_offset = 0; // in the section
+};
+
+struct Fde {
+    size_t offset = 0;
+    Cie cie;
+    LinkAddr start;
+    LinkAddr end; // exclusive
+    std::span<const uint8_t> instructions;
+    size_t instructions_offset = 0;
+    PointerBases bases; // for DW_CFA_set_loc
+};
+
+class CfiSection {
+  public:
+    CfiSection(SectionKind kind, std::span<const uint8_t> bytes, LinkAddr address, LinkAddr text_base,
+               LinkAddr data_base)
+        : kind_(kind), bytes_(bytes), bases_{address, text_base, data_base, LinkAddr()} {}
+
+    SectionKind kind() const { return kind_; }
+    std::span<const uint8_t> bytes() const { return bytes_; }
+
+    struct Entry {
+        enum class Kind : uint8_t { kCie, kFde, kEnd } kind = Kind::kEnd;
+        size_t offset = 0;     // of the length field
+        size_t next = 0;       // offset of the entry after it
+        size_t cie_offset = 0; // kFde: its CIE's offset
+        size_t body = 0;       // offset behind the CIE id or pointer
+    };
+
+    // The entry at an offset; kEnd at the zero terminator (.eh_frame) and at the section's end. An error here means that
+    // where the next entry begins is unknown, too.
+    Result<Entry> entry_at(size_t offset) const;
+
+    Result<Cie> parse_cie(const Entry &entry) const;
+    // `cie` must be the one at entry.cie_offset.
+    Result<Fde> parse_fde(const Entry &entry, const Cie &cie) const;
+    // Both of the above for the FDE at an offset.
+    Result<Fde> fde_at(size_t offset) const;
+
+  private:
+    SectionKind kind_;
+    std::span<const uint8_t> bytes_;
+    PointerBases bases_;
+};
+
+} // namespace dwunw::dwarf
