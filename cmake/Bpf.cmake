@@ -41,6 +41,8 @@ function(dwunw_add_bpf_skeleton target source)
     set(skeleton "${CMAKE_CURRENT_BINARY_DIR}/${stem}.skel.h")
 
     list(TRANSFORM arg_INCLUDES PREPEND -I)
+    # -ffreestanding: <stdint.h> is then clang's own. glibc's does not know the BPF machine.
+    set(machine -target bpf -ffreestanding "-D__TARGET_ARCH_${DWUNW_BPF_ARCH}")
     set(warnings -Wall -Wextra)
     if(DWUNW_WERROR)
         list(APPEND warnings -Werror)
@@ -57,7 +59,7 @@ function(dwunw_add_bpf_skeleton target source)
 
     add_custom_command(
         OUTPUT "${unlinked}"
-        COMMAND "${CLANG}" -target bpf -D__TARGET_ARCH_${DWUNW_BPF_ARCH} -g -O2 -std=gnu11 ${warnings}
+        COMMAND "${CLANG}" ${machine} -g -O2 -std=gnu11 ${warnings}
                 ${arg_OPTIONS} ${arg_INCLUDES} "-I${folder}" "-I${PROJECT_SOURCE_DIR}/include" ${DWUNW_LIBBPF_CFLAGS}
                 ${system_includes} -MD -MT "${unlinked}" -MF "${unlinked}.d" -c "${source_path}" -o "${unlinked}"
         DEPENDS "${source_path}"
