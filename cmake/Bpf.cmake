@@ -43,7 +43,7 @@ function(dwunw_add_bpf_skeleton target source)
     list(TRANSFORM arg_INCLUDES PREPEND -I)
     # -ffreestanding: <stdint.h> is then clang's own. glibc's does not know the BPF machine.
     set(machine -target bpf -ffreestanding "-D__TARGET_ARCH_${DWUNW_BPF_ARCH}")
-    set(warnings -Wall -Wextra)
+    set(warnings -Wall -Wextra -Wno-unused-parameter) # BPF_KPROBE declares a ctx that few programs use
     if(DWUNW_WERROR)
         list(APPEND warnings -Werror)
     endif()
