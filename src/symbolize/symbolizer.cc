@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// The C ABI of dwunw/symbolize.h: symbols of each module, read once, when a frame first falls into it.
+#include "symbolize/module_symbols.h"
+
+#include <dwunw/process.h>
+#include <dwunw/symbolize.h>
+
+#include <memory>
+#include <new>
+#include <unordered_map>
+
+namespace {
+
+// A module's image through the public interface.
+class ModuleImage final : public dwunw::ByteSource {
+  public:
+    explicit ModuleImage(const dwunw_module *module) : module_(module) {}
+    uint64_t size() const override { return dwunw_module_size(module_); }
+    size_t read(dwunw::FileOffset offset, std::span<uint8_t> buffer) const override {
+        return dwunw_module_read(module_, offset.value, buffer.data(), buffer.size());
+    }
+
+  private:
+    const dwunw_module *module_;
+};
+
+// What became of a module's symbols; a failure is remembered, too.
+struct ModuleEntry {
+    std::unique_ptr<dwunw::ModuleSymbols> symbols;
+    dwunw_status status = DWUNW_OK;
+};
+
+} // namespace
+
+struct dwunw_symbolizer {
+    std::unordered_map<const dwunw_module *, ModuleEntry> modules;
+
+    ModuleEntry &entry_of(const dwunw_module *module) {
+        auto [place, is_new] = modules.try_emplace(module);
+        ModuleEntry &entry = place->second;
+        if (is_new) {
+            // What an allocation failure below leaves behind.
+            entry.status = DWUNW_ERR_OUT_OF_MEMORY;
+            auto opened = dwunw::ModuleSymbols::open(dwunw_module_fd(module), ModuleImage(module));
+            entry.status = opened ? DWUNW_OK : opened.error().status;
+            if (opened)
+                entry.symbols = std::move(*opened);
+        }
+        return entry;
+    }
+};
+
+dwunw_status dwunw_symbolizer_create(struct dwunw_symbolizer **out) {
+    if (!out)
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    *out = new (std::nothrow) dwunw_symbolizer;
+    return *out ? DWUNW_OK : DWUNW_ERR_OUT_OF_MEMORY;
+}
+
+void dwunw_symbolizer_destroy(struct dwunw_symbolizer *symbolizer) { delete symbolizer; }
+
+dwunw_status dwunw_symbolize_frame(struct dwunw_symbolizer *symbolizer, const struct dwunw_frame *frame,
+                                   struct dwunw_symbol *out) try {
+    if (!symbolizer || !frame || !out || out->size != sizeof *out || out->reserved != 0)
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    if (!frame->module)
+        return DWUNW_ERR_NO_MAPPING;
+    const ModuleEntry &entry = symbolizer->entry_of(frame->module);
+    if (!entry.symbols)
+        return entry.status;
+
+    // A return address may be the first byte of the next function: the call before it is what belongs to this one.
+    const dwunw::LinkAddr pc(frame->module_offset);
+    const auto symbol = entry.symbols->find(frame->flags & DWUNW_FRAME_FLAG_EXACT_PC ? pc : pc - 1);
+    if (!symbol)
+        return symbol.error().status;
+    out->name = symbol->name;
+    out->raw_name = symbol->raw_name;
+    out->offset = pc - symbol->start;
+    return DWUNW_OK;
+} catch (const std::bad_alloc &) {
+    return DWUNW_ERR_OUT_OF_MEMORY;
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// dwunw: complete user-space call stacks, from the command line. Every command has its own file.
+#include "command.h"
+#include "output.h"
+
+#include <cstdio>
+
+namespace dwunw_tool {
+namespace {
+
+std::string version() {
+    return "dwunw " + std::to_string(DWUNW_VERSION_MAJOR) + "." + std::to_string(DWUNW_VERSION_MINOR) + "." +
+           std::to_string(DWUNW_VERSION_PATCH);
+}
+
+int run(int argc, char **argv) {
+    CLI::App app("Complete user-space call stacks from DWARF call-frame information.", "dwunw");
+    app.set_version_flag("--version", version());
+    app.require_subcommand(1);
+    app.failure_message(CLI::FailureMessage::simple);
+
+    int exit_code = kExitOk;
+    add_stack_command(app, exit_code);
+    add_table_command(app, exit_code);
+
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError &error) {
+        // --help and --version arrive here, too, with code 0.
+        if (error.get_exit_code() == 0) {
+            app.exit(error);
+            return finish_output() ? kExitOk : kExitFailure;
+        }
+        std::fprintf(stderr, "dwunw: %s\nTry 'dwunw --help'.\n", error.what());
+        return kExitUsage;
+    }
+    return finish_output() ? exit_code : kExitFailure;
+}
+
+} // namespace
+
+int fail(const std::string &thing, const std::string &problem) {
+    std::fprintf(stderr, "dwunw: %s: %s\n", printable(thing).c_str(), problem.c_str());
+    return kExitFailure;
+}
+
+int fail(const std::string &thing, dwunw_status status) {
+    return fail(thing, std::string(dwunw_status_string(status)));
+}
+
+} // namespace dwunw_tool
+
+int main(int argc, char **argv) try { return dwunw_tool::run(argc, argv); } catch (const std::exception &error) {
+    std::fprintf(stderr, "dwunw: %s\n", error.what());
+    return dwunw_tool::kExitFailure;
+}

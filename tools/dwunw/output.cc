@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#include "output.h"
+
+#include <cerrno>
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
+
+namespace dwunw_tool {
+namespace {
+
+int first_error = 0; // errno of the first write that failed
+
+void note_result(bool failed) {
+    if (failed && first_error == 0)
+        first_error = errno != 0 ? errno : EIO;
+}
+
+} // namespace
+
+void print(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    note_result(std::vprintf(format, arguments) < 0);
+    va_end(arguments);
+}
+
+bool finish_output() {
+    note_result(std::fflush(stdout) != 0);
+    if (first_error == 0)
+        return true;
+    // The reader has seen what it wanted and left (`| head` with SIGPIPE ignored): nothing to tell anybody.
+    if (first_error != EPIPE)
+        std::fprintf(stderr, "dwunw: standard output: %s\n", std::strerror(first_error));
+    return false;
+}
+
+std::string printable(std::string_view text) {
+    std::string result;
+    result.reserve(text.size());
+    for (const char c : text) {
+        const auto byte = static_cast<unsigned char>(c);
+        if (byte >= 0x20 && byte != 0x7f) {
+            result += c;
+            continue;
+        }
+        char escaped[5];
+        std::snprintf(escaped, sizeof escaped, "\\x%02x", byte);
+        result += escaped;
+    }
+    return result;
+}
+
+} // namespace dwunw_tool

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// dwunw stack -p PID: every thread's stack. The target is stopped only while registers and stacks are read; names are
+// looked up after it runs on, from files that stay open.
+#include "command.h"
+#include "output.h"
+
+#include <dwunw/process.h>
+#include <dwunw/symbolize.h>
+#include <dwunw/unwind.h>
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cinttypes>
+#include <cstring>
+#include <fstream>
+#include <optional>
+#include <sstream>
+#include <vector>
+
+namespace dwunw_tool {
+namespace {
+
+using Process = Handle<dwunw_process, dwunw_process_close>;
+using Stopped = Handle<dwunw_stopped, dwunw_process_resume>;
+using Symbolizer = Handle<dwunw_symbolizer, dwunw_symbolizer_destroy>;
+
+constexpr uint64_t kDefaultFrames = 256;    // as eu-stack
+constexpr uint64_t kMaxFrames = 1ull << 26; // what "unlimited" ends at: 3 GiB of frames
+
+struct StackOptions {
+    int32_t pid = 0;
+    uint64_t max_frames = kDefaultFrames; // 0: unlimited
+    bool json = false;
+    bool no_symbols = false;
+};
+
+struct ThreadStack {
+    int32_t tid = 0;
+    std::string name;
+    dwunw_status status = DWUNW_OK; // why the walk ended
+    std::vector<dwunw_frame> frames;
+};
+
+// The first word-separated value of a /proc/PID/status field; empty where there is none.
+std::string status_field(int32_t pid, const std::string &field) {
+    std::ifstream file("/proc/" + std::to_string(pid) + "/status");
+    for (std::string line; std::getline(file, line);) {
+        if (!line.starts_with(field + ":"))
+            continue;
+        std::istringstream words(line.substr(field.size() + 1));
+        std::string word;
+        words >> word;
+        return word;
+    }
+    return {};
+}
+
+// A kernel thread is the only live process without VmSize that is not a zombie.
+std::optional<std::string> why_no_user_stack(int32_t pid) {
+    const std::string state = status_field(pid, "State");
+    if (state.empty())
+        return std::nullopt;
+    if (const std::string tgid = status_field(pid, "Tgid"); tgid != std::to_string(pid))
+        return "is a thread of process " + tgid + ": use -p " + tgid;
+    if (state == "Z" || state == "X")
+        return "has exited and waits for its parent (a zombie): it has no stack any more";
+    if (status_field(pid, "VmSize").empty())
+        return "is a kernel thread: it has no user stack";
+    return std::nullopt;
+}
+
+int fail_process(int32_t pid, dwunw_status status) {
+    const std::string thing = std::to_string(pid);
+    if (status != DWUNW_ERR_PERMISSION)
+        return fail(thing, status);
+    if (const std::string tracer = status_field(pid, "TracerPid"); !tracer.empty() && tracer != "0")
+        return fail(thing, "permission denied: process " + tracer + " is tracing it");
+    return fail(thing, "permission denied: run as root, or as the process's user with ptrace allowed");
+}
+
+// Walks one thread; with no limit, the room grows until the stack fits.
+ThreadStack walk(dwunw_context *context, dwunw_process *process, const dwunw_thread &thread, uint64_t max_frames) {
+    ThreadStack stack;
+    stack.tid = thread.tid;
+    stack.name.assign(thread.name, strnlen(thread.name, sizeof thread.name));
+
+    for (uint64_t room = max_frames ? max_frames : kDefaultFrames;; room *= 4) {
+        room = std::min(room, kMaxFrames);
+        stack.frames.resize(room);
+        dwunw_unwind_request request{};
+        request.size = sizeof request;
+        request.options = DWUNW_UNWIND_READ_PROCESS;
+        request.process = process;
+        request.regs = &thread.regs;
+        request.frames = stack.frames.data();
+        request.max_frames = room;
+        size_t written = 0;
+        stack.status = dwunw_capture(context, &request, &written);
+        stack.frames.resize(written);
+        if (stack.status != DWUNW_ERR_FRAME_LIMIT || max_frames != 0 || room == kMaxFrames)
+            return stack;
+    }
+}
+
+// Stops the target, walks every thread, and lets it run on.
+dwunw_status walk_threads(dwunw_context *context, dwunw_process *process, uint64_t max_frames,
+                          std::vector<ThreadStack> &stacks) {
+    Stopped stopped;
+    if (const dwunw_status status = dwunw_process_stop(process, Receive(stopped)); status != DWUNW_OK)
+        return status;
+    // The map that was read before the target stood still may be out of date.
+    if (const dwunw_status status = dwunw_process_refresh(process); status != DWUNW_OK)
+        return status;
+    const size_t count = dwunw_stopped_thread_count(stopped.get());
+    for (size_t i = 0; i < count; i++) {
+        dwunw_thread thread{};
+        thread.size = sizeof thread;
+        const dwunw_status status = dwunw_stopped_thread(stopped.get(), i, &thread);
+        if (status == DWUNW_OK)
+            stacks.push_back(walk(context, process, thread, max_frames));
+        else
+            stacks.push_back({thread.tid, {}, status, {}});
+    }
+    return DWUNW_OK;
+}
+
+std::optional<dwunw_symbol> symbol_of(dwunw_symbolizer *symbolizer, const dwunw_frame &frame) {
+    dwunw_symbol symbol{};
+    symbol.size = sizeof symbol;
+    if (!symbolizer || dwunw_symbolize_frame(symbolizer, &frame, &symbol) != DWUNW_OK)
+        return std::nullopt;
+    return symbol;
+}
+
+void print_text(const StackOptions &options, const std::vector<ThreadStack> &stacks, dwunw_symbolizer *symbolizer) {
+    print("PID %" PRId32 " - process\n", options.pid);
+    for (const ThreadStack &stack : stacks) {
+        print("TID %" PRId32 ":\n", stack.tid);
+        size_t number = 0;
+        for (const dwunw_frame &frame : stack.frames) {
+            print("#%-2zu 0x%016" PRIx64, number++, frame.pc);
+            if (const auto symbol = symbol_of(symbolizer, frame))
+                print(" %s+0x%" PRIx64, printable(symbol->name).c_str(), symbol->offset);
+            if (frame.module)
+                print(" - %s", printable(dwunw_module_path(frame.module)).c_str());
+            // Not from call-frame information: a reader should know.
+            if (frame.source == DWUNW_SOURCE_FRAME_POINTER)
+                print(" [frame pointer]");
+            print("\n");
+        }
+        if (stack.status != DWUNW_OK)
+            print("TID %" PRId32 ": %s\n", stack.tid, dwunw_status_string(stack.status));
+    }
+}
+
+// Addresses as strings: JSON readers keep numbers as doubles, which end at 2^53.
+std::string hex(uint64_t value) {
+    char text[19];
+    std::snprintf(text, sizeof text, "0x%" PRIx64, value);
+    return text;
+}
+
+std::string build_id_of(const dwunw_module *module) {
+    const uint8_t *bytes = nullptr;
+    const size_t length = dwunw_module_build_id(module, &bytes);
+    std::string text;
+    for (size_t i = 0; i < length; i++) {
+        char byte[3];
+        std::snprintf(byte, sizeof byte, "%02x", bytes[i]);
+        text += byte;
+    }
+    return text;
+}
+
+const char *source_name(uint32_t source) {
+    switch (source) {
+    case DWUNW_SOURCE_REGISTERS:
+        return "registers";
+    case DWUNW_SOURCE_CFI:
+        return "cfi";
+    case DWUNW_SOURCE_INTERPRETER:
+        return "interpreter";
+    case DWUNW_SOURCE_SIGNAL:
+        return "signal";
+    case DWUNW_SOURCE_TRAMPOLINE:
+        return "trampoline";
+    case DWUNW_SOURCE_FRAME_POINTER:
+        return "frame-pointer";
+    default:
+        return "unknown";
+    }
+}
+
+nlohmann::json json_frame(const dwunw_frame &frame, dwunw_symbolizer *symbolizer) {
+    nlohmann::json json = {
+        {"pc", hex(frame.pc)},
+        {"sp", hex(frame.sp)},
+        {"source", source_name(frame.source)},
+        {"exact_pc", (frame.flags & DWUNW_FRAME_FLAG_EXACT_PC) != 0},
+        {"signal", (frame.flags & DWUNW_FRAME_FLAG_SIGNAL) != 0},
+    };
+    if (frame.module) {
+        json["module"] = dwunw_module_path(frame.module);
+        json["module_offset"] = hex(frame.module_offset);
+        if (std::string build_id = build_id_of(frame.module); !build_id.empty())
+            json["build_id"] = std::move(build_id);
+    }
+    if (const auto symbol = symbol_of(symbolizer, frame)) {
+        json["symbol"] = symbol->name;
+        json["raw_symbol"] = symbol->raw_name;
+        json["symbol_offset"] = symbol->offset;
+    }
+    return json;
+}
+
+void print_json(const StackOptions &options, const std::vector<ThreadStack> &stacks, dwunw_symbolizer *symbolizer) {
+    nlohmann::json threads = nlohmann::json::array();
+    for (const ThreadStack &stack : stacks) {
+        nlohmann::json frames = nlohmann::json::array();
+        for (const dwunw_frame &frame : stack.frames)
+            frames.push_back(json_frame(frame, symbolizer));
+        threads.push_back({{"tid", stack.tid},
+                           {"name", stack.name},
+                           {"complete", stack.status == DWUNW_OK},
+                           {"stopped_by", dwunw_status_string(stack.status)},
+                           {"frames", std::move(frames)}});
+    }
+    const nlohmann::json report = {{"pid", options.pid}, {"threads", std::move(threads)}};
+    // Names are bytes, JSON is UTF-8: what is not becomes U+FFFD instead of an exception.
+    print("%s\n", report.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+}
+
+int run_stack(const StackOptions &options) {
+    if (const auto why = why_no_user_stack(options.pid))
+        return fail(std::to_string(options.pid), *why);
+
+    // In this order, so that they end in the reverse one: frames refer to modules, which the context owns.
+    Context context;
+    if (const dwunw_status status = dwunw_init(nullptr, Receive(context)); status != DWUNW_OK)
+        return fail("start", status);
+    Process process;
+    dwunw_process_options process_options{};
+    process_options.size = sizeof process_options;
+    process_options.pid = options.pid;
+    if (const dwunw_status status = dwunw_process_open(context.get(), &process_options, Receive(process));
+        status != DWUNW_OK)
+        return fail_process(options.pid, status);
+
+    std::vector<ThreadStack> stacks;
+    if (const dwunw_status status = walk_threads(context.get(), process.get(), options.max_frames, stacks);
+        status != DWUNW_OK)
+        return fail_process(options.pid, status);
+
+    Symbolizer symbolizer;
+    if (!options.no_symbols) {
+        if (const dwunw_status status = dwunw_symbolizer_create(Receive(symbolizer)); status != DWUNW_OK)
+            return fail("symbols", status);
+    }
+    if (options.json)
+        print_json(options, stacks, symbolizer.get());
+    else
+        print_text(options, stacks, symbolizer.get());
+    return kExitOk;
+}
+
+} // namespace
+
+void add_stack_command(CLI::App &app, int &exit_code) {
+    auto options = std::make_shared<StackOptions>();
+    CLI::App *command = app.add_subcommand("stack", "Print the stack of every thread of a process");
+    command->add_option("-p,--pid", options->pid, "the process")
+        ->required()
+        ->type_name("PID")
+        ->check(CLI::Range(1, INT32_MAX));
+    command->add_option("-n", options->max_frames, "at most this many frames a thread; 0: no limit")
+        ->type_name("FRAMES")
+        ->check(CLI::Range(uint64_t{0}, kMaxFrames))
+        ->capture_default_str();
+    command->add_flag("--json", options->json, "print JSON (its fields: dwunw(1))");
+    command->add_flag("--no-symbols", options->no_symbols, "addresses and modules only");
+    command->callback([options, &exit_code] { exit_code = run_stack(*options); });
+}
+
+} // namespace dwunw_tool
