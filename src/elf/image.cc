@@ -52,6 +52,7 @@ Result<Image> Image::parse(const ByteSource &source) {
     Image image;
     image.machine_ = header.e_machine;
     image.type_ = header.e_type;
+    image.entry_ = LinkAddr(header.e_entry);
 
     uint64_t program_headers = header.e_phnum;
     uint64_t section_count = header.e_shnum;

@@ -47,6 +47,7 @@ class Image {
 
     uint16_t machine() const { return machine_; } // e_machine
     uint16_t type() const { return type_; }       // e_type
+    LinkAddr entry() const { return entry_; }     // e_entry
     const std::vector<Segment> &load_segments() const { return loads_; }
     const std::vector<Section> &sections() const { return sections_; }
     const std::vector<uint8_t> &build_id() const { return build_id_; }
@@ -75,6 +76,7 @@ class Image {
 
     uint16_t machine_ = 0;
     uint16_t type_ = 0;
+    LinkAddr entry_;
     std::vector<Segment> loads_;
     std::vector<Section> sections_;
     std::vector<uint8_t> build_id_;

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// How to get from one frame to the one outside it, for the three registers the fast walk carries: SP, FP and RA.
+//
+// Each kind is an equation. [x] is the 8 bytes at x; registers on the right are the inner frame's; outer SP = CFA.
+#pragma once
+
+#include "arch/arch.h"
+#include "base/result.h"
+#include "dwarf/cfi_program.h"
+
+#include <cstdint>
+#include <type_traits>
+
+namespace dwunw::unwind {
+
+enum class CfaKind : uint8_t {
+    kRegister,   // CFA = reg + cfa_offset
+    kDeref,      // CFA = [reg + cfa_offset] + cfa_addend
+    kPlt,        // CFA = reg + cfa_offset + ((pc & 15) ≥ cfa_addend ? 8 : 0)
+    kExpression, // CFA = the FDE's expression: the interpreter's
+};
+
+enum class ValueKind : uint8_t {
+    kSame,          // value = register (also when never mentioned)
+    kUndefined,     // no value; for RA: the outermost frame
+    kAtCfa,         // value = [CFA + offset]
+    kCfaPlus,       // value = CFA + offset
+    kRegister,      // value = reg
+    kAtRegister,    // value = [reg + offset]   (written as an expression)
+    kExpression,    // value = [the FDE's expression]
+    kValExpression, // value = the FDE's expression
+};
+
+struct Rule {
+    CfaKind cfa_kind = CfaKind::kRegister;
+    uint8_t cfa_reg = 0;
+    ValueKind ra_kind = ValueKind::kSame;
+    uint8_t ra_reg = 0;
+    ValueKind fp_kind = ValueKind::kSame;
+    uint8_t fp_reg = 0;
+    bool signal_frame = false;
+    // The rule needs a register that the fast walk does not carry, or an evaluator.
+    bool needs_interpreter = false;
+    int32_t cfa_offset = 0;
+    int32_t cfa_addend = 0;
+    int32_t ra_offset = 0;
+    int32_t fp_offset = 0;
+
+    bool operator==(const Rule &) const = default;
+};
+static_assert(sizeof(Rule) == 24);
+static_assert(std::has_unique_object_representations_v<Rule>); // hashed by its bytes
+
+// The rule of one row. `section` is what expression offsets in `state` refer to. DWUNW_ERR_CFI_MALFORMED where the row
+// defines no CFA or the CIE's return address is not the architecture's, DWUNW_ERR_LIMIT (value: the offset) where an
+// offset does not fit 32 bits.
+Result<Rule> make_rule(const dwarf::RowState &state, const dwarf::Cie &cie, std::span<const uint8_t> section,
+                       const arch::Arch &arch);
+
+// The rule at a signal trampoline without CFI.
+Rule signal_trampoline_rule(const arch::Arch &arch);
+
+} // namespace dwunw::unwind

@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// The equations of rule.h, executed.
+//
+// What is trusted: nothing read from the target. A rule's result is only as good as the stack bytes, so every step must
+// move the CFA up (a signal frame may jump: sigaltstack; so may a CFA that comes from FP or memory: code that switches
+// stacks), and the frame loop checks that each new pc is executable code and counts frames.
+//
+// Slots below SP: the red zone is readable, and at the `ret` of `leave; ret` the rows still say that rbp is saved at
+// SP − 8. A slice that begins at SP lacks those bytes; the register has been restored by then, so it keeps its value.
+//
+// Registers that no rule mentions: a call preserves the callee-saved ones (psABI §3.2.1), the others are lost. libgcc and
+// libunwind keep all; then a CFA from r10 in an outer frame would silently use a value of the wrong moment.
+//
+// Proved by tests/unit/unwind_step_test and, on real stacks, tests/integration.
+#include "unwind/step.h"
+
+#include "dwarf/expression.h"
+
+#include <algorithm>
+#include <array>
+
+namespace dwunw::unwind {
+namespace {
+
+Step stopped(dwunw_status status, uint64_t cfa = 0) {
+    Step step;
+    step.status = status;
+    step.cfa = cfa;
+    return step;
+}
+
+// Reads a register's slot into `outer`; a slot that cannot be read costs the register, not the walk.
+void restore_from_slot(uint8_t reg, RunAddr slot, RunAddr sp, const arch::Arch &arch, const StackMemory &memory,
+                       Registers &outer, Step &step) {
+    if (auto value = memory.read_word(slot)) {
+        outer.set(reg, *value);
+    } else if (slot < sp && ((arch.preserved >> reg) & 1) != 0) {
+        step.register_kept = true;
+    } else {
+        outer.forget(reg);
+    }
+}
+
+bool reads_unknown_register(const Rule &rule, const Registers &registers) {
+    if (!registers.known(rule.cfa_reg))
+        return true;
+    return (rule.ra_kind == ValueKind::kRegister || rule.ra_kind == ValueKind::kAtRegister) &&
+           !registers.known(rule.ra_reg);
+}
+
+} // namespace
+
+Step step_by_rule(const Rule &rule, const arch::Arch &arch, RunAddr pc, const StackMemory &memory,
+                  Registers &registers) {
+    Step step;
+    if (rule.ra_kind == ValueKind::kUndefined) {
+        step.outcome = Step::Outcome::kRoot;
+        return step;
+    }
+    if (rule.needs_interpreter) {
+        step.outcome = Step::Outcome::kNeedsInterpreter;
+        return step;
+    }
+    if (reads_unknown_register(rule, registers))
+        return stopped(DWUNW_ERR_REGISTER_UNKNOWN);
+
+    const auto extend = [](int32_t value) { return static_cast<uint64_t>(int64_t{value}); };
+    const RunAddr sp(registers[arch.sp]);
+    RunAddr cfa(registers[rule.cfa_reg] + extend(rule.cfa_offset));
+    if (rule.cfa_kind == CfaKind::kDeref) {
+        auto base = memory.read_word(cfa);
+        if (!base)
+            return stopped(base.error().status);
+        cfa = RunAddr(*base + extend(rule.cfa_addend));
+    } else if (rule.cfa_kind == CfaKind::kPlt && (pc.value & 15) >= extend(rule.cfa_addend)) {
+        cfa = cfa + 8;
+    }
+    step.cfa = cfa.value;
+    if (rule.cfa_kind != CfaKind::kDeref && rule.cfa_reg == arch.sp && cfa <= sp)
+        return stopped(DWUNW_ERR_NO_PROGRESS, cfa.value);
+
+    Registers outer = registers;
+    switch (rule.ra_kind) {
+    case ValueKind::kAtCfa:
+        step.return_slot = (cfa + extend(rule.ra_offset)).value;
+        break;
+    case ValueKind::kAtRegister:
+        step.return_slot = registers[rule.ra_reg] + extend(rule.ra_offset);
+        break;
+    case ValueKind::kCfaPlus:
+        outer.set(arch.ra, (cfa + extend(rule.ra_offset)).value);
+        break;
+    case ValueKind::kRegister:
+        outer.set(arch.ra, registers[rule.ra_reg]);
+        break;
+    default:
+        // The return address is where it was: this frame again.
+        return stopped(DWUNW_ERR_NO_PROGRESS, cfa.value);
+    }
+    if (step.return_slot != 0) {
+        auto value = memory.read_word(RunAddr(step.return_slot));
+        if (!value)
+            return stopped(value.error().status, cfa.value);
+        outer.set(arch.ra, *value);
+    }
+
+    switch (rule.fp_kind) {
+    case ValueKind::kSame:
+        break;
+    case ValueKind::kAtCfa:
+        restore_from_slot(arch.fp, cfa + extend(rule.fp_offset), sp, arch, memory, outer, step);
+        break;
+    case ValueKind::kAtRegister:
+        if (registers.known(rule.fp_reg))
+            restore_from_slot(arch.fp, RunAddr(registers[rule.fp_reg] + extend(rule.fp_offset)), sp, arch, memory,
+                              outer, step);
+        else
+            outer.forget(arch.fp);
+        break;
+    case ValueKind::kCfaPlus:
+        outer.set(arch.fp, (cfa + extend(rule.fp_offset)).value);
+        break;
+    case ValueKind::kRegister:
+        if (registers.known(rule.fp_reg))
+            outer.set(arch.fp, registers[rule.fp_reg]);
+        else
+            outer.forget(arch.fp);
+        break;
+    default:
+        outer.forget(arch.fp);
+        break;
+    }
+    outer.set(arch.sp, cfa.value);
+    step.signal_frame = rule.signal_frame;
+    step.outcome = Step::Outcome::kFrame;
+    registers = outer;
+    return step;
+}
+
+namespace {
+
+// A frame, as the expressions of its row see it.
+class FrameContext final : public dwarf::ExpressionContext {
+  public:
+    FrameContext(const Registers &registers, const arch::Arch &arch, RunAddr pc, LoadBias bias,
+                 const StackMemory &memory)
+        : registers_(registers), arch_(arch), pc_(pc), bias_(bias), memory_(memory) {}
+
+    Result<uint64_t> read_register(uint64_t reg) override {
+        if (reg == arch_.ra)
+            return pc_.value;
+        if (!registers_.known(reg))
+            return Error{DWUNW_ERR_REGISTER_UNKNOWN, reg};
+        return registers_[reg];
+    }
+    Result<uint64_t> read_memory(RunAddr address, size_t size) override { return memory_.read(address, size); }
+    RunAddr relocate(LinkAddr address) override { return bias_.run(address); }
+
+  private:
+    const Registers &registers_;
+    const arch::Arch &arch_;
+    RunAddr pc_;
+    LoadBias bias_;
+    const StackMemory &memory_;
+};
+
+} // namespace
+
+Step step_by_interpreter(const ModuleCfi &module, const arch::Arch &arch, CodeAddr pc, LoadBias bias,
+                         const StackMemory &memory, Registers &registers) {
+    const LinkAddr address = bias.link(pc.lookup());
+    auto found = module.find_fde(address);
+    if (!found)
+        return stopped(found.error().status);
+    if (found->fde.cie.return_address_register != arch.ra)
+        return stopped(DWUNW_ERR_CFI_MALFORMED);
+    auto state = dwarf::row_at(found->fde, address);
+    if (!state)
+        return stopped(state.error().status);
+
+    Step step;
+    using dwarf::RuleKind;
+    if (state->registers[arch.ra].kind == RuleKind::kUndefined) {
+        step.outcome = Step::Outcome::kRoot;
+        return step;
+    }
+    FrameContext context(registers, arch, pc.pc(), bias, memory);
+    const auto expression = [&](int64_t offset, uint32_t length) {
+        return dwarf::expression_bytes(found->section, offset, length);
+    };
+
+    const dwarf::CfaRule &cfa_rule = state->cfa;
+    Result<uint64_t> cfa = Error{DWUNW_ERR_CFI_MALFORMED, found->fde.offset};
+    if (cfa_rule.kind == dwarf::CfaRule::Kind::kRegister) {
+        cfa = context.read_register(cfa_rule.reg);
+        if (cfa)
+            *cfa += static_cast<uint64_t>(cfa_rule.value);
+    } else if (cfa_rule.kind == dwarf::CfaRule::Kind::kExpression) {
+        cfa = dwarf::evaluate(expression(cfa_rule.value, cfa_rule.expression_length), context, std::nullopt);
+    }
+    if (!cfa)
+        return stopped(cfa.error().status);
+    step.cfa = *cfa;
+    const RunAddr sp(registers[arch.sp]);
+    if (cfa_rule.kind == dwarf::CfaRule::Kind::kRegister && cfa_rule.reg == arch.sp && *cfa <= sp.value)
+        return stopped(DWUNW_ERR_NO_PROGRESS, *cfa);
+
+    Registers outer = registers;
+    outer.set(arch.sp, *cfa);
+    for (uint8_t reg = 0; reg < arch.register_count; ++reg) {
+        const dwarf::RegisterRule &rule = state->registers[reg];
+        const bool is_ra = reg == arch.ra;
+        Result<uint64_t> value = Error{DWUNW_ERR_REGISTER_UNKNOWN, reg};
+        std::optional<RunAddr> slot;
+        switch (rule.kind) {
+        case RuleKind::kUnspecified:
+            if (is_ra)
+                return stopped(DWUNW_ERR_NO_PROGRESS, *cfa);
+            if (reg != arch.sp && ((arch.preserved >> reg) & 1) == 0)
+                outer.forget(reg);
+            continue;
+        case RuleKind::kSameValue:
+            if (is_ra)
+                return stopped(DWUNW_ERR_NO_PROGRESS, *cfa);
+            value = context.read_register(reg);
+            break;
+        case RuleKind::kUndefined:
+            outer.forget(reg);
+            continue;
+        case RuleKind::kOffset:
+            slot = RunAddr(*cfa + static_cast<uint64_t>(rule.value));
+            break;
+        case RuleKind::kValOffset:
+            value = *cfa + static_cast<uint64_t>(rule.value);
+            break;
+        case RuleKind::kRegister:
+            value = context.read_register(rule.reg);
+            break;
+        case RuleKind::kExpression:
+            value = dwarf::evaluate(expression(rule.value, rule.expression_length), context, *cfa);
+            if (value)
+                slot = RunAddr(*value);
+            break;
+        case RuleKind::kValExpression:
+            value = dwarf::evaluate(expression(rule.value, rule.expression_length), context, *cfa);
+            break;
+        }
+        if (is_ra) {
+            if (slot) {
+                step.return_slot = slot->value;
+                value = memory.read_word(*slot);
+            }
+            if (!value)
+                return stopped(value.error().status, *cfa);
+            outer.set(reg, *value);
+        } else if (slot) {
+            restore_from_slot(reg, *slot, sp, arch, memory, outer, step);
+        } else if (value) {
+            outer.set(reg, *value);
+        } else {
+            outer.forget(reg);
+        }
+    }
+    if (!outer.known(arch.sp))
+        return stopped(DWUNW_ERR_REGISTER_UNKNOWN, *cfa);
+    step.signal_frame = found->fde.cie.signal_frame;
+    step.outcome = Step::Outcome::kFrame;
+    registers = outer;
+    return step;
+}
+
+Step step_by_signal_trampoline(const arch::Arch &arch, const StackMemory &memory, Registers &registers) {
+    Step step;
+    Registers outer;
+    const RunAddr sp(registers[arch.sp]);
+    for (const arch::SavedRegister &saved : arch.signal_frame) {
+        auto value = memory.read_word(sp + saved.sp_offset);
+        if (value)
+            outer.set(saved.reg, *value);
+        else if (saved.reg == arch.sp || saved.reg == arch.ra)
+            return stopped(value.error().status);
+    }
+    step.cfa = outer[arch.sp];
+    step.signal_frame = true;
+    step.outcome = Step::Outcome::kFrame;
+    registers = outer;
+    return step;
+}
+
+Step step_by_frame_pointer(const arch::Arch &arch, AddressSpace &space, const StackMemory &memory,
+                           Registers &registers) {
+    constexpr uint64_t kWord = sizeof(uint64_t);
+    // How far above SP a frame pointer may be and still look like one, when the slice ends before it.
+    constexpr uint64_t kPlausibleFrame = uint64_t{1} << 20;
+    if (!registers.known(arch.fp))
+        return stopped(DWUNW_ERR_NO_CFI);
+    const RunAddr fp(registers[arch.fp]);
+    const RunAddr sp(registers[arch.sp]);
+    if (fp.value % kWord != 0 || fp < sp || fp.value > ~uint64_t{0} - 2 * kWord)
+        return stopped(DWUNW_ERR_NO_CFI);
+    auto outer_fp = memory.read_word(fp);
+    auto return_address = memory.read_word(fp + kWord);
+    if (!outer_fp || !return_address) {
+        const Error &error = outer_fp ? return_address.error() : outer_fp.error();
+        return stopped(fp - sp < kPlausibleFrame ? error.status : DWUNW_ERR_NO_CFI);
+    }
+
+    const RunAddr pc(*return_address);
+    // A pending uretprobe's trampoline stands for a return address that had a call before it.
+    if (space.find(pc).kind != CodeKind::kUprobeTrampoline) {
+        const CodeLocation location = space.find(pc - 1);
+        if (location.kind == CodeKind::kUnmapped)
+            return stopped(DWUNW_ERR_NO_CFI);
+        std::array<uint8_t, 16> buffer;
+        const size_t length = std::min<uint64_t>(arch.max_call_length, pc - location.start);
+        const auto code = std::span(buffer).first(length);
+        if (!space.read_code(pc - length, code) || !arch.ends_in_call(code))
+            return stopped(DWUNW_ERR_NO_CFI);
+    }
+
+    Step step;
+    step.return_slot = (fp + kWord).value;
+    Registers outer;
+    outer.set(arch.sp, (fp + 2 * kWord).value);
+    outer.set(arch.fp, *outer_fp);
+    outer.set(arch.ra, pc.value);
+    step.cfa = (fp + 2 * kWord).value;
+    step.outcome = Step::Outcome::kFrame;
+    registers = outer;
+    return step;
+}
+
+} // namespace dwunw::unwind

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// A walk is first tried with table rules, which carry SP, FP and RA. A rule that needs another register, or an
+// expression, starts it again from frame 0 with the interpreter and all registers: what an inner frame did to rbx cannot
+// be made up for later. Both walks share this loop, so they differ in nothing but the step.
+//
+// A frame is written only once its pc is known to lie in executable memory of the process; a return address that does not
+// is where the walk stops, not a frame. Where no CFI covers a pc: the kernel's signal trampoline by its code, then the
+// program's entry point by its address, then one checked frame-pointer step.
+//
+// Proved by tests/unit/unwind_walk_test (every stop reason) and tests/integration (real stacks against eu-stack, the
+// program's own log, slices cut at every 8 bytes).
+#include "unwind/walk.h"
+
+#include "unwind/step.h"
+
+#include <algorithm>
+#include <array>
+
+namespace dwunw::unwind {
+namespace {
+
+class Walk {
+  public:
+    Walk(const WalkRequest &request, bool interpret)
+        : request_(request), arch_(request.arch), interpret_(interpret), registers_(request.registers) {}
+
+    WalkResult run() {
+        result_.used_interpreter = interpret_;
+        result_.status = walk_frames();
+        return result_;
+    }
+    bool needs_interpreter() const { return needs_interpreter_; }
+
+  private:
+    dwunw_status walk_frames() {
+        CodeAddr pc = CodeAddr::instruction(RunAddr(registers_[arch_.ra]));
+        locate(pc.lookup());
+        write_frame(pc, DWUNW_SOURCE_REGISTERS);
+
+        uint64_t last_cfa = 0;
+        while (true) {
+            dwunw_frame_source source = interpret_ ? DWUNW_SOURCE_INTERPRETER : DWUNW_SOURCE_CFI;
+            const Step step = step_from(pc, source);
+            dwunw_frame &inner = request_.frames[result_.written - 1];
+            inner.cfa = step.cfa;
+            if (step.signal_frame)
+                inner.flags |= DWUNW_FRAME_FLAG_SIGNAL;
+            if (step.register_kept)
+                inner.flags |= DWUNW_FRAME_FLAG_REGISTER_KEPT;
+            switch (step.outcome) {
+            case Step::Outcome::kRoot:
+                return DWUNW_OK;
+            case Step::Outcome::kNeedsInterpreter:
+                needs_interpreter_ = true;
+                return DWUNW_ERR_NO_CFI;
+            case Step::Outcome::kStopped:
+                return step.status;
+            case Step::Outcome::kFrame:
+                break;
+            }
+
+            const RunAddr outer(registers_[arch_.ra]);
+            // The psABI does not say so, but every thread start that lacks an undefined-RA row pushes a zero.
+            if (outer.value == 0)
+                return DWUNW_OK;
+            if (outer == pc.pc() && step.cfa == last_cfa)
+                return DWUNW_ERR_NO_PROGRESS;
+            last_cfa = step.cfa;
+            pc = step.signal_frame ? CodeAddr::instruction(outer) : CodeAddr::return_address(outer);
+            if (step.signal_frame)
+                source = DWUNW_SOURCE_SIGNAL;
+
+            locate(pc.lookup());
+            if (location_.kind == CodeKind::kUprobeTrampoline || trampoline_at(pc)) {
+                const auto original = original_return(step.return_slot);
+                if (!original)
+                    return DWUNW_ERR_UPROBE_TRAMPOLINE;
+                registers_.set(arch_.ra, *original);
+                pc = CodeAddr::return_address(RunAddr(*original));
+                source = DWUNW_SOURCE_TRAMPOLINE;
+                if (*original == 0)
+                    return DWUNW_OK;
+                locate(pc.lookup());
+            }
+            if (location_.kind == CodeKind::kUnmapped)
+                return DWUNW_ERR_NO_MAPPING;
+            if (result_.written == request_.frames.size())
+                return DWUNW_ERR_FRAME_LIMIT;
+            write_frame(pc, source);
+            result_.frame_pointer_frames += source == DWUNW_SOURCE_FRAME_POINTER;
+            result_.trampoline_frames += source == DWUNW_SOURCE_TRAMPOLINE;
+        }
+    }
+
+    // One step by whatever covers the pc; `source` becomes how the outer frame was found.
+    Step step_from(CodeAddr pc, dwunw_frame_source &source) {
+        if (location_.cfi == nullptr)
+            return step_without_cfi(pc, location_.status, source);
+        const auto found = location_.cfi->table().lookup(location_.bias.link(pc.lookup()));
+        if (found.status != DWUNW_OK)
+            return step_without_cfi(pc, found.status, source);
+        // A handler returns to the first byte of the trampoline. Where that has no CFI (musl), the byte before it may be
+        // another function's.
+        if (pc.is_return_address() && found.end == location_.bias.link(pc.pc()) && at_signal_trampoline(pc))
+            return step_by_signal_trampoline(arch_, request_.memory, registers_);
+        return interpret_ ? step_by_interpreter(*location_.cfi, arch_, pc, location_.bias, request_.memory, registers_)
+                          : step_by_rule(*found.rule, arch_, pc.pc(), request_.memory, registers_);
+    }
+
+    Step step_without_cfi(CodeAddr pc, dwunw_status missing, dwunw_frame_source &source) {
+        Step step;
+        step.status = missing;
+        if (location_.kind == CodeKind::kUnmapped || missing == DWUNW_ERR_CFI_MALFORMED)
+            return step;
+        if (at_signal_trampoline(pc))
+            return step_by_signal_trampoline(arch_, request_.memory, registers_);
+        if (location_.cfi != nullptr && location_.cfi->is_entry_point(location_.bias.link(pc.lookup())) &&
+            registers_.known(arch_.fp) && registers_[arch_.fp] == 0) {
+            // psABI §3.4.1: rbp is zero at process entry, to mark the deepest frame.
+            step.outcome = Step::Outcome::kRoot;
+            return step;
+        }
+        if (request_.cfi_only)
+            return step;
+        const Step by_fp = step_by_frame_pointer(arch_, request_.space, request_.memory, registers_);
+        if (by_fp.outcome == Step::Outcome::kFrame)
+            source = DWUNW_SOURCE_FRAME_POINTER;
+        else if (by_fp.status == DWUNW_ERR_NO_CFI)
+            return step; // why there are no rules says more than that FP was no help
+        return by_fp;
+    }
+
+    bool at_signal_trampoline(CodeAddr pc) {
+        std::array<uint8_t, 16> buffer;
+        const auto code = std::span(buffer).first(arch_.signal_trampoline.size());
+        return request_.space.read_code(pc.pc(), code) && std::ranges::equal(code, arch_.signal_trampoline);
+    }
+
+    // A return address at the first byte of the trampoline's page looks up the byte before it.
+    bool trampoline_at(CodeAddr pc) const {
+        return pc.is_return_address() && !inside(pc.pc()) &&
+               request_.space.find(pc.pc()).kind == CodeKind::kUprobeTrampoline;
+    }
+
+    std::optional<uint64_t> original_return(uint64_t slot) const {
+        for (const dwunw_pending_return &pending : request_.pending_returns)
+            if (slot != 0 && pending.slot == slot)
+                return pending.return_address;
+        return std::nullopt;
+    }
+
+    bool inside(RunAddr address) const { return address >= location_.start && address < location_.end; }
+
+    void locate(RunAddr address) {
+        if (!inside(address))
+            location_ = request_.space.find(address);
+    }
+
+    void write_frame(CodeAddr pc, dwunw_frame_source source) {
+        dwunw_frame &frame = request_.frames[result_.written++];
+        frame = {};
+        frame.pc = pc.pc().value;
+        frame.sp = registers_[arch_.sp];
+        frame.module = location_.module;
+        if (location_.module != nullptr)
+            frame.module_offset = location_.bias.link(pc.pc()).value;
+        frame.flags = pc.is_return_address() ? 0 : DWUNW_FRAME_FLAG_EXACT_PC;
+        frame.source = source;
+    }
+
+    const WalkRequest &request_;
+    const arch::Arch &arch_;
+    const bool interpret_;
+    Registers registers_;
+    CodeLocation location_;
+    WalkResult result_;
+    bool needs_interpreter_ = false;
+};
+
+} // namespace
+
+WalkResult walk(const WalkRequest &request) {
+    Walk by_table(request, false);
+    const WalkResult result = by_table.run();
+    return by_table.needs_interpreter() ? Walk(request, true).run() : result;
+}
+
+} // namespace dwunw::unwind
