@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#
+# The front door; CMake does the work in build/$(ARCH). `make help` lists what there is.
+
+ARCH ?= $(shell uname -m)
+# release, dev or asan: see CMakePresets.json.
+PRESET ?= release
+CROSS_COMPILE ?=
+CLANG ?=
+BPFTOOL ?=
+LIBBPF_CFLAGS ?=
+LIBBPF_LDLIBS ?=
+DWUNW_EXAMPLE_CFLAGS ?=
+DWUNW_MEMLEAK_BCC ?= 1
+DWUNW_WERROR ?= 0
+PREFIX ?= /usr/local
+DESTDIR ?=
+JOBS ?= $(shell nproc)
+
+BUILD = build/$(ARCH)$(if $(filter-out release,$(PRESET)),-$(PRESET))
+
+# A tool that is not named is looked for again, so that naming one once does not stick.
+CONFIGURE = cmake --preset $(PRESET) -B '$(BUILD)' -DARCH='$(ARCH)' -DCROSS_COMPILE='$(CROSS_COMPILE)' \
+	$(if $(CLANG),-DCLANG='$(CLANG)',-UCLANG) $(if $(BPFTOOL),-DBPFTOOL='$(BPFTOOL)',-UBPFTOOL) \
+	-DLIBBPF_CFLAGS='$(LIBBPF_CFLAGS)' -DLIBBPF_LDLIBS='$(LIBBPF_LDLIBS)' \
+	-DDWUNW_EXAMPLE_CFLAGS='$(DWUNW_EXAMPLE_CFLAGS)' -DDWUNW_MEMLEAK_BCC='$(DWUNW_MEMLEAK_BCC)' \
+	$(if $(filter-out 0,$(DWUNW_WERROR)),-DDWUNW_WERROR=ON) --log-level=NOTICE
+COMPILE = cmake --build '$(BUILD)' --parallel $(JOBS)
+
+.PHONY: all examples test demo install check asan format setup clean help
+
+all: ## build every product into build/$(ARCH) (the default)
+	@$(CONFIGURE)
+	@$(COMPILE)
+
+examples: ## build the example programs only
+	@$(CONFIGURE)
+	@$(COMPILE) --target examples
+
+demo: ## install what is missing, build, and find the leaks of a bundled program (root)
+	@scripts/setup build
+	@$(MAKE) --no-print-directory all
+	@scripts/demo '$(BUILD)'
+
+test: ## install what is missing, build, and run every test (root, for the BPF ones)
+	@scripts/setup build test
+	@$(CONFIGURE) -DDWUNW_TESTS=ON
+	@$(COMPILE)
+	@ctest --test-dir '$(BUILD)' --output-on-failure --no-tests=error $(CTEST_ARGS)
+
+asan: ## run the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@scripts/setup build test
+	@$(MAKE) --no-print-directory PRESET=asan .unit
+
+# The unit tests alone, in whatever preset.
+.PHONY: .unit
+.unit:
+	@$(CONFIGURE) -DDWUNW_TESTS=ON
+	@$(COMPILE) --target tests/unit/all
+	@ctest --test-dir '$(BUILD)/tests/unit' --output-on-failure --no-tests=error $(CTEST_ARGS)
+
+check: ## format, clang-tidy, layers, shellcheck and licence lines, without changing anything
+	@scripts/setup build test check
+	@$(CONFIGURE) -DDWUNW_TESTS=ON
+	@$(COMPILE)
+	@scripts/check '$(BUILD)'
+
+format: ## rewrite the sources in the project's format
+	@scripts/check --format
+
+install: all ## install headers, libraries and tools; DESTDIR= and PREFIX= as usual
+	@DESTDIR='$(DESTDIR)' cmake --install '$(BUILD)' --prefix '$(PREFIX)'
+
+setup: ## install every Debian package the project uses (root)
+	@scripts/setup build test check
+
+clean: ## remove everything that was built
+	rm -rf build
+
+help: ## list these
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@echo
+	@echo 'Variables: ARCH CROSS_COMPILE CLANG BPFTOOL LIBBPF_CFLAGS LIBBPF_LDLIBS DWUNW_EXAMPLE_CFLAGS'
+	@echo '           DWUNW_MEMLEAK_BCC=0|1 DWUNW_WERROR=0|1 PRESET=release|dev|asan PREFIX DESTDIR JOBS CTEST_ARGS'
