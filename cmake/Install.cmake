@@ -1,2 +1,35 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#
+# What `make install` puts where: headers, the two libraries, a CMake package (dwunw::dwunw, dwunw::symbolize) and
+# pkg-config files (dwunw, dwunw-symbolize). Tools install themselves in their own folders. The packages find everything
+# relative to themselves: an installed tree can be moved, and a DESTDIR can be used in place.
+include(CMakePackageConfigHelpers)
+
+set(dwunw_package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/dwunw")
+
+install(DIRECTORY include/dwunw DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}" FILES_MATCHING PATTERN "*.h")
 install(TARGETS dwunw EXPORT dwunwTargets ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
+install(EXPORT dwunwTargets NAMESPACE dwunw:: DESTINATION "${dwunw_package_dir}")
+
+# Of its own, so that who only unwinds needs no elfutils.
+set_target_properties(dwunw_symbolize PROPERTIES EXPORT_NAME symbolize)
+install(TARGETS dwunw_symbolize EXPORT dwunwSymbolizeTargets ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
+install(EXPORT dwunwSymbolizeTargets NAMESPACE dwunw:: DESTINATION "${dwunw_package_dir}")
+
+configure_package_config_file(cmake/dwunwConfig.cmake.in "${PROJECT_BINARY_DIR}/cmake/dwunwConfig.cmake"
+    INSTALL_DESTINATION "${dwunw_package_dir}" NO_SET_AND_CHECK_MACRO)
+# Before 1.0 the minor version counts as the major one does after.
+write_basic_package_version_file("${PROJECT_BINARY_DIR}/cmake/dwunwConfigVersion.cmake" COMPATIBILITY SameMinorVersion)
+install(FILES
+    "${PROJECT_BINARY_DIR}/cmake/dwunwConfig.cmake"
+    "${PROJECT_BINARY_DIR}/cmake/dwunwConfigVersion.cmake"
+    DESTINATION "${dwunw_package_dir}")
+
+# pkg-config's ${pcfiledir} is this file's folder: the way up from it to the prefix.
+cmake_path(SET pc_dir NORMALIZE "/${CMAKE_INSTALL_LIBDIR}/pkgconfig")
+cmake_path(RELATIVE_PATH pc_dir BASE_DIRECTORY "/" OUTPUT_VARIABLE pc_depth)
+string(REGEX REPLACE "[^/]+" ".." DWUNW_PC_TO_PREFIX "${pc_depth}")
+foreach(package IN ITEMS dwunw dwunw-symbolize)
+    configure_file(cmake/${package}.pc.in "${PROJECT_BINARY_DIR}/cmake/${package}.pc" @ONLY)
+    install(FILES "${PROJECT_BINARY_DIR}/cmake/${package}.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
+endforeach()
