@@ -14,6 +14,9 @@ add_compile_options(
     -Wall -Wextra -Wshadow -Wformat=2 -Wundef -Wpointer-arith -Wcast-align
     "$<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor;-Woverloaded-virtual;-Wextra-semi>"
     "$<$<COMPILE_LANGUAGE:C>:-Wstrict-prototypes;-Wold-style-definition>")
+# For the products written in C++: arithmetic on untrusted numbers must not lose bits by accident.
+set(DWUNW_STRICT_WARNINGS -Wconversion -Wno-sign-conversion -Wmissing-declarations
+    "$<$<CXX_COMPILER_ID:GNU>:-Wduplicated-cond;-Wlogical-op>")
 if(DWUNW_WERROR)
     add_compile_options(-Werror)
 endif()
