@@ -163,7 +163,9 @@ class TableBuilder final : public dwarf::RowVisitor {
         Status status = parsed ? dwarf::run_cfi_program(*parsed, *this) : Status(parsed.error());
         if (status.ok())
             status = row_error_;
-        if (!status.ok()) {
+        if (status.ok()) {
+            ++table_.compiled_fdes_;
+        } else {
             table_.rows_.resize(rows_before);
             append(ref.start, Table::kRefused);
             refuse(status.error(), ref.offset, ref.start);
@@ -216,12 +218,13 @@ Table::Lookup Table::lookup(LinkAddr address) const {
     if (after == rows_.begin())
         return {};
     const LinkAddr end = after == rows_.end() ? LinkAddr(~uint64_t{0}) : base_ + after->offset;
+    const LinkAddr start = base_ + std::prev(after)->offset;
     const uint32_t rule = std::prev(after)->rule;
     if (rule == kGap)
-        return {DWUNW_ERR_NO_CFI, nullptr, end};
+        return {DWUNW_ERR_NO_CFI, nullptr, start, end};
     if (rule == kRefused)
-        return {DWUNW_ERR_CFI_MALFORMED, nullptr, end};
-    return {DWUNW_OK, &rules_[rule], end};
+        return {DWUNW_ERR_CFI_MALFORMED, nullptr, start, end};
+    return {DWUNW_OK, &rules_[rule], start, end};
 }
 
 const FdeRef *Table::find_fde(LinkAddr address) const {

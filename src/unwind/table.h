@@ -45,7 +45,8 @@ class Table {
         // DWUNW_OK; DWUNW_ERR_NO_CFI in a gap; DWUNW_ERR_CFI_MALFORMED in an FDE that was refused.
         dwunw_status status = DWUNW_ERR_NO_CFI;
         const Rule *rule = nullptr;
-        LinkAddr end; // of the row
+        LinkAddr start; // of the row
+        LinkAddr end;   // exclusive
     };
 
     // Sections come in order of preference: an FDE of a later one that overlaps one of an earlier one is left out.
@@ -61,7 +62,7 @@ class Table {
 
     const arch::Arch *arch() const { return arch_; }
     size_t rule_count() const { return rules_.size(); }
-    size_t fde_count() const { return fdes_.size(); }
+    size_t fde_count() const { return compiled_fdes_; } // those that have rows
     size_t tombstone_count() const { return tombstones_; }
     const std::vector<Refusal> &refusals() const { return refusals_; }
     size_t memory_bytes() const;
@@ -83,6 +84,7 @@ class Table {
     std::vector<FdeRef> fdes_; // ascending by start
     std::vector<Refusal> refusals_;
     size_t tombstones_ = 0;
+    size_t compiled_fdes_ = 0;
     const arch::Arch *arch_ = nullptr;
 };
 

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#include <dwunw/unwind.h>
+
+#include "capi/handles.h"
+#include "unwind/walk.h"
+
+#include <array>
+
+namespace dwunw::capi {
+namespace {
+
+// Registers of struct pt_regs in order, by DWARF number; orig_rax, cs, eflags and ss have none that matters here.
+constexpr uint8_t kNone = 0xff;
+constexpr std::array<uint8_t, DWUNW_X86_64_PT_REGS> kPtRegsToDwarf = {
+    15, 14, 13, 12, 6, 3, 11, 10, 9, 8, 0, 2, 1, 4, 5, kNone, 16, kNone, kNone, 7, kNone};
+
+constexpr uint32_t kKnownOptions = DWUNW_UNWIND_READ_PROCESS | DWUNW_UNWIND_CFI_ONLY;
+
+bool valid(const dwunw_unwind_request *request) {
+    return request != nullptr && request->size == sizeof(*request) && (request->options & ~kKnownOptions) == 0 &&
+           request->process != nullptr && request->regs != nullptr && request->regs->size == sizeof(*request->regs) &&
+           (request->stack != nullptr || request->stack_size == 0) &&
+           (request->pending_returns != nullptr || request->pending_return_count == 0) && request->frames != nullptr &&
+           request->max_frames > 0;
+}
+
+dwunw_status capture(const dwunw_unwind_request &request, size_t *written) {
+    const arch::Arch *arch = arch::find_by_id(request.regs->arch);
+    if (arch == nullptr)
+        return DWUNW_ERR_UNSUPPORTED_ARCH;
+    unwind::Registers registers;
+    for (size_t reg = 0; reg < arch->register_count; ++reg)
+        if ((request.regs->valid >> reg) & 1)
+            registers.set(reg, request.regs->regs[reg]);
+    if (!registers.known(arch->sp) || !registers.known(arch->ra))
+        return DWUNW_ERR_INVALID_ARGUMENT;
+
+    unwind::StackMemory memory(RunAddr(request.stack_addr),
+                               {static_cast<const uint8_t *>(request.stack), request.stack_size});
+    memory.add_reader({request.read_memory, request.memory_arg});
+    if ((request.options & DWUNW_UNWIND_READ_PROCESS) != 0)
+        memory.add_reader({dwunw_process_read_memory, request.process});
+
+    dwunw_process &process = *request.process;
+    const unwind::WalkResult result = unwind::walk({
+        .space = process.impl,
+        .arch = *arch,
+        .registers = registers,
+        .memory = memory,
+        .pending_returns = {request.pending_returns, request.pending_return_count},
+        .frames = {request.frames, request.max_frames},
+        .cfi_only = (request.options & DWUNW_UNWIND_CFI_ONLY) != 0,
+    });
+    *written = result.written;
+    process.counters.add(result);
+    return result.status;
+}
+
+} // namespace
+} // namespace dwunw::capi
+
+extern "C" void dwunw_regset_from_x86_64_pt_regs(struct dwunw_regset *out,
+                                                 const uint64_t pt_regs[DWUNW_X86_64_PT_REGS]) {
+    *out = {};
+    out->size = sizeof(*out);
+    out->arch = DWUNW_ARCH_X86_64;
+    for (size_t i = 0; i < DWUNW_X86_64_PT_REGS; ++i) {
+        const uint8_t reg = dwunw::capi::kPtRegsToDwarf[i];
+        if (reg == dwunw::capi::kNone)
+            continue;
+        out->regs[reg] = pt_regs[i];
+        out->valid |= uint64_t{1} << reg;
+    }
+}
+
+extern "C" dwunw_status dwunw_capture(struct dwunw_context *context, const struct dwunw_unwind_request *request,
+                                      size_t *written) {
+    if (written == nullptr)
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    *written = 0;
+    if (context == nullptr || !dwunw::capi::valid(request))
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    return dwunw::capi::guarded([&] { return dwunw::capi::capture(*request, written); });
+}
