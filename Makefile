@@ -24,17 +24,17 @@ CONFIGURE = cmake --preset $(PRESET) -B '$(BUILD)' -DARCH='$(ARCH)' -DCROSS_COMP
 	$(if $(CLANG),-DCLANG='$(CLANG)',-UCLANG) $(if $(BPFTOOL),-DBPFTOOL='$(BPFTOOL)',-UBPFTOOL) \
 	-DLIBBPF_CFLAGS='$(LIBBPF_CFLAGS)' -DLIBBPF_LDLIBS='$(LIBBPF_LDLIBS)' \
 	-DDWUNW_EXAMPLE_CFLAGS='$(DWUNW_EXAMPLE_CFLAGS)' -DDWUNW_MEMLEAK_BCC='$(DWUNW_MEMLEAK_BCC)' \
-	$(if $(filter-out 0,$(DWUNW_WERROR)),-DDWUNW_WERROR=ON) --log-level=NOTICE
+	$(if $(filter release,$(PRESET)),-DDWUNW_WERROR='$(DWUNW_WERROR)') --log-level=NOTICE
 COMPILE = cmake --build '$(BUILD)' --parallel $(JOBS)
 
 .PHONY: all examples test demo install check asan format setup clean help
 
 all: ## build every product into build/$(ARCH) (the default)
-	@$(CONFIGURE)
+	@$(CONFIGURE) >/dev/null
 	@$(COMPILE)
 
 examples: ## build the example programs only
-	@$(CONFIGURE)
+	@$(CONFIGURE) >/dev/null
 	@$(COMPILE) --target examples
 
 demo: ## install what is missing, build, and find the leaks of a bundled program (root)
@@ -44,7 +44,7 @@ demo: ## install what is missing, build, and find the leaks of a bundled program
 
 test: ## install what is missing, build, and run every test (root, for the BPF ones)
 	@scripts/setup build test
-	@$(CONFIGURE) -DDWUNW_TESTS=ON
+	@$(CONFIGURE) -DDWUNW_TESTS=ON >/dev/null
 	@$(COMPILE)
 	@ctest --test-dir '$(BUILD)' --output-on-failure --no-tests=error $(CTEST_ARGS)
 
@@ -55,13 +55,13 @@ asan: ## run the unit tests under AddressSanitizer and UndefinedBehaviorSanitize
 # The unit tests alone, in whatever preset.
 .PHONY: .unit
 .unit:
-	@$(CONFIGURE) -DDWUNW_TESTS=ON
+	@$(CONFIGURE) -DDWUNW_TESTS=ON >/dev/null
 	@$(COMPILE) --target tests/unit/all
 	@ctest --test-dir '$(BUILD)/tests/unit' --output-on-failure --no-tests=error $(CTEST_ARGS)
 
 check: ## format, clang-tidy, layers, shellcheck and licence lines, without changing anything
 	@scripts/setup build test check
-	@$(CONFIGURE) -DDWUNW_TESTS=ON
+	@$(CONFIGURE) -DDWUNW_TESTS=ON >/dev/null
 	@$(COMPILE)
 	@scripts/check '$(BUILD)'
 
