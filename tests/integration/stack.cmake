@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#
+# The dwunw command, alone and beside eu-stack. More programs: stack_compare.py --programs all --samples 100.
+add_test(NAME integration.stack_cli
+    COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/stack_cli.py" "$<TARGET_FILE:dwunw_tool>")
+add_test(NAME integration.stack_equals_eu_stack
+    COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/stack_compare.py" --dwunw "$<TARGET_FILE:dwunw_tool>" --samples 12
+            --programs "python3,redis-server,sqlite3,nginx,perl")
+add_test(NAME integration.stack_compare_sees_a_wrong_frame
+    COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/stack_compare.py" --dwunw "${CMAKE_CURRENT_SOURCE_DIR}/stack_break_a_frame.sh" --samples 1 --programs python3)
+set_tests_properties(integration.stack_compare_sees_a_wrong_frame PROPERTIES
+    ENVIRONMENT "DWUNW=$<TARGET_FILE:dwunw_tool>"
+    PASS_REGULAR_EXPRESSION "python3 [0-9/]+: different")
+set_tests_properties(
+    integration.stack_cli integration.stack_equals_eu_stack integration.stack_compare_sees_a_wrong_frame PROPERTIES
+    LABELS integration TIMEOUT 300)

@@ -1,0 +1,579 @@
+# SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+"""Real programs under load, for tests that look at them from outside.
+
+    with workloads.start("redis-server") as load:
+        load.wait_until_busy()
+        … load.pids …
+
+Every program runs in a folder of its own under a temporary one, on unix sockets or free loopback ports. What was started
+is ended by pid when the block is left, however it is left; should the test itself be killed, the kernel ends its direct
+children (PR_SET_PDEATHSIG), and a limit on CPU time ends whatever else still runs.
+"""
+
+import contextlib
+import ctypes
+import os
+import pathlib
+import resource
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+CPU_LIMIT_SECONDS = 600
+BUSY_TICKS = 20  # of 10 ms: a program that has used this much CPU is at work
+PR_SET_PDEATHSIG = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class WorkloadError(Exception):
+    """A program could not be started, or did not do what was expected of it."""
+
+
+def pause(seconds):
+    """Lets time pass between two looks at something; never a means to be in time."""
+    select.select([], [], [], seconds)
+
+
+def wait_for(condition, what, seconds=30):
+    """Looks until `condition()` is true; its value."""
+    end = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise WorkloadError(f"timed out after {seconds} s: {what}")
+        pause(0.01)
+
+
+def cpu_ticks(pid):
+    """User plus system time of a process in clock ticks."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def child_pids(pid):
+    """Direct children, of all threads."""
+    found = []
+    for children in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(word) for word in children.read_text().split()]
+    return sorted(found)
+
+
+def thread_count(pid):
+    return len(os.listdir(f"/proc/{pid}/task"))
+
+
+def _in_child():
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_LIMIT_SECONDS, CPU_LIMIT_SECONDS))
+
+
+class Load:
+    """One program at work. Subclasses start processes with `run` and name those to look at in `find_pids`."""
+
+    needs = ()  # files that have to be there
+
+    def __init__(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="dwunw-load-"))
+        self.log = open(self.folder / "log", "w+b")
+        self.processes = []
+        self.pids = []
+
+    def __enter__(self):
+        try:
+            self.begin()
+        except BaseException:
+            self.end()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.end()
+
+    def begin(self):
+        raise NotImplementedError
+
+    def find_pids(self):
+        return [self.processes[0].pid]
+
+    def run(self, *command, **options):
+        options.setdefault("stdin", subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [str(word) for word in command],
+            cwd=self.folder,
+            stdout=self.log,
+            stderr=self.log,
+            preexec_fn=_in_child,
+            **options,
+        )
+        self.processes.append(process)
+        return process
+
+    def script(self, name, text):
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+    def said(self):
+        """The end of what the processes printed, for messages."""
+        self.log.flush()
+        return (self.folder / "log").read_bytes()[-2000:].decode(errors="replace")
+
+    def check_alive(self):
+        for process in self.processes:
+            if process.poll() is not None:
+                raise WorkloadError(f"{process.args[0]} ended with status {process.returncode}:\n{self.said()}")
+
+    def wait_until_busy(self):
+        """Returns when every process to look at has done work."""
+
+        def busy():
+            self.check_alive()
+            self.pids = self.find_pids()
+            return self.pids and all(self.is_busy(pid) for pid in self.pids)
+
+        wait_for(busy, f"{type(self).__name__} is not busy:\n{self.said()}", seconds=60)
+
+    def is_busy(self, pid):
+        return cpu_ticks(pid) >= BUSY_TICKS
+
+    def end(self):
+        descendants = []
+        for process in self.processes:
+            if process.poll() is None:
+                descendants += descendants_of(process.pid)
+        # Children first: a supervisor would only start them again after itself has gone.
+        for process in reversed(self.processes):
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGCONT)
+                    process.terminate()
+                try:
+                    process.wait(timeout=5)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+        for pid, born in descendants:
+            if start_time(pid) == born:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        self.log.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def start_time(pid):
+    """When a process began; with its pid, which process it is. None when it is gone."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return None
+
+
+def descendants_of(pid):
+    found = []
+    for child in child_pids(pid):
+        found += descendants_of(child)
+        found.append((child, start_time(child)))
+    return found
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Python(Load):
+    """The interpreter in deep recursion, C callbacks, threads, regular expressions, json and sorting."""
+
+    needs = ("/usr/bin/python3",)
+
+    SOURCE = r"""
+import collections, functools, hashlib, json, random, re, threading, zlib
+random.seed(7)
+words = ["".join(random.choices("abcdefgh", k=9)) for _ in range(2000)]
+
+@functools.total_ordering
+class Key:
+    def __init__(self, word): self.word = word
+    def __lt__(self, other): return self.word < other.word
+    def __eq__(self, other): return self.word == other.word
+
+def deep(n):
+    return sorted(words[:40], key=Key)[0] if n == 0 else functools.reduce(lambda a, b: deep(n - 1), [1, 2])
+
+def fib(n):
+    return n if n < 2 else fib(n - 1) + fib(n - 2)
+
+def work():
+    while True:
+        text = json.dumps({w: [fib(7), w] for w in words[:300]}, default=str)
+        json.loads(text, object_pairs_hook=lambda pairs: collections.OrderedDict(pairs))
+        re.sub("[a-d]+", lambda m: m.group().upper(), text)
+        zlib.crc32(zlib.compress(text.encode(), 9)); hashlib.sha256(text.encode() * 50).hexdigest()
+        deep(6); fib(15)
+
+for _ in range(3):
+    threading.Thread(target=work, daemon=True).start()
+work()
+"""
+
+    def begin(self):
+        self.run("/usr/bin/python3", self.script("load.py", self.SOURCE))
+
+    def is_busy(self, pid):
+        return super().is_busy(pid) and thread_count(pid) == 4
+
+
+class Perl(Load):
+    """Regular expressions with code in them, sort callbacks, recursion, string eval."""
+
+    needs = ("/usr/bin/perl",)
+
+    SOURCE = r"""
+use strict; use warnings; no warnings 'recursion';
+use List::Util qw(reduce); use Digest::SHA qw(sha256_hex);
+sub ack { my ($m, $n) = @_; return $n + 1 unless $m; return ack($m - 1, 1) unless $n; ack($m - 1, ack($m, $n - 1)) }
+my @words = map { sha256_hex($_) } 1 .. 800;
+while (1) {
+    my @sorted = sort { reverse($a) cmp reverse($b) } @words;
+    my $joined = join ' ', grep { /([0-9]+)[a-f](?{ length $1 })/ } @sorted;
+    $joined =~ s/([a-f]+)/sprintf("%s", uc $1)/ge;
+    my $sum = reduce { $a ^ length $b } 0, @sorted;
+    eval "sub { ack(2, 5) + $_ }->()" for 1 .. 20;
+    my %count; $count{$_}++ for $joined =~ /(..)/g;
+}
+"""
+
+    def begin(self):
+        self.run("/usr/bin/perl", self.script("load.pl", self.SOURCE))
+
+
+class Sqlite(Load):
+    """Joins, recursive queries, sorting, JSON and aggregation in memory."""
+
+    needs = ("/usr/bin/sqlite3",)
+
+    SETUP = """
+CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT, c REAL);
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+  INSERT INTO t SELECT i, hex(randomblob(8)), abs(random() % 1000) / 7.0 FROM n;
+CREATE INDEX tb ON t(b);
+"""
+    WORK = """
+SELECT count(*) FROM (SELECT b, sum(c) OVER (ORDER BY b) s FROM t ORDER BY c DESC, b) WHERE s > 3;
+SELECT count(DISTINCT json_extract(json_object('k', b, 'v', c), '$.k')) FROM t WHERE b LIKE '%A_F%';
+WITH RECURSIVE f(x, y) AS (SELECT 0, 1 UNION ALL SELECT y, x + y % 1000 FROM f LIMIT 30000) SELECT max(x) FROM f;
+SELECT group_concat(b, ',') FROM (SELECT b FROM t WHERE a IN (SELECT a % 977 FROM t) GROUP BY b HAVING count(*) > 0);
+UPDATE t SET c = c + 1 WHERE b GLOB '*7*';
+"""
+
+    def begin(self):
+        script = self.script("load.sql", self.SETUP + self.WORK * 2000)
+        self.run("/usr/bin/sqlite3", ":memory:", stdin=script.open("rb"))
+
+
+class Redis(Load):
+    """A server with I/O threads and Lua, driven by redis-benchmark over a unix socket."""
+
+    needs = ("/usr/bin/redis-server", "/usr/bin/redis-benchmark")
+
+    def begin(self):
+        path = self.folder / "socket"
+        self.run(
+            "/usr/bin/redis-server", "--port", "0", "--unixsocket", path, "--save", "", "--io-threads", "3",
+            "--io-threads-do-reads", "yes", "--dir", self.folder, "--daemonize", "no",
+        )  # fmt: skip
+        wait_for(lambda: self.check_alive() or path.exists(), "redis-server's socket")
+        script = (
+            "local t = {} for i = 1, 60 do t[i] = tostring(i * 7 % 13) .. KEYS[1] end table.sort(t) "
+            "local s = cjson.encode(t) redis.call('set', KEYS[1], s) "
+            "return #cjson.decode(redis.call('get', KEYS[1]))"
+        )
+        base = ("/usr/bin/redis-benchmark", "-s", path, "-n", "100000000", "-q")
+        self.run(*base, "-c", "20", "-r", "1000", "eval", script, "1", "key:__rand_int__")
+        self.run(*base, "-c", "30", "-r", "10000", "-d", "200", "-t", "set,lpush,zadd,lrange_300,mset")
+
+    def is_busy(self, pid):
+        return super().is_busy(pid) and thread_count(pid) > 4
+
+
+class Nginx(Load):
+    """Two workers with gzip, rewriting and directory listings, driven by ab over loopback; master and workers."""
+
+    needs = ("/usr/sbin/nginx", "/usr/bin/ab")
+
+    def begin(self):
+        port = free_port()
+        www = self.folder / "www"
+        www.mkdir()
+        for i in range(50):
+            (www / f"page{i}.html").write_text(f"<p>{i} " + "some text to compress " * 800)
+        os.chmod(self.folder, 0o755)
+        config = self.script(
+            "nginx.conf",
+            f"""
+daemon off; worker_processes 2; pid {self.folder}/pid; error_log stderr error;
+events {{ worker_connections 256; }}
+http {{
+  access_log {self.folder}/access.log; client_body_temp_path {self.folder}/body; proxy_temp_path {self.folder}/proxy;
+  fastcgi_temp_path {self.folder}/fastcgi; uwsgi_temp_path {self.folder}/uwsgi; scgi_temp_path {self.folder}/scgi;
+  types {{ text/html html; }}
+  gzip on; gzip_comp_level 9;
+  server {{
+    listen 127.0.0.1:{port}; root {www};
+    location ~ ^/any/(?<n>[0-9]+)[a-z]*$ {{ rewrite ^/any/([0-9]+) /page$1.html last; }}
+    location /list/ {{ alias {www}/; autoindex on; }}
+  }}
+}}
+""",
+        )
+        self.run("/usr/sbin/nginx", "-e", "stderr", "-p", self.folder, "-c", config)
+
+        def answers():
+            self.check_alive()
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", port)) == 0
+
+        wait_for(answers, "nginx answers")
+        for path, connections in (("any/7abc", 8), ("list/", 4), ("page9.html", 4)):
+            self.run(
+                "/usr/bin/ab", "-q", "-k", "-t", "1000", "-n", "100000000", "-c", connections,
+                "-H", "Accept-Encoding: gzip", f"http://127.0.0.1:{port}/{path}",
+            )  # fmt: skip
+
+    def find_pids(self):
+        master = self.processes[0].pid
+        workers = child_pids(master)
+        return [master, *workers] if len(workers) == 2 else []
+
+    def is_busy(self, pid):
+        return pid == self.processes[0].pid or super().is_busy(pid)
+
+
+class Node(Load):
+    """JavaScript in the interpreter and the compilers, native modules (zlib, crypto, JSON, sort) and worker threads."""
+
+    needs = ("/usr/bin/node",)
+
+    SOURCE = r"""
+const { Worker, isMainThread } = require('worker_threads');
+const zlib = require('zlib'), crypto = require('crypto');
+if (isMainThread) { new Worker(__filename); new Worker(__filename); }
+const words = Array.from({ length: 3000 }, (_, i) => crypto.createHash('md5').update(String(i)).digest('hex'));
+function fib(n) { return n < 2 ? n : fib(n - 1) + fib(n - 2); }
+function work() {
+  const text = JSON.stringify(words.map((w, i) => ({ w, i, f: fib(8) })), (k, v) => v);
+  JSON.parse(text, (k, v) => v);
+  [...words].sort((a, b) => (a < b ? -1 : 1));
+  text.replace(/[a-f]+/g, m => m.toUpperCase());
+  zlib.gunzipSync(zlib.gzipSync(text));
+  zlib.deflate(text, () => {});
+  crypto.pbkdf2('a', 'b', 2000, 32, 'sha256', () => {});
+  crypto.scryptSync('a', 'b', 32);
+  fib(18);
+  setImmediate(work);
+}
+work();
+"""
+
+    def begin(self):
+        self.run("/usr/bin/node", self.script("load.js", self.SOURCE))
+
+
+class Gdb(Load):
+    """A debugger that reads symbols and evaluates expressions, again and again."""
+
+    needs = ("/usr/bin/gdb",)
+
+    def begin(self):
+        script = self.script(
+            "load.gdb",
+            "set pagination off\nset $i = 0\nwhile $i < 1000000\n  file /usr/bin/gdb\n"
+            "  info functions regex_never_there\n  python sum(i * i for i in range(20000))\n"
+            "  info types never_there\n  file /usr/bin/redis-server\n  set $i = $i + 1\nend\n",
+        )
+        self.run("/usr/bin/gdb", "-nx", "-batch", "-x", script)
+
+
+class Openssl(Load):
+    """Hand-written assembly with the CFI that perlasm makes."""
+
+    needs = ("/usr/bin/openssl",)
+
+    def begin(self):
+        script = (
+            "while :; do for a in rsa2048 ecdsap256 ed25519 x25519; do openssl speed -seconds 1 $a; done; "
+            "for c in aes-128-gcm chacha20-poly1305 sha256 sha512; do openssl speed -seconds 1 -evp $c; done; done"
+        )
+        self.run("/bin/sh", "-c", script)
+
+    def find_pids(self):
+        return child_pids(self.processes[0].pid)[:1]
+
+    def is_busy(self, pid):
+        return cpu_ticks(pid) >= 3
+
+
+class Bash(Load):
+    """The shell in loops, expansions, recursion and command substitution."""
+
+    needs = ("/bin/bash",)
+
+    SOURCE = r"""
+f() { if (( $1 == 0 )); then REPLY=${x//[a-c]/z}; else local x="$x$1abc"; f $(( $1 - 1 )); fi; }
+while :; do
+  x=start; f 30
+  for i in {1..200}; do a[i]="${REPLY:i:5}"; [[ ${a[i]} =~ ([0-9]+)z ]] && printf -v b '%s-%05d' "${BASH_REMATCH[1]}" "$i"; done
+  eval 'case $b in *9*) c=1;; *) c=2;; esac'
+  read -r -a words <<< "$REPLY $b $c"
+done
+"""
+
+    def begin(self):
+        self.run("/bin/bash", self.script("load.sh", self.SOURCE))
+
+
+class Xz(Load):
+    """A multithreaded compressor."""
+
+    needs = ("/usr/bin/xz",)
+
+    def begin(self):
+        self.run("/usr/bin/xz", "-9", "-e", "-T3", "--block-size=1MiB", "-c", stdin=open("/dev/urandom", "rb"))
+
+
+class Postgres(Load):
+    """A database server and its backends, driven by pgbench over a unix socket, as an ordinary user."""
+
+    needs = ("/usr/lib/postgresql/15/bin/postgres", "/usr/bin/setpriv")
+    USER = "postgres"
+
+    def begin(self):
+        programs = pathlib.Path(self.needs[0]).parent
+        data = self.folder / "data"
+        os.chmod(self.folder, 0o755)
+        data.mkdir()
+        shutil.chown(data, self.USER)
+        as_user = ("/usr/bin/setpriv", f"--reuid={self.USER}", f"--regid={self.USER}", "--clear-groups", "--")
+        made = subprocess.run(
+            [*as_user, programs / "initdb", "-D", data, "-A", "trust", "-U", self.USER, "-N"],
+            stdout=self.log, stderr=self.log, check=False,
+        )  # fmt: skip
+        if made.returncode != 0:
+            raise WorkloadError(f"initdb failed:\n{self.said()}")
+        self.run(*as_user, programs / "postgres", "-D", data, "-k", data, "-h", "", "-c", "fsync=off")
+        wait_for(lambda: self.check_alive() or list(data.glob(".s.PGSQL.5432")), "postgres' socket")
+        script = self.script(
+            "work.sql",
+            "SELECT count(*), sum(length(md5(i::text))) FROM generate_series(1, 3000) i JOIN generate_series(1, 3000) j"
+            " ON i % 7 = j % 11 AND j < 40 WHERE i::text ~ '[1-3].*9';\n"
+            "SELECT jsonb_agg(jsonb_build_object('a', i, 'b', sqrt(i))) FROM generate_series(1, 2000) i;\n"
+            "WITH RECURSIVE t(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM t WHERE n < 3000) SELECT sum(n) FROM t;\n",
+        )
+        os.chmod(script, 0o644)
+        self.run(
+            *as_user, programs / "pgbench", "-h", data, "-U", self.USER, "-n", "-f", script, "-c", "2", "-T", "1000",
+            "postgres",
+        )  # fmt: skip
+
+    def find_pids(self):
+        server = self.processes[0].pid
+        children = child_pids(server)
+        return [server, *children] if len(children) >= 6 else []
+
+    def is_busy(self, pid):
+        # The helpers mostly wait; the two backends work.
+        backends = sorted(child_pids(self.processes[0].pid), key=cpu_ticks)[-2:]
+        return pid not in backends or cpu_ticks(pid) >= BUSY_TICKS
+
+
+class Vim(Load):
+    """An editor that runs its own script."""
+
+    needs = ("/usr/bin/vim",)
+
+    SOURCE = r"""
+function! Fib(n)
+  return a:n < 2 ? a:n : Fib(a:n - 1) + Fib(a:n - 2)
+endfunction
+while 1
+  call setline(1, map(range(500), 'v:val . " some text " . v:val * 7'))
+  %s/\v(\d+) some (text)/\2 \1 \=submatch(1)/e
+  sort! /\d\+/
+  call Fib(12)
+  g/7$/normal dd
+endwhile
+"""
+
+    def begin(self):
+        self.run("/usr/bin/vim", "-u", "NONE", "-es", "-S", self.script("load.vim", self.SOURCE))
+
+
+class Gcc(Load):
+    """The C++ compiler proper."""
+
+    needs = ("/usr/bin/g++",)
+
+    SOURCE = """
+#include <algorithm>
+#include <functional>
+#include <iostream>
+#include <map>
+#include <regex>
+#include <string>
+std::map<std::string, std::function<int(int)>> table;
+template <int N> int f(int x) { table[std::to_string(N)] = [x](int y) { return x + y * N; }; return f<N - 1>(x + N); }
+template <> int f<0>(int x) { return x; }
+int main(int c, char **v) { std::regex r("a(b|c)*d"); std::cout << f<200>(c) << std::regex_match(v[0], r); }
+"""
+
+    def begin(self):
+        source = self.script("load.cc", self.SOURCE)
+        self.run("/bin/sh", "-c", f"while :; do /usr/bin/g++ -O2 -S -o /dev/null {source}; done")
+
+    def find_pids(self):
+        return [pid for pid, _ in descendants_of(self.processes[0].pid) if comm(pid) == "cc1plus"][:1]
+
+    def is_busy(self, pid):
+        return cpu_ticks(pid) >= 5
+
+
+def comm(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+PROGRAMS = {
+    "python3": Python,
+    "redis-server": Redis,
+    "sqlite3": Sqlite,
+    "nginx": Nginx,
+    "perl": Perl,
+    "node": Node,
+    "gdb": Gdb,
+    "openssl": Openssl,
+    "bash": Bash,
+    "xz": Xz,
+    "postgres": Postgres,
+    "vim": Vim,
+    "g++": Gcc,
+}
+
+
+def start(name):
+    """A program by name, as a context manager; WorkloadError where it is not installed."""
+    load = PROGRAMS[name]
+    for path in load.needs:
+        if not os.path.exists(path):
+            raise WorkloadError(f"{name}: {path} is not installed")
+    return load()
