@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// A process's mappings, from the text of /proc/PID/maps (proc(5); the kernel's show_map_vma).
+//
+// Immutable after parse(): any number of threads may look addresses up. Lookup allocates nothing.
+#pragma once
+
+#include "base/address.h"
+#include "base/result.h"
+
+#include <optional>
+#include <string_view>
+#include <vector>
+
+namespace dwunw::process {
+
+// Far above what a process can have (vm.max_map_count is 65,530 unless raised): 256 MiB are some 2.5 million lines.
+inline constexpr size_t kMaxMapsBytes = size_t{256} << 20;
+
+struct Mapping {
+    enum class Kind : uint8_t {
+        kFile,             // a file, wherever it lives: memfd and /dev/shm included
+        kVdso,             // "[vdso]"
+        kUprobeTrampoline, // "[uprobes]", and Linux 6.18's "[uprobes-trampoline]"
+        kAnonymous,        // no file: without a name, or "[heap]", "[stack]", "[anon:…]", "[vsyscall]" …
+    };
+
+    RunAddr start;
+    RunAddr end; // exclusive
+    FileOffset offset;
+    uint64_t inode = 0;
+    uint32_t device_major = 0;
+    uint32_t device_minor = 0;
+    bool readable = false;
+    bool writable = false;
+    bool executable = false;
+    bool shared = false;
+    // The map says " (deleted)". A file can be called that, too; `path` keeps the words either way.
+    bool deleted = false;
+    Kind kind = Kind::kAnonymous;
+    std::string_view path; // as shown, newlines unescaped; lives as long as its Maps
+
+    bool contains(RunAddr address) const { return address >= start && address < end; }
+    bool same_file(const Mapping &other) const {
+        return inode == other.inode && device_major == other.device_major && device_minor == other.device_minor &&
+               path == other.path;
+    }
+    // The same line of the map.
+    bool operator==(const Mapping &) const = default;
+    // A file of memory: where JIT compilers put code that is not an ELF image.
+    bool is_memory_file() const;
+};
+
+class Maps {
+  public:
+    enum class Order : uint8_t {
+        kStrict, // a mapping that begins before its predecessor's end is malformed
+        // The kernel writes the map piece by piece, and mappings may merge or move between two pieces. Of two that
+        // overlap, the later line is the newer: the earlier one loses what they share.
+        kLive,
+    };
+
+    Maps() = default;
+
+    // DWUNW_ERR_MAPS_MALFORMED with the line's number, counted from 1; DWUNW_ERR_LIMIT above kMaxMapsBytes. An empty
+    // text is an empty map.
+    static Result<Maps> parse(std::vector<char> text, Order order);
+
+    // Reads an open /proc/PID/maps from its beginning. DWUNW_ERR_NO_PROCESS when the process is gone; a map without
+    // mappings when its address space is (it exited and is not reaped, or executed another program).
+    static Result<Maps> read(int maps_fd);
+
+    const std::vector<Mapping> &mappings() const { return mappings_; }
+    // The mapping that holds an address, nullptr where none does.
+    const Mapping *find(RunAddr address) const;
+    size_t index_of(const Mapping &mapping) const { return static_cast<size_t>(&mapping - mappings_.data()); }
+
+  private:
+    std::vector<char> text_; // what the paths are views of
+    std::vector<Mapping> mappings_;
+    std::vector<uint64_t> starts_; // of mappings_: a search touches these only
+};
+
+// One mapping, asked for by address (the PROCMAP_QUERY ioctl, Linux 6.11), at about a microsecond.
+struct MappingQuery {
+    enum class Outcome : uint8_t { kFound, kUnmapped, kGone, kUnsupported } outcome = Outcome::kUnsupported;
+    Mapping mapping; // kFound: all but the path and what follows from it
+};
+MappingQuery query_mapping(int maps_fd, RunAddr address);
+
+} // namespace dwunw::process

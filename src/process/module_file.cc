@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#include "process/module_file.h"
+
+#include <unistd.h>
+
+namespace dwunw::process {
+
+bool ModuleFile::unchanged() const {
+    if (!identity_)
+        return true;
+    struct stat status;
+    return ::fstat(fd_, &status) == 0 && FileIdentity::from(status) == *identity_;
+}
+
+const Result<elf::Image> &ModuleFile::image() const {
+    std::call_once(image_once_, [this] {
+        auto image = elf::Image::parse(*source_);
+        if (!unchanged())
+            image = Error{DWUNW_ERR_MODULE_CHANGED};
+        image_.emplace(std::move(image));
+    });
+    return *image_;
+}
+
+Result<const unwind::ModuleCfi *> ModuleFile::cfi() const {
+    std::call_once(cfi_once_, [this] { cfi_.emplace(build_cfi()); });
+    if (!cfi_->ok())
+        return cfi_->error();
+    return (*cfi_)->get();
+}
+
+Result<std::unique_ptr<unwind::ModuleCfi>> ModuleFile::build_cfi() const {
+    const Result<elf::Image> &image = this->image();
+    if (!image)
+        return image.error();
+    auto eh_frame = image->read_eh_frame(*source_);
+    auto debug_frame = image->read_section(*source_, ".debug_frame");
+    if (!unchanged())
+        return Error{DWUNW_ERR_MODULE_CHANGED};
+    // One section that cannot be read leaves the other's rules as good as they are.
+    unwind::CfiInput input;
+    if (eh_frame)
+        input.eh_frame = std::move(*eh_frame);
+    if (debug_frame)
+        input.debug_frame = std::move(*debug_frame);
+    if (!input.eh_frame && !input.debug_frame) {
+        if (!eh_frame)
+            return eh_frame.error();
+        if (!debug_frame)
+            return debug_frame.error();
+    }
+    input.text_base = image->text_base();
+    input.data_base = image->data_base();
+    input.entry = image->entry();
+    input.machine = image->machine();
+    return unwind::ModuleCfi::build(std::move(input));
+}
+
+std::optional<LoadBias> load_bias(const elf::Image &image, const Mapping &mapping) {
+    static const uint64_t page_size = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+    const elf::Segment *best = nullptr;
+    for (const elf::Segment &segment : image.load_segments()) {
+        const uint64_t first = segment.offset.value & ~(page_size - 1);
+        if (segment.file_size == 0 || mapping.offset.value < first ||
+            mapping.offset.value - first >= segment.file_size + (segment.offset.value - first))
+            continue;
+        if (mapping.executable && !segment.executable)
+            continue;
+        if (best == nullptr || (segment.executable == mapping.executable && best->executable != mapping.executable))
+            best = &segment;
+    }
+    if (best == nullptr)
+        return std::nullopt;
+    // run = mapping.start + (file offset − mapping.offset), link = segment.address + (file offset − segment.offset)
+    return LoadBias{mapping.start.value - mapping.offset.value + best->offset.value - best->address.value};
+}
+
+} // namespace dwunw::process

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// One module: an ELF image, what was parsed and compiled from it, and the name a map gives it.
+//
+// Thread-safe. Parsing and compiling happen once each, at first use, under a lock of that module; a failure is
+// remembered like a result.
+#pragma once
+
+#include "base/address.h"
+#include "elf/image.h"
+#include "process/file_source.h"
+#include "process/maps.h"
+#include "unwind/module_cfi.h"
+
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+namespace dwunw::process {
+
+class ModuleFile {
+  public:
+    // `identity`: of a file, whose content is checked not to change while it is parsed; none for an image from memory.
+    ModuleFile(std::shared_ptr<const ByteSource> source, int fd, std::optional<FileIdentity> identity)
+        : source_(std::move(source)), fd_(fd), identity_(identity) {}
+
+    const ByteSource &source() const { return *source_; }
+    int fd() const { return fd_; } // −1 for an image from memory
+    const std::optional<FileIdentity> &identity() const { return identity_; }
+    // Whether the file's content is still the one this module is about. Always, for an image from memory.
+    bool unchanged() const;
+
+    // elf::Image::parse's errors; DWUNW_ERR_MODULE_CHANGED.
+    const Result<elf::Image> &image() const;
+    // image()'s errors, those of reading its sections, and ModuleCfi::build's.
+    Result<const unwind::ModuleCfi *> cfi() const;
+
+  private:
+    Result<std::unique_ptr<unwind::ModuleCfi>> build_cfi() const;
+
+    std::shared_ptr<const ByteSource> source_;
+    int fd_;
+    std::optional<FileIdentity> identity_;
+    mutable std::once_flag image_once_;
+    mutable std::optional<Result<elf::Image>> image_;
+    mutable std::once_flag cfi_once_;
+    mutable std::optional<Result<std::unique_ptr<unwind::ModuleCfi>>> cfi_;
+};
+
+// The bias at which a mapping places the image's segments: that of the PT_LOAD whose pages hold the mapping's first
+// byte. An executable mapping can only come from an executable segment (pages of two segments may overlap in the file).
+std::optional<LoadBias> load_bias(const elf::Image &image, const Mapping &mapping);
+
+} // namespace dwunw::process
+
+// The C ABI's module: a name for an image. Two maps that show different paths for one file have two modules and one
+// ModuleFile. Made by ModuleStore, lives as long as that.
+struct dwunw_module {
+    std::string path;
+    const dwunw::process::ModuleFile *file = nullptr; // nullptr: it could not be opened
+    dwunw_status status = DWUNW_OK;                   // why not
+};

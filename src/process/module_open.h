@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// From a mapping to the module it maps.
+//
+// Tried in order:
+//   /proc/PID/map_files/START-END   the mapped file itself, deleted or in another mount namespace (needs
+//                                   CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN)
+//   /proc/PID/root/<path>           in the process's mount namespace
+//   <path>                          in ours; the only one for a map without a process
+//   /proc/PID/mem                   a copy of what is mapped: the vDSO, and files that none of the above opens
+//
+// A path may lead to another file than the one mapped: it has been replaced, or the map is older than the file. So what
+// a path opens must have the mapping's device and inode. Some file systems show other numbers in the map than in stat
+// (overlayfs, btrfs): then its first page must be the one in the process's memory, build-id included.
+#pragma once
+
+#include "process/maps.h"
+#include "process/module_store.h"
+#include "process/process_memory.h"
+
+namespace dwunw::process {
+
+// `target` is nullptr for a map without a process. Errors: DWUNW_ERR_MODULE_CHANGED where a file was found and is not
+// the one mapped, or the mapping is gone; DWUNW_ERR_NOT_ELF; DWUNW_ERR_TOO_MANY_FILES, DWUNW_ERR_PERMISSION,
+// DWUNW_ERR_NO_FILE; DWUNW_ERR_LIMIT.
+Result<const dwunw_module *> open_module(ModuleStore &store, const Maps &maps, const Mapping &mapping,
+                                         const Target *target);
+
+} // namespace dwunw::process

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#include "process/module_store.h"
+
+#include <elf.h>
+
+#include <array>
+#include <cstring>
+
+namespace dwunw::process {
+namespace {
+
+bool is_elf(const ByteSource &source) {
+    std::array<uint8_t, SELFMAG> magic;
+    return source.read_exactly(FileOffset(0), magic) && std::memcmp(magic.data(), ELFMAG, SELFMAG) == 0;
+}
+
+} // namespace
+
+Result<const dwunw_module *> ModuleStore::intern(const LocatedFile &file, std::string_view path) {
+    const FileIdentity &identity = file.identity();
+    const std::pair key(identity.device, identity.inode);
+    std::shared_ptr<const UniqueFd> fd;
+    // True once a module for `identity` is found or there is nothing more to try.
+    auto find = [&]() -> Result<const dwunw_module *> {
+        const auto inode = inodes_.find(key);
+        if (inode == inodes_.end())
+            return nullptr;
+        for (const auto &version : inode->second.versions)
+            if (version->identity() == identity)
+                return name(version.get(), DWUNW_OK, path);
+        if (inode->second.versions.size() >= kMaxVersions)
+            return Error{DWUNW_ERR_LIMIT, inode->second.versions.size()};
+        fd = inode->second.fd;
+        return nullptr;
+    };
+    {
+        const std::lock_guard lock(mutex_);
+        if (auto found = find(); !found || *found != nullptr)
+            return found;
+    }
+    if (fd == nullptr) {
+        auto opened = file.open();
+        if (!opened)
+            return opened.error();
+        fd = std::make_shared<const UniqueFd>(std::move(*opened));
+    }
+    auto source = std::make_shared<const FileSource>(fd, identity.size);
+    if (!is_elf(*source))
+        return Error{DWUNW_ERR_NOT_ELF};
+    auto module = std::make_unique<const ModuleFile>(std::move(source), fd->get(), identity);
+
+    const std::lock_guard lock(mutex_);
+    if (auto found = find(); !found || *found != nullptr)
+        return found; // another thread was faster
+    Inode &inode = inodes_[key];
+    if (inode.fd == nullptr)
+        inode.fd = std::move(fd);
+    inode.versions.push_back(std::move(module));
+    return name(inode.versions.back().get(), DWUNW_OK, path);
+}
+
+Result<const dwunw_module *> ModuleStore::intern(std::unique_ptr<const MemoryImage> image, std::string_view path) {
+    if (!is_elf(*image))
+        return Error{DWUNW_ERR_NOT_ELF};
+    const size_t hash = image->hash();
+    const std::lock_guard lock(mutex_);
+    const auto [first, last] = images_.equal_range(hash);
+    for (auto it = first; it != last; ++it)
+        if (*it->second.image == *image)
+            return name(it->second.file.get(), DWUNW_OK, path);
+    const MemoryImage *bytes = image.get();
+    auto file = std::make_unique<const ModuleFile>(std::move(image), -1, std::nullopt);
+    const auto it = images_.emplace(hash, MemoryModule{bytes, std::move(file)});
+    return name(it->second.file.get(), DWUNW_OK, path);
+}
+
+const dwunw_module *ModuleStore::intern_unusable(std::string_view path, dwunw_status status) {
+    const std::lock_guard lock(mutex_);
+    return name(nullptr, status, path);
+}
+
+const dwunw_module *ModuleStore::name(const ModuleFile *file, dwunw_status status, std::string_view path) {
+    auto &names = modules_[{file, status}];
+    auto it = names.find(path);
+    if (it == names.end()) {
+        auto module = std::make_unique<dwunw_module>();
+        module->path = path;
+        module->file = file;
+        module->status = status;
+        it = names.emplace(module->path, std::move(module)).first;
+    }
+    return it->second.get();
+}
+
+} // namespace dwunw::process

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// Every module of a context, once.
+//
+// What "the same module" means decides who can harm whom: a table is shared between processes, so whoever can make his
+// file pass for another one makes that other one's stacks wrong. A build-id is a claim that a file makes about itself;
+// anybody can build a file with libc's build-id and other CFI. So build-ids identify nothing here. A file is its device
+// and inode, which the kernel vouches for as long as the store holds the file open, and its content's version is size,
+// mtime and ctime, the last of which no owner can set. An image from memory is its bytes, all of them compared.
+// The price: equal files on different file systems are compiled once each.
+//
+// Thread-safe. Its lock is held to look a module up, never to open, parse or compile one.
+#pragma once
+
+#include "process/file_source.h"
+#include "process/memory_image.h"
+#include "process/module_file.h"
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+namespace dwunw::process {
+
+class ModuleStore {
+  public:
+    // More than this many versions of one inode and something rewrites it on purpose.
+    static constexpr size_t kMaxVersions = 64;
+
+    // The module of a file. DWUNW_ERR_NOT_ELF, after which nothing is kept open; LocatedFile::open's errors;
+    // DWUNW_ERR_LIMIT after kMaxVersions.
+    Result<const dwunw_module *> intern(const LocatedFile &file, std::string_view path);
+    // The module of an image from memory. DWUNW_ERR_NOT_ELF.
+    Result<const dwunw_module *> intern(std::unique_ptr<const MemoryImage> image, std::string_view path);
+    // The module of a file that could not be opened: only a name.
+    const dwunw_module *intern_unusable(std::string_view path, dwunw_status status);
+
+  private:
+    struct Inode {
+        std::shared_ptr<const UniqueFd> fd;
+        std::vector<std::unique_ptr<const ModuleFile>> versions;
+    };
+    struct MemoryModule {
+        const MemoryImage *image; // owned by `file`
+        std::unique_ptr<const ModuleFile> file;
+    };
+
+    const dwunw_module *name(const ModuleFile *file, dwunw_status status, std::string_view path);
+
+    std::mutex mutex_;
+    std::map<std::pair<uint64_t, uint64_t>, Inode> inodes_;
+    std::unordered_multimap<size_t, MemoryModule> images_; // by hash
+    std::map<std::pair<const ModuleFile *, dwunw_status>,
+             std::map<std::string, std::unique_ptr<dwunw_module>, std::less<>>>
+        modules_;
+};
+
+} // namespace dwunw::process

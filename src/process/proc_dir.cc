@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#include "process/proc_dir.h"
+
+#include "process/file_source.h"
+#include "process/os_error.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <memory>
+#include <string_view>
+
+namespace dwunw::process {
+namespace {
+
+std::string task_file(pid_t thread, const char *name) { return "task/" + std::to_string(thread) + "/" + name; }
+
+} // namespace
+
+Result<ProcDir> ProcDir::open(pid_t pid) {
+    UniqueFd fd(::open(("/proc/" + std::to_string(pid)).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!fd.valid()) {
+        if (errno == ENOENT)
+            return Error{DWUNW_ERR_NO_PROCESS, static_cast<uint64_t>(pid)};
+        return error_from_errno(errno);
+    }
+    return ProcDir(pid, std::move(fd));
+}
+
+Result<UniqueFd> ProcDir::open_file(const char *name, int flags) const {
+    UniqueFd fd(::openat(fd_.get(), name, flags | O_CLOEXEC));
+    if (fd.valid())
+        return fd;
+    if (errno == ENOENT || errno == ESRCH)
+        return Error{DWUNW_ERR_NO_PROCESS, static_cast<uint64_t>(pid_)};
+    return error_from_errno(errno);
+}
+
+ProcDir::State ProcDir::state(pid_t thread) const {
+    const std::string name = thread == 0 ? "stat" : task_file(thread, "stat");
+    auto file = open_file(name.c_str(), O_RDONLY);
+    if (!file)
+        // Anything but "gone" (no descriptors left, say) says nothing about the process.
+        return file.error().status == DWUNW_ERR_NO_PROCESS ? State::kGone : State::kAlive;
+    std::array<uint8_t, 512> buffer;
+    const size_t size = read_at(file->get(), 0, buffer);
+    if (size == 0)
+        return State::kGone;
+    // "12 (name) S …": the name is at most 64 bytes and may hold anything, so the last parenthesis counts.
+    const std::string_view text(reinterpret_cast<const char *>(buffer.data()), size);
+    const size_t name_end = text.rfind(')');
+    const char state = name_end != std::string_view::npos && name_end + 2 < text.size() ? text[name_end + 2] : '?';
+    if (state != 'Z' && state != 'X')
+        return State::kAlive;
+    if (thread != 0)
+        return State::kZombie;
+    const auto all = threads();
+    const bool others =
+        std::ranges::any_of(all, [this](pid_t other) { return other != pid_ && this->state(other) == State::kAlive; });
+    return others ? State::kAlive : State::kZombie;
+}
+
+std::vector<pid_t> ProcDir::threads() const {
+    std::vector<pid_t> result;
+    const int fd = ::openat(fd_.get(), "task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return result;
+    struct Close {
+        void operator()(DIR *directory) const { ::closedir(directory); }
+    };
+    const std::unique_ptr<DIR, Close> directory(::fdopendir(fd));
+    if (directory == nullptr) {
+        ::close(fd);
+        return result;
+    }
+    while (const dirent *entry = ::readdir(directory.get())) {
+        const std::string_view name(entry->d_name);
+        pid_t thread = 0;
+        const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), thread);
+        if (error == std::errc() && end == name.data() + name.size())
+            result.push_back(thread);
+    }
+    std::ranges::sort(result);
+    return result;
+}
+
+std::string ProcDir::thread_name(pid_t thread) const {
+    auto file = open_file(task_file(thread, "comm").c_str(), O_RDONLY);
+    if (!file)
+        return {};
+    std::array<uint8_t, 16> buffer;
+    const size_t size = read_at(file->get(), 0, buffer);
+    std::string name(reinterpret_cast<const char *>(buffer.data()), std::min<size_t>(size, 15));
+    // The kernel ends it with a newline; a name may hold one itself, so only the last byte goes.
+    if (size < buffer.size() && name.ends_with('\n'))
+        name.pop_back();
+    return name;
+}
+
+} // namespace dwunw::process

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// /proc/PID of one process, held open. The kernel ties the directory to the process and not to its number: once the
+// process is gone, nothing in it can be opened any more, even if another process has the number by then.
+#pragma once
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+
+#include <sys/types.h>
+
+#include <string>
+#include <vector>
+
+namespace dwunw::process {
+
+class ProcDir {
+  public:
+    // DWUNW_ERR_NO_PROCESS, DWUNW_ERR_PERMISSION, DWUNW_ERR_TOO_MANY_FILES.
+    static Result<ProcDir> open(pid_t pid);
+
+    pid_t pid() const { return pid_; }
+    int fd() const { return fd_.get(); }
+
+    enum class State : uint8_t { kAlive, kZombie, kGone };
+    // Of the whole process when `thread` is 0 (a zombie leader with running threads is alive), else of one thread.
+    State state(pid_t thread = 0) const;
+
+    // "maps", "mem", "task/12/comm"; DWUNW_ERR_NO_PROCESS when the process is gone.
+    Result<UniqueFd> open_file(const char *name, int flags) const;
+
+    // The threads, ascending; empty when the process is gone.
+    std::vector<pid_t> threads() const;
+    // comm, at most 15 bytes; empty when the thread is gone.
+    std::string thread_name(pid_t thread) const;
+
+  private:
+    ProcDir(pid_t pid, UniqueFd fd) : pid_(pid), fd_(std::move(fd)) {}
+    pid_t pid_;
+    UniqueFd fd_;
+};
+
+} // namespace dwunw::process

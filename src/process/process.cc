@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#include "process/process.h"
+
+#include "process/memory_image.h"
+#include "process/module_open.h"
+
+#include <ctime>
+
+namespace dwunw::process {
+namespace {
+
+using unwind::CodeKind;
+using unwind::CodeLocation;
+
+uint64_t read_clock(clockid_t clock) {
+    timespec now{};
+    ::clock_gettime(clock, &now);
+    return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+// Two clocks of one time line: the coarse one (some milliseconds) is read at every walk and costs next to nothing.
+uint64_t coarse_now() { return read_clock(CLOCK_MONOTONIC_COARSE); }
+uint64_t exact_now() { return read_clock(CLOCK_MONOTONIC); }
+
+// Whether a file's failure may be the map's: the mapping was replaced or split after the map was read.
+bool may_be_stale(dwunw_status status) {
+    return status == DWUNW_ERR_MODULE_CHANGED || status == DWUNW_ERR_NO_FILE || status == DWUNW_ERR_MEMORY_UNREADABLE;
+}
+
+// Whether what a mapping was bound to can be taken over by the same line of a newer map. The store holds a file open,
+// so its inode number cannot have become another file's. A copy of a deleted file's memory has no such hold and is made
+// anew; the vDSO stays with its address space.
+bool still_valid(const Binding &binding, const Mapping &mapping, bool same_target) {
+    if (binding.kind != CodeKind::kModule)
+        return false;
+    if (mapping.kind == Mapping::Kind::kVdso)
+        return same_target;
+    return binding.module->file->identity().has_value() && binding.module->file->unchanged();
+}
+
+} // namespace
+
+Result<std::unique_ptr<Process>> Process::open(ModuleStore &store, pid_t pid, std::optional<std::string_view> maps) {
+    if (pid < 0 || (pid == 0 && !maps))
+        return Error{DWUNW_ERR_INVALID_ARGUMENT, static_cast<uint64_t>(pid)};
+    std::unique_ptr<Process> process(new Process(store));
+    if (pid != 0) {
+        auto directory = ProcDir::open(pid);
+        if (!directory)
+            return directory.error();
+        process->directory_.emplace(std::move(*directory));
+    }
+    const std::lock_guard lock(process->refresh_mutex_);
+    if (maps) {
+        process->fixed_map_ = true;
+        auto parsed = Maps::parse({maps->begin(), maps->end()}, Maps::Order::kStrict);
+        if (!parsed)
+            return parsed.error();
+        if (pid != 0) {
+            auto target = Target::open(*process->directory_);
+            if (!target)
+                return target.error();
+            process->target_ = std::move(*target);
+        }
+        process->install(std::move(*parsed));
+        return process;
+    }
+    if (auto status = process->read_map(); !status) {
+        if (status.status() != DWUNW_ERR_NO_PROCESS || process->directory_->state() == ProcDir::State::kGone)
+            return status.error();
+        process->install({}); // a zombie
+    }
+    return process;
+}
+
+Status Process::refresh() {
+    const std::lock_guard lock(refresh_mutex_);
+    if (fixed_map_)
+        return {};
+    return read_map();
+}
+
+// The map is empty when its address space is gone, and a process has another one only after an exec; what an empty map
+// means is therefore the process's state, looked at afterwards.
+Status Process::read_map() {
+    const Error no_process{DWUNW_ERR_NO_PROCESS, static_cast<uint64_t>(pid())};
+    if (gone_)
+        return no_process;
+    // Twice would do for one exec; a process that executes program after program is caught sooner or later.
+    constexpr int kAttempts = 8;
+    for (int attempt = 0; attempt < kAttempts; ++attempt) {
+        const bool opened_now = target_ == nullptr;
+        if (opened_now) {
+            auto target = Target::open(*directory_);
+            if (!target) {
+                if (target.error().status == DWUNW_ERR_NO_PROCESS)
+                    gone_ = true;
+                else if (snapshot_ != nullptr)
+                    install({}); // it executed a program that we may not look into: what we know is not true any more
+                return target.error();
+            }
+            target_ = std::move(*target);
+        }
+        auto maps = Maps::read(target_->maps_fd());
+        map_reads_.fetch_add(1, std::memory_order_relaxed);
+        if (maps && !maps->mappings().empty()) {
+            install(std::move(*maps));
+            return {};
+        }
+        if (!maps && maps.error().status != DWUNW_ERR_NO_PROCESS)
+            return maps.error();
+        if (directory_->state() != ProcDir::State::kAlive) {
+            gone_ = true;
+            return no_process;
+        }
+        // Alive, and its newest address space is empty: a kernel thread, which never had another; or a process on its
+        // way out, or to its next program.
+        const bool had_mappings = snapshot_ != nullptr && !snapshot_->maps.mappings().empty();
+        if (opened_now && attempt > 0 && !had_mappings) {
+            install({});
+            return {};
+        }
+        target_ = nullptr;
+    }
+    return no_process;
+}
+
+void Process::install(Maps maps) {
+    auto next = std::make_shared<Snapshot>();
+    next->maps = std::move(maps);
+    next->target = target_;
+    const uint64_t now = exact_now();
+    const auto &mappings = next->maps.mappings();
+    next->slots = std::make_unique<Snapshot::Slot[]>(mappings.size());
+    if (snapshot_ != nullptr) {
+        const auto &before = snapshot_->maps.mappings();
+        size_t old = 0;
+        for (size_t i = 0; i < mappings.size(); ++i) {
+            while (old < before.size() && before[old].start < mappings[i].start)
+                ++old;
+            if (old == before.size())
+                break;
+            const Snapshot::Slot &slot = snapshot_->slots[old];
+            if (before[old] == mappings[i] && slot.bound.load(std::memory_order_acquire) &&
+                still_valid(slot.binding, mappings[i], snapshot_->target == target_)) {
+                next->slots[i].binding = slot.binding;
+                next->slots[i].bound.store(true, std::memory_order_relaxed);
+            }
+        }
+    }
+    for (size_t i = 0; i < mappings.size(); ++i)
+        next->slots[i].verified_at.store(now, std::memory_order_relaxed);
+    std::shared_ptr<const Snapshot> published = std::move(next);
+    const std::lock_guard lock(snapshot_mutex_);
+    snapshot_.swap(published);
+}
+
+std::shared_ptr<const Snapshot> Process::snapshot() const {
+    const std::lock_guard lock(snapshot_mutex_);
+    return snapshot_;
+}
+
+const Binding &Process::bind(const Snapshot &snapshot, size_t index) {
+    Snapshot::Slot &slot = snapshot.slots[index];
+    if (!slot.bound.load(std::memory_order_acquire))
+        std::call_once(slot.once, [&] {
+            slot.binding = make_binding(snapshot, snapshot.maps.mappings()[index]);
+            slot.bound.store(true, std::memory_order_release);
+        });
+    return slot.binding;
+}
+
+Binding Process::make_binding(const Snapshot &snapshot, const Mapping &mapping) {
+    switch (mapping.kind) {
+    case Mapping::Kind::kUprobeTrampoline:
+        return {CodeKind::kUprobeTrampoline, DWUNW_ERR_UPROBE_TRAMPOLINE, nullptr, {}};
+    case Mapping::Kind::kAnonymous:
+        return {CodeKind::kAnonymous, DWUNW_ERR_NO_CFI, nullptr, {}};
+    case Mapping::Kind::kFile:
+    case Mapping::Kind::kVdso:
+        break;
+    }
+    auto unusable = [&](const dwunw_module *module, dwunw_status status) -> Binding {
+        count_failure(mapping);
+        return {CodeKind::kUnusableModule, status, module, {}};
+    };
+    auto module = open_module(store_, snapshot.maps, mapping, snapshot.target.get());
+    if (!module) {
+        const dwunw_status status = module.error().status;
+        if (status == DWUNW_ERR_NOT_ELF && mapping.is_memory_file())
+            return {CodeKind::kAnonymous, DWUNW_ERR_NO_CFI, nullptr, {}};
+        return unusable(store_.intern_unusable(mapping.path, status), status);
+    }
+    const Result<elf::Image> &image = (*module)->file->image();
+    if (!image)
+        return unusable(*module, image.error().status);
+    const auto bias = load_bias(*image, mapping);
+    // No segment of the file belongs where it is mapped: nobody loaded it as ELF says.
+    if (!bias)
+        return unusable(*module, DWUNW_ERR_ELF_MALFORMED);
+    return {CodeKind::kModule, DWUNW_OK, *module, *bias};
+}
+
+void Process::count_failure(const Mapping &mapping) {
+    if (!mapping.executable)
+        return;
+    const std::lock_guard lock(failed_mutex_);
+    if (failed_.emplace(mapping.inode, std::string(mapping.path)).second)
+        modules_failed_.fetch_add(1, std::memory_order_relaxed);
+}
+
+bool Process::refresh_because(Reason reason, RunAddr address, const Snapshot &seen) {
+    if (fixed_map_ || gone_)
+        return false;
+    const std::lock_guard lock(refresh_mutex_);
+    if (snapshot_.get() != &seen)
+        return true;
+    const uint64_t now = exact_now();
+    // Of a mapping that holds no code, or whose file cannot be opened, one page stands for all.
+    const Mapping *before = seen.maps.find(address);
+    const RunAddr page = before != nullptr ? before->start : address;
+    if (reason == Reason::kUnknown && budget_.known_unmapped(page, now))
+        return false;
+    if (!budget_.allows(now))
+        return false;
+    const Status status = read_map();
+    const uint64_t after = exact_now();
+    budget_.spent(after, after - now);
+    if (gone_)
+        return true; // what is known is as true as it will ever be
+    if (reason == Reason::kUnknown) {
+        const Mapping *mapping = snapshot_->maps.find(address);
+        const bool same = before != nullptr && mapping != nullptr && *before == *mapping;
+        if (!status || mapping == nullptr || !mapping->executable || same)
+            budget_.remember_unmapped(page, after);
+    }
+    return snapshot_.get() != &seen;
+}
+
+CodeLocation Process::find(RunAddr address) { return View(*this).find(address); }
+
+bool Process::read_code(RunAddr address, std::span<uint8_t> buffer) { return View(*this).read_code(address, buffer); }
+
+Result<Process::ModuleAt> Process::find_module(RunAddr address) { return View(*this).find_module(address); }
+
+size_t Process::read_memory(RunAddr address, std::span<uint8_t> buffer) const {
+    const auto now = snapshot();
+    return now->target != nullptr ? now->target->memory().read(address, buffer) : 0;
+}
+
+Result<std::unique_ptr<StoppedThreads>> Process::stop() const {
+    if (!directory_)
+        return Error{DWUNW_ERR_INVALID_ARGUMENT};
+    return StoppedThreads::stop(*directory_);
+}
+
+View::View(Process &process) : process_(process), snapshot_(process.snapshot()), now_(coarse_now()) {}
+
+View::Trust View::trust(RunAddr address, const Answer &answer) const {
+    if (process_.fixed_map_ || process_.gone_.load(std::memory_order_relaxed))
+        return Trust::kGood;
+    if (answer.mapping == nullptr || answer.binding.kind == CodeKind::kUnmapped)
+        return Trust::kUnknown;
+    std::atomic<uint64_t> &verified_at = snapshot_->slots[snapshot_->maps.index_of(*answer.mapping)].verified_at;
+    // The coarse clock may be behind the exact one.
+    const uint64_t verified = verified_at.load(std::memory_order_relaxed);
+    if (now_ > verified && now_ - verified > Process::kVerifyAfter) {
+        const MappingQuery query = query_mapping(snapshot_->target->maps_fd(), address);
+        if (query.outcome == MappingQuery::Outcome::kUnsupported) {
+            if (now_ - verified > Process::kRereadAfter)
+                return Trust::kOld;
+        } else if (query.outcome != MappingQuery::Outcome::kFound || !same_placement(query.mapping, *answer.mapping)) {
+            return Trust::kReplaced;
+        }
+        if (answer.binding.kind == CodeKind::kModule && !answer.binding.module->file->unchanged())
+            return Trust::kReplaced;
+        if (query.outcome == MappingQuery::Outcome::kFound)
+            verified_at.store(now_, std::memory_order_relaxed);
+    }
+    if (answer.binding.kind == CodeKind::kUnusableModule && may_be_stale(answer.binding.status))
+        return Trust::kUnknown;
+    return Trust::kGood;
+}
+
+View::Answer View::look(RunAddr address, bool code) {
+    Answer answer;
+    for (bool again = false;; again = true) {
+        answer = {};
+        answer.mapping = snapshot_->maps.find(address);
+        if (answer.mapping != nullptr && (answer.mapping->executable || !code))
+            answer.binding = process_.bind(*snapshot_, snapshot_->maps.index_of(*answer.mapping));
+        const Trust trusted = trust(address, answer);
+        if (trusted == Trust::kGood)
+            return answer;
+        const auto reason = trusted == Trust::kUnknown ? Process::Reason::kUnknown : Process::Reason::kReplaced;
+        if (!again && process_.refresh_because(reason, address, *snapshot_)) {
+            snapshot_ = process_.snapshot();
+            continue;
+        }
+        // Known to be wrong, and the budget forbids to look for what is right; or looking failed.
+        if (trusted == Trust::kReplaced)
+            answer.binding = {CodeKind::kUnusableModule, DWUNW_ERR_MODULE_CHANGED, nullptr, {}};
+        return answer;
+    }
+}
+
+CodeLocation View::find(RunAddr address) {
+    const Answer answer = look(address, true);
+    CodeLocation location;
+    location.kind = answer.binding.kind;
+    location.status = answer.binding.status;
+    location.module = answer.binding.module;
+    location.bias = answer.binding.bias;
+    if (answer.mapping != nullptr) {
+        location.start = answer.mapping->start;
+        location.end = answer.mapping->end;
+    }
+    if (location.kind == CodeKind::kModule) {
+        const auto cfi = location.module->file->cfi();
+        if (cfi)
+            location.cfi = *cfi;
+        else
+            location.status = cfi.error().status;
+    }
+    return location;
+}
+
+bool View::read_code(RunAddr address, std::span<uint8_t> buffer) {
+    const Answer answer = look(address, true);
+    if (answer.mapping == nullptr || buffer.size() > answer.mapping->end - address)
+        return false;
+    switch (answer.binding.kind) {
+    case CodeKind::kModule:
+        return answer.binding.module->file->source().read_exactly(
+            answer.mapping->offset + (address - answer.mapping->start), buffer);
+    case CodeKind::kAnonymous:
+        return snapshot_->target != nullptr && snapshot_->target->memory().read(address, buffer) == buffer.size();
+    default:
+        return false;
+    }
+}
+
+Result<Process::ModuleAt> View::find_module(RunAddr address) {
+    const Answer answer = look(address, false);
+    switch (answer.binding.kind) {
+    case CodeKind::kModule:
+        return Process::ModuleAt{answer.binding.module, answer.binding.bias.link(address)};
+    case CodeKind::kUnusableModule:
+        return Error{answer.binding.status, address.value};
+    default:
+        return Error{DWUNW_ERR_NO_MAPPING, address.value};
+    }
+}
+
+} // namespace dwunw::process

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// A process as the frame loop sees it: its map, the modules in it, their rules.
+//
+// The map is read at open() and is then a snapshot. A View pins one for the length of a walk, so that a walk takes no
+// lock per frame and sees one map. Snapshots are replaced, never changed.
+//
+// How a snapshot can be wrong, and what is done:
+//   A pc is unknown       The map is read again, once, within RefreshBudget's limits; then the answer is kUnmapped.
+//   A mapping has been    dlclose and dlopen love to reuse addresses, and the old map would give the new code the old
+//   replaced              file's rules. So an answer that was last verified more than kVerifyAfter ago is verified by
+//                         asking the kernel for that one mapping; where it differs, the map is read again, and if
+//                         that is over budget, the answer is kUnusableModule with DWUNW_ERR_MODULE_CHANGED. Before
+//                         Linux 6.11 there is no such question to ask: there, a map older than kRereadAfter is read
+//                         again. Within these times after a replacement, a walk can still meet the old map.
+//   The process executed  Its handles are tied to the old address space and read as empty; new ones are opened.
+//   another program
+//   The process is gone   Its number may already be another's, but nothing here goes by the number. The last map stays,
+//                         so that stacks taken before can be walked; refresh() says DWUNW_ERR_NO_PROCESS.
+//   A file was rewritten  Seen by its identity (ModuleStore) when a mapping is verified and at every refresh; the
+//   mapping in place              is then bound anew.
+//
+// Thread-safe, except for destruction; a View is one thread's.
+#pragma once
+
+#include "process/maps.h"
+#include "process/module_store.h"
+#include "process/proc_dir.h"
+#include "process/process_memory.h"
+#include "process/refresh_budget.h"
+#include "process/stopped.h"
+#include "unwind/address_space.h"
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+
+namespace dwunw::process {
+
+// What a mapping is bound to. For a module, `bias` places it.
+struct Binding {
+    unwind::CodeKind kind = unwind::CodeKind::kUnmapped;
+    dwunw_status status = DWUNW_ERR_NO_MAPPING;
+    const dwunw_module *module = nullptr;
+    LoadBias bias;
+};
+
+// One reading of the map, and what its mappings have been bound to so far.
+struct Snapshot {
+    struct Slot {
+        std::once_flag once;
+        std::atomic<bool> bound = false; // `binding` may be read without `once`
+        Binding binding;
+        std::atomic<uint64_t> verified_at = 0; // CLOCK_MONOTONIC, ns
+    };
+
+    Maps maps;
+    std::shared_ptr<const Target> target; // nullptr: a map without a process
+    std::unique_ptr<Slot[]> slots;        // one a mapping
+};
+
+class Process final : public unwind::AddressSpace {
+  public:
+    static constexpr uint64_t kVerifyAfter = 10'000'000;
+    static constexpr uint64_t kRereadAfter = 250'000'000;
+
+    // `pid` 0: `maps` alone. `maps` given: it is the map, and stays so. `store` outlives the process.
+    // DWUNW_ERR_INVALID_ARGUMENT (neither), DWUNW_ERR_NO_PROCESS, DWUNW_ERR_PERMISSION, DWUNW_ERR_TOO_MANY_FILES,
+    // DWUNW_ERR_MAPS_MALFORMED with the line's number, DWUNW_ERR_LIMIT. A zombie and a kernel thread open with an empty
+    // map.
+    static Result<std::unique_ptr<Process>> open(ModuleStore &store, pid_t pid, std::optional<std::string_view> maps);
+
+    // 0: none.
+    pid_t pid() const { return directory_ ? directory_->pid() : 0; }
+
+    // Reads the map again, whatever the budget. DWUNW_ERR_NO_PROCESS when the process is gone. When it executed a
+    // program that the caller may not look into: DWUNW_ERR_PERMISSION, and the map is empty.
+    Status refresh();
+
+    // Each a View's of the moment; a walk makes one View and asks that.
+    unwind::CodeLocation find(RunAddr address) override;
+    bool read_code(RunAddr address, std::span<uint8_t> buffer) override;
+
+    // The module mapped at an address, code or data. DWUNW_ERR_NO_MAPPING where no file is mapped; why the file cannot
+    // be used.
+    struct ModuleAt {
+        const dwunw_module *module = nullptr;
+        LinkAddr address;
+    };
+    Result<ModuleAt> find_module(RunAddr address);
+
+    // As dwunw_read_memory_fn; 0 without a pid.
+    size_t read_memory(RunAddr address, std::span<uint8_t> buffer) const;
+
+    // DWUNW_ERR_INVALID_ARGUMENT without a pid; otherwise StoppedThreads::stop's.
+    Result<std::unique_ptr<StoppedThreads>> stop() const;
+
+    uint64_t map_reads() const { return map_reads_.load(std::memory_order_relaxed); }
+    // Distinct mapped files with executable mappings that could not be opened or had no usable ELF image.
+    uint64_t modules_failed() const { return modules_failed_.load(std::memory_order_relaxed); }
+
+  private:
+    friend class View;
+
+    explicit Process(ModuleStore &store) : store_(store) {}
+
+    std::shared_ptr<const Snapshot> snapshot() const;
+    const Binding &bind(const Snapshot &snapshot, size_t index);
+    Binding make_binding(const Snapshot &snapshot, const Mapping &mapping);
+    void count_failure(const Mapping &mapping);
+
+    enum class Reason : uint8_t {
+        kUnknown,  // no code is mapped there, or its file cannot be opened
+        kReplaced, // what is mapped there is not what the snapshot says, or may not be
+    };
+    // True where there is something newer than `seen` to look at.
+    bool refresh_because(Reason reason, RunAddr address, const Snapshot &seen);
+    Status read_map(); // with refresh_mutex_ held
+    void install(Maps maps);
+
+    ModuleStore &store_;
+    std::optional<ProcDir> directory_;
+    bool fixed_map_ = false;
+    std::atomic<bool> gone_ = false;
+    std::atomic<uint64_t> map_reads_ = 0;
+    std::atomic<uint64_t> modules_failed_ = 0;
+
+    std::mutex refresh_mutex_; // one reading at a time; guards target_ and budget_
+    std::shared_ptr<const Target> target_;
+    RefreshBudget budget_;
+
+    mutable std::mutex snapshot_mutex_; // only to copy or swap the pointer
+    std::shared_ptr<const Snapshot> snapshot_;
+
+    std::mutex failed_mutex_;
+    std::set<std::pair<uint64_t, std::string>> failed_; // (inode, path)
+};
+
+// One walk's look at a process.
+class View final : public unwind::AddressSpace {
+  public:
+    explicit View(Process &process);
+
+    unwind::CodeLocation find(RunAddr address) override;
+    bool read_code(RunAddr address, std::span<uint8_t> buffer) override;
+    Result<Process::ModuleAt> find_module(RunAddr address);
+
+  private:
+    struct Answer {
+        const Mapping *mapping = nullptr; // in snapshot_; nullptr where nothing is mapped
+        Binding binding;
+    };
+    Answer look(RunAddr address, bool code);
+    enum class Trust : uint8_t {
+        kGood,
+        kUnknown,  // no code, or a file that cannot be opened
+        kReplaced, // the snapshot is wrong here
+        kOld,      // the snapshot may be wrong here, and only reading the map again can tell
+    };
+    Trust trust(RunAddr address, const Answer &answer) const;
+
+    Process &process_;
+    std::shared_ptr<const Snapshot> snapshot_;
+    uint64_t now_;
+};
+
+} // namespace dwunw::process

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#include "process/stopped.h"
+
+#include "process/os_error.h"
+
+#include <elf.h>
+#include <sched.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <ctime>
+
+namespace dwunw::process {
+namespace {
+
+// A thread in an uninterruptible wait (a dead NFS server, a vfork's parent) does not stop until that ends.
+constexpr std::chrono::seconds kStopDeadline(5);
+// Each round finds the threads that were made by ones not yet stopped in the round before.
+constexpr int kMaxRounds = 64;
+
+long trace(int request, pid_t tid, unsigned long data) {
+    return ::ptrace(static_cast<__ptrace_request>(request), tid, nullptr, data);
+}
+
+} // namespace
+
+Result<bool> StoppedThreads::seize_new(const ProcDir &process) {
+    bool found = false;
+    for (const pid_t tid : process.threads()) {
+        if (std::ranges::any_of(tracees_, [tid](const Tracee &t) { return t.tid == tid; }))
+            continue;
+        if (trace(PTRACE_SEIZE, tid, 0) != 0) {
+            const int error = errno;
+            // EPERM is what a zombie gets, too.
+            if (error == ESRCH || process.state(tid) != ProcDir::State::kAlive)
+                continue;
+            return error_from_errno(error);
+        }
+        tracees_.push_back({.tid = tid});
+        found = true;
+        // Fails only for a thread that is ending; waiting tells.
+        trace(PTRACE_INTERRUPT, tid, 0);
+    }
+    return found;
+}
+
+bool StoppedThreads::reap(Tracee &tracee) {
+    int status = 0;
+    pid_t got;
+    do
+        got = ::waitpid(tracee.tid, &status, __WALL | WNOHANG);
+    while (got < 0 && errno == EINTR);
+    if (got == 0)
+        return false;
+    if (got < 0 || !WIFSTOPPED(status)) {
+        // Ended; or, with ECHILD, another thread executed a program and this one's number went with the rest.
+        tracee.state = Tracee::State::kEnded;
+        return true;
+    }
+    tracee.state = Tracee::State::kStopped;
+    // An event-stop (our interrupt, or the group-stop of a stopped process) carries no signal to deliver. Anything else
+    // is a signal on its way to the thread that we happened to intercept.
+    if (status >> 16 == 0)
+        tracee.signal = WSTOPSIG(status);
+    return true;
+}
+
+void StoppedThreads::wait_for_all() {
+    const auto begin = std::chrono::steady_clock::now();
+    long pause_ns = 0;
+    while (true) {
+        bool all = true;
+        for (Tracee &tracee : tracees_)
+            if (tracee.state == Tracee::State::kInterrupted && !reap(tracee))
+                all = false;
+        const auto waited = std::chrono::steady_clock::now() - begin;
+        if (all || waited > kStopDeadline)
+            return;
+        // waitpid knows no timeout, and without one an uninterruptible thread would hang the caller. Running threads
+        // stop within microseconds; those that do not are asked less and less often.
+        if (waited < std::chrono::milliseconds(2)) {
+            ::sched_yield();
+        } else {
+            pause_ns = std::clamp(pause_ns * 2, 100'000L, 20'000'000L);
+            const timespec pause{0, pause_ns};
+            ::nanosleep(&pause, nullptr);
+        }
+    }
+}
+
+void StoppedThreads::read_registers(const ProcDir &process) {
+    std::ranges::sort(tracees_, {}, &Tracee::tid);
+    for (const Tracee &tracee : tracees_) {
+        StoppedThread thread;
+        thread.tid = tracee.tid;
+        thread.name = process.thread_name(tracee.tid);
+        user_regs_struct registers;
+        iovec buffer{&registers, sizeof(registers)};
+        if (tracee.state == Tracee::State::kEnded)
+            thread.status = DWUNW_ERR_NO_PROCESS;
+        else if (tracee.state == Tracee::State::kInterrupted)
+            thread.status = DWUNW_ERR_REGISTER_UNKNOWN;
+        else if (::ptrace(PTRACE_GETREGSET, tracee.tid, NT_PRSTATUS, &buffer) != 0)
+            thread.status = DWUNW_ERR_NO_PROCESS;     // killed meanwhile: SIGKILL needs nobody's leave
+        else if (buffer.iov_len != sizeof(registers)) // a 32-bit thread's set is shorter
+            thread.status = DWUNW_ERR_UNSUPPORTED_ARCH;
+        else
+            std::memcpy(thread.pt_regs.data(), &registers, sizeof(thread.pt_regs));
+        threads_.push_back(std::move(thread));
+    }
+}
+
+Result<std::unique_ptr<StoppedThreads>> StoppedThreads::stop(const ProcDir &process) {
+    std::unique_ptr<StoppedThreads> stopped(new StoppedThreads);
+    int round = 0;
+    while (true) {
+        auto found = stopped->seize_new(process);
+        if (!found)
+            return found.error();
+        if (!*found)
+            break;
+        stopped->wait_for_all();
+        if (++round == kMaxRounds)
+            return Error{DWUNW_ERR_LIMIT, stopped->tracees_.size()};
+    }
+    const bool any =
+        std::ranges::any_of(stopped->tracees_, [](const Tracee &t) { return t.state != Tracee::State::kEnded; });
+    if (!any)
+        return Error{DWUNW_ERR_NO_PROCESS, static_cast<uint64_t>(process.pid())};
+    stopped->read_registers(process);
+    return stopped;
+}
+
+StoppedThreads::~StoppedThreads() {
+    // Only a stopped thread can be let go. One that still does not stop stays seized until the calling program ends.
+    wait_for_all();
+    for (const Tracee &tracee : tracees_)
+        if (tracee.state == Tracee::State::kStopped)
+            // Without the signal a group-stop stays in force. ESRCH: it was killed meanwhile.
+            trace(PTRACE_DETACH, tracee.tid, static_cast<unsigned long>(tracee.signal));
+}
+
+} // namespace dwunw::process
