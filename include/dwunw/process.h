@@ -95,7 +95,9 @@ struct dwunw_thread {
 /* Errors: DWUNW_ERR_NO_PROCESS, DWUNW_ERR_PERMISSION (also when another tracer is attached). Allocates. */
 dwunw_status dwunw_process_stop(struct dwunw_process *process, struct dwunw_stopped **out);
 size_t dwunw_stopped_thread_count(const struct dwunw_stopped *stopped);
-/* Threads in ascending tid order; DWUNW_ERR_NO_PROCESS for one that ended meanwhile. */
+/* Threads in ascending tid order. tid and name are filled even for one without registers: DWUNW_ERR_NO_PROCESS (it ended
+   meanwhile), DWUNW_ERR_REGISTER_UNKNOWN (in an uninterruptible wait in the kernel, it does not stop),
+   DWUNW_ERR_UNSUPPORTED_ARCH (not 64-bit code). */
 dwunw_status dwunw_stopped_thread(const struct dwunw_stopped *stopped, size_t index, struct dwunw_thread *out);
 void dwunw_process_resume(struct dwunw_stopped *stopped);
 

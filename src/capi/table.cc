@@ -3,13 +3,11 @@
 
 #include "arch/arch.h"
 #include "capi/guarded.h"
-#include "elf/image.h"
-#include "process/file_source.h"
-#include "process/module_cfi_input.h"
+#include "process/module_file.h"
 #include "unwind/module_cfi.h"
 
+#include <algorithm>
 #include <chrono>
-#include <limits>
 
 using dwunw::unwind::CfaKind;
 using dwunw::unwind::Rule;
@@ -17,8 +15,18 @@ using dwunw::unwind::Table;
 using dwunw::unwind::ValueKind;
 
 struct dwunw_table {
-    std::unique_ptr<dwunw::unwind::ModuleCfi> cfi;
-    std::vector<uint32_t> rows; // indices of the table's rows that have a rule
+    dwunw_table(std::shared_ptr<const dwunw::ByteSource> source, int fd) : file(std::move(source), fd, std::nullopt) {}
+
+    dwunw::process::ModuleFile file;
+    const dwunw::unwind::ModuleCfi *cfi = nullptr; // owned by `file`
+    // The rows as they are shown: rules that differ only inside an expression look alike, and adjacent ones of one FDE
+    // are then one row.
+    struct ShownRow {
+        dwunw::LinkAddr start;
+        dwunw::LinkAddr end;
+        const Rule *rule;
+    };
+    std::vector<ShownRow> rows; // ascending
     uint64_t build_ns = 0;
 };
 
@@ -52,36 +60,63 @@ dwunw_rule value_rule(ValueKind kind, uint8_t reg, int32_t offset) {
     return {DWUNW_RULE_SAME, 0, 0};
 }
 
-void fill_row(LinkAddr start, LinkAddr end, const Rule &rule, dwunw_row *out) {
-    out->start = start.value;
-    out->end = end.value;
-    out->cfa = cfa_rule(rule);
-    out->ra = value_rule(rule.ra_kind, rule.ra_reg, rule.ra_offset);
-    out->fp = value_rule(rule.fp_kind, rule.fp_reg, rule.fp_offset);
+struct ShownRule {
+    explicit ShownRule(const Rule &rule)
+        : cfa(cfa_rule(rule)), ra(value_rule(rule.ra_kind, rule.ra_reg, rule.ra_offset)),
+          fp(value_rule(rule.fp_kind, rule.fp_reg, rule.fp_offset)) {}
+
+    bool operator==(const ShownRule &other) const {
+        const auto same = [](const dwunw_rule &a, const dwunw_rule &b) {
+            return a.kind == b.kind && a.reg == b.reg && a.offset == b.offset;
+        };
+        return same(cfa, other.cfa) && same(ra, other.ra) && same(fp, other.fp);
+    }
+
+    dwunw_rule cfa, ra, fp;
+};
+
+std::vector<dwunw_table::ShownRow> shown_rows(const Table &table) {
+    std::vector<dwunw_table::ShownRow> rows;
+    for (size_t i = 0; i < table.row_count(); ++i) {
+        const Table::Row row = table.row(i);
+        if (row.rule == nullptr)
+            continue;
+        const bool continues = !rows.empty() && rows.back().end == row.start &&
+                               (rows.back().rule == row.rule || ShownRule(*rows.back().rule) == ShownRule(*row.rule)) &&
+                               table.find_fde(row.start)->start != row.start;
+        if (continues)
+            rows.back().end = row.end;
+        else
+            rows.push_back({row.start, row.end, row.rule});
+    }
+    return rows;
+}
+
+void fill_row(const dwunw_table::ShownRow &row, dwunw_row *out) {
+    const ShownRule rule(*row.rule);
+    out->start = row.start.value;
+    out->end = row.end.value;
+    out->cfa = rule.cfa;
+    out->ra = rule.ra;
+    out->fp = rule.fp;
 }
 
 dwunw_status open_table(const char *path, dwunw_table **out) {
     auto source = process::FileSource::open(path);
     if (!source)
         return source.error().status;
-    auto image = elf::Image::parse(*source);
-    if (!image)
+    const int fd = source->fd();
+    auto table = std::make_unique<dwunw_table>(std::make_shared<process::FileSource>(std::move(*source)), fd);
+    if (auto &image = table->file.image(); !image)
         return image.error().status;
-    auto input = process::read_cfi_input(*image, *source);
-    if (!input)
-        return input.error().status;
-    auto table = std::make_unique<dwunw_table>();
     const auto begin = std::chrono::steady_clock::now();
-    auto cfi = unwind::ModuleCfi::build(std::move(*input));
+    auto cfi = table->file.cfi();
     if (!cfi)
         return cfi.error().status;
     const auto took = std::chrono::steady_clock::now() - begin;
     table->build_ns = static_cast<uint64_t>(std::chrono::nanoseconds(took).count());
-    table->cfi = std::move(*cfi);
-    const Table &compiled = table->cfi->table();
-    for (size_t i = 0; i < compiled.row_count(); ++i)
-        if (compiled.row(i).rule != nullptr)
-            table->rows.push_back(static_cast<uint32_t>(i));
+    table->cfi = *cfi;
+    table->rows = shown_rows(table->cfi->table());
     *out = table.release();
     return DWUNW_OK;
 }
@@ -117,18 +152,19 @@ extern "C" dwunw_status dwunw_table_get_row(const struct dwunw_table *table, uin
         return DWUNW_ERR_INVALID_ARGUMENT;
     if (index >= table->rows.size())
         return DWUNW_ERR_NOT_FOUND;
-    const Table::Row row = table->cfi->table().row(table->rows[index]);
-    dwunw::capi::fill_row(row.start, row.end, *row.rule, out);
+    dwunw::capi::fill_row(table->rows[index], out);
     return DWUNW_OK;
 }
 
 extern "C" dwunw_status dwunw_table_lookup(const struct dwunw_table *table, uint64_t address, struct dwunw_row *out) {
     if (table == nullptr || out == nullptr || out->size != sizeof(*out) || out->reserved != 0)
         return DWUNW_ERR_INVALID_ARGUMENT;
-    const Table::Lookup found = table->cfi->table().lookup(dwunw::LinkAddr(address));
-    if (found.rule == nullptr)
+    const auto after = std::upper_bound(
+        table->rows.begin(), table->rows.end(), dwunw::LinkAddr(address),
+        [](dwunw::LinkAddr value, const dwunw_table::ShownRow &row) { return value < row.start; });
+    if (after == table->rows.begin() || dwunw::LinkAddr(address) >= std::prev(after)->end)
         return DWUNW_ERR_NOT_FOUND;
-    dwunw::capi::fill_row(found.start, found.end, *found.rule, out);
+    dwunw::capi::fill_row(*std::prev(after), out);
     return DWUNW_OK;
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#include <dwunw/process.h>
 #include <dwunw/unwind.h>
 
 #include "capi/handles.h"
-#include "unwind/walk.h"
 
 #include <array>
 
@@ -42,8 +42,9 @@ dwunw_status capture(const dwunw_unwind_request &request, size_t *written) {
         memory.add_reader({dwunw_process_read_memory, request.process});
 
     dwunw_process &process = *request.process;
+    process::View view(*process.impl);
     const unwind::WalkResult result = unwind::walk({
-        .space = process.impl,
+        .space = view,
         .arch = *arch,
         .registers = registers,
         .memory = memory,
@@ -78,7 +79,7 @@ extern "C" dwunw_status dwunw_capture(struct dwunw_context *context, const struc
     if (written == nullptr)
         return DWUNW_ERR_INVALID_ARGUMENT;
     *written = 0;
-    if (context == nullptr || !dwunw::capi::valid(request))
+    if (context == nullptr || !dwunw::capi::valid(request) || request->process->context != context)
         return DWUNW_ERR_INVALID_ARGUMENT;
     return dwunw::capi::guarded([&] { return dwunw::capi::capture(*request, written); });
 }

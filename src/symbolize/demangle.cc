@@ -41,7 +41,7 @@ std::string display_name(const char *raw_name) {
     const std::string_view raw(raw_name);
     // An operator's mangled name has no '@'; a name that begins with one has no name before its version.
     const size_t at = raw.find('@');
-    const std::string name(at == 0 ? raw : raw.substr(0, at));
+    std::string name(at == 0 ? raw : raw.substr(0, at));
 
     if (!name.starts_with("_Z") || name.size() > kMaxMangled || count_references(name) > kMaxReferences)
         return name;

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#include <dwunw/process.h>
+
+#include "capi/handles.h"
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <string_view>
+
+using dwunw::FileOffset;
+using dwunw::RunAddr;
+
+extern "C" dwunw_status dwunw_process_open(struct dwunw_context *context, const struct dwunw_process_options *options,
+                                           struct dwunw_process **out) {
+    if (context == nullptr || options == nullptr || options->size != sizeof(*options) || out == nullptr)
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    return dwunw::capi::guarded([&]() -> dwunw_status {
+        std::optional<std::string_view> maps;
+        if (options->maps != nullptr)
+            maps = options->maps;
+        auto impl = dwunw::process::Process::open(context->modules, options->pid, maps);
+        if (!impl)
+            return impl.error().status;
+        auto process = std::make_unique<dwunw_process>();
+        process->context = context;
+        process->impl = std::move(*impl);
+        *out = process.release();
+        return DWUNW_OK;
+    });
+}
+
+extern "C" dwunw_status dwunw_process_refresh(struct dwunw_process *process) {
+    if (process == nullptr)
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    return dwunw::capi::guarded([&] { return process->impl->refresh().status(); });
+}
+
+extern "C" void dwunw_process_close(struct dwunw_process *process) { delete process; }
+
+extern "C" dwunw_status dwunw_process_find_module(struct dwunw_process *process, uint64_t address,
+                                                  const struct dwunw_module **module, uint64_t *link_address) {
+    if (process == nullptr || module == nullptr)
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    return dwunw::capi::guarded([&]() -> dwunw_status {
+        auto found = process->impl->find_module(RunAddr(address));
+        if (!found)
+            return found.error().status;
+        *module = found->module;
+        if (link_address != nullptr)
+            *link_address = found->address.value;
+        return DWUNW_OK;
+    });
+}
+
+extern "C" const char *dwunw_module_path(const struct dwunw_module *module) {
+    return module != nullptr ? module->path.c_str() : "";
+}
+
+extern "C" size_t dwunw_module_build_id(const struct dwunw_module *module, const uint8_t **bytes) {
+    if (module == nullptr || bytes == nullptr || module->file == nullptr)
+        return 0;
+    const auto &image = module->file->image();
+    if (!image)
+        return 0;
+    *bytes = image->build_id().data();
+    return image->build_id().size();
+}
+
+extern "C" uint64_t dwunw_module_size(const struct dwunw_module *module) {
+    return module != nullptr && module->file != nullptr ? module->file->source().size() : 0;
+}
+
+extern "C" size_t dwunw_module_read(const struct dwunw_module *module, uint64_t offset, void *buffer, size_t length) {
+    if (module == nullptr || module->file == nullptr || buffer == nullptr)
+        return 0;
+    return module->file->source().read(FileOffset(offset), {static_cast<uint8_t *>(buffer), length});
+}
+
+extern "C" int dwunw_module_fd(const struct dwunw_module *module) {
+    return module != nullptr && module->file != nullptr ? module->file->fd() : -1;
+}
+
+extern "C" dwunw_status dwunw_process_get_counters(const struct dwunw_process *process,
+                                                   struct dwunw_process_counters *out) {
+    if (process == nullptr || out == nullptr || out->size != sizeof(*out) || out->reserved != 0)
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    const dwunw::capi::Counters &counters = process->counters;
+    out->captures = counters.captures;
+    out->complete = counters.complete;
+    out->frames = counters.frames;
+    out->frame_pointer_frames = counters.frame_pointer_frames;
+    out->trampoline_frames = counters.trampoline_frames;
+    out->interpreter_walks = counters.interpreter_walks;
+    out->map_reads = process->impl->map_reads();
+    out->modules_failed = process->impl->modules_failed();
+    return DWUNW_OK;
+}
+
+extern "C" size_t dwunw_process_read_memory(void *arg, uint64_t address, void *buffer, size_t length) {
+    if (arg == nullptr || buffer == nullptr)
+        return 0;
+    const auto *process = static_cast<const dwunw_process *>(arg);
+    return process->impl->read_memory(RunAddr(address), {static_cast<uint8_t *>(buffer), length});
+}
+
+extern "C" dwunw_status dwunw_process_stop(struct dwunw_process *process, struct dwunw_stopped **out) {
+    if (process == nullptr || out == nullptr)
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    return dwunw::capi::guarded([&]() -> dwunw_status {
+        auto stopped = std::make_unique<dwunw_stopped>();
+        auto impl = process->impl->stop();
+        if (!impl)
+            return impl.error().status;
+        stopped->impl = std::move(*impl);
+        // What is mapped may have changed since the map was read, and now holds still.
+        if (auto status = process->impl->refresh(); !status)
+            return status.status();
+        *out = stopped.release();
+        return DWUNW_OK;
+    });
+}
+
+extern "C" size_t dwunw_stopped_thread_count(const struct dwunw_stopped *stopped) {
+    return stopped != nullptr ? stopped->impl->threads().size() : 0;
+}
+
+extern "C" dwunw_status dwunw_stopped_thread(const struct dwunw_stopped *stopped, size_t index,
+                                             struct dwunw_thread *out) {
+    if (stopped == nullptr || out == nullptr || out->size != sizeof(*out))
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    const auto &threads = stopped->impl->threads();
+    if (index >= threads.size())
+        return DWUNW_ERR_NOT_FOUND;
+    const dwunw::process::StoppedThread &thread = threads[index];
+    out->tid = thread.tid;
+    const size_t length = std::min(thread.name.size(), sizeof(out->name) - 1);
+    std::memset(out->name, 0, sizeof(out->name));
+    std::memcpy(out->name, thread.name.data(), length);
+    if (thread.status != DWUNW_OK)
+        return thread.status;
+    dwunw_regset_from_x86_64_pt_regs(&out->regs, thread.pt_regs.data());
+    return DWUNW_OK;
+}
+
+extern "C" void dwunw_process_resume(struct dwunw_stopped *stopped) { delete stopped; }
