@@ -18,6 +18,7 @@ import tempfile
 import threading
 import unittest
 
+sys.dont_write_bytecode = True  # the source tree stays as it is
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
 import workloads  # noqa: E402
 

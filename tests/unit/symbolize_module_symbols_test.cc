@@ -182,6 +182,7 @@ TEST(ModuleSymbols, ReadsTheTestItself) {
 }
 
 TEST(ModuleSymbols, ReadsTheVdsoFromMemory) {
+    // NOLINTNEXTLINE(performance-no-int-to-ptr): an address is what the kernel gives
     const auto *image = reinterpret_cast<const uint8_t *>(getauxval(AT_SYSINFO_EHDR));
     if (!image)
         GTEST_SKIP() << "skipped: the kernel maps no vDSO here";

@@ -21,8 +21,9 @@ void note_result(bool failed) {
 void print(const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
-    note_result(std::vprintf(format, arguments) < 0);
+    const int printed = std::vprintf(format, arguments);
     va_end(arguments);
+    note_result(printed < 0);
 }
 
 bool finish_output() {
