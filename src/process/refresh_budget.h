@@ -14,6 +14,7 @@
 #include "base/address.h"
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 
 namespace dwunw::process {
