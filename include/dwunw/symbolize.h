@@ -15,20 +15,22 @@ extern "C" {
 
 struct dwunw_symbolizer;
 
-/* Not thread-safe: one symbolizer, one thread at a time. Files are read when a frame first falls into them. */
+/* Not thread-safe: one symbolizer, one thread at a time. Files are read when a frame first falls into them. Destroy it
+   before the dwunw_shutdown of the context whose frames it names: it knows modules by their handles. */
 dwunw_status dwunw_symbolizer_create(struct dwunw_symbolizer **out);
 void dwunw_symbolizer_destroy(struct dwunw_symbolizer *symbolizer);
 
 struct dwunw_symbol {
     uint32_t size;
     uint32_t reserved;
-    const char *name;     /* demangled where it was mangled */
+    const char *name;     /* demangled where it was mangled, without a symbol version ("@GLIBC_2.34") */
     const char *raw_name; /* as in the symbol table */
     uint64_t offset;      /* of the frame's pc from the symbol's start; may equal its size for a return address */
 };
 
 /* Names a frame. The strings live until dwunw_symbolizer_destroy. DWUNW_ERR_NOT_FOUND: the module has no symbol there;
-   DWUNW_ERR_NO_MAPPING: the frame has no module. Return addresses are looked up at pc − 1, as the frame's flags tell. */
+   DWUNW_ERR_NO_MAPPING: the frame has no module; else why the module's symbols cannot be read, which is remembered.
+   Return addresses are looked up at pc − 1, as the frame's flags tell. */
 dwunw_status dwunw_symbolize_frame(struct dwunw_symbolizer *symbolizer, const struct dwunw_frame *frame,
                                    struct dwunw_symbol *out);
 

@@ -69,9 +69,11 @@ dwunw_status dwunw_symbolize_frame(struct dwunw_symbolizer *symbolizer, const st
     if (!entry.symbols)
         return entry.status;
 
-    // A return address may be the first byte of the next function: the call before it is what belongs to this one.
+    // A return address may be the first byte of the next function: the call before it is what belongs to this one. A
+    // signal trampoline was never called: the handler returns to its first byte.
     const dwunw::LinkAddr pc(frame->module_offset);
-    const auto symbol = entry.symbols->find(frame->flags & DWUNW_FRAME_FLAG_EXACT_PC ? pc : pc - 1);
+    const bool exact = (frame->flags & (DWUNW_FRAME_FLAG_EXACT_PC | DWUNW_FRAME_FLAG_SIGNAL)) != 0;
+    const auto symbol = entry.symbols->find(exact ? pc : pc - 1);
     if (!symbol)
         return symbol.error().status;
     out->name = symbol->name;

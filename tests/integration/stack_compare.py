@@ -36,7 +36,7 @@ import workloads  # noqa: E402
 
 TOOL_SECONDS = 120
 FRAME = re.compile(r"#(\d+)\s+0x([0-9a-f]{16})(?: (.*))?")
-OUR_FRAME_REST = re.compile(r"(?:(?P<name>.+?)\+0x(?P<offset>[0-9a-f]+))?(?: ?- (?P<module>[/\[].*?))?(?P<fp> \[frame pointer\])?")
+OUR_FRAME_REST = re.compile(r"(?:(?P<name>.+?)\+0x(?P<offset>[0-9a-f]+))?(?: ?- (?P<module>[/\[].*?))?(?P<fp> ?\[frame pointer\])?")
 VERSION = re.compile(r"@.*")
 
 
@@ -380,7 +380,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dwunw", required=True, help="the dwunw command")
     parser.add_argument("--eu-stack", default="/usr/bin/eu-stack")
-    parser.add_argument("--programs", default="python3,redis-server,sqlite3", help="a list, or 'all'")
+    parser.add_argument("--programs", default="python3,redis-server,sqlite3", help="a list, or 'all' that are installed")
     parser.add_argument("--samples", type=int, default=10, help="stops of each program")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--allow-shorter", action="store_true")
@@ -393,6 +393,9 @@ def main():
 
     good = True
     for name in workloads.PROGRAMS if options.programs == "all" else options.programs.split(","):
+        if options.programs == "all" and not workloads.is_installed(name):
+            print(f"{name:13} skipped: not installed")
+            continue
         comparison = Comparison(options)
         try:
             figures = comparison.program(name)

@@ -546,6 +546,164 @@ int main(int c, char **v) { std::regex r("a(b|c)*d"); std::cout << f<200>(c) << 
         return cpu_ticks(pid) >= 5
 
 
+class Ffmpeg(Load):
+    """Encoders with hand-written SIMD code and aligned stacks, in many threads."""
+
+    needs = ("/usr/bin/ffmpeg",)
+
+    def begin(self):
+        self.run(
+            "/usr/bin/ffmpeg", "-nostdin", "-loglevel", "error", "-f", "lavfi", "-i", "testsrc2=size=640x360:rate=30",
+            "-f", "lavfi", "-i", "anoisesrc", "-map", "0:v", "-c:v", "libx265", "-x265-params", "log-level=error",
+            "-map", "0:v", "-c:v:1", "libx264", "-map", "1:a", "-c:a", "aac", "-f", "null", "-",
+        )  # fmt: skip
+
+
+class Ripgrep(Load):
+    """Rust, statically linked, several threads."""
+
+    needs = ("/usr/bin/rg",)
+
+    def begin(self):
+        self.run("/bin/sh", "-c", "while :; do /usr/bin/rg -c --no-ignore -uuu 'a(b|c)+[d-f]{3,9}x' /usr/lib /usr/share; done")
+
+    def find_pids(self):
+        return child_pids(self.processes[0].pid)[:1]
+
+    def is_busy(self, pid):
+        return cpu_ticks(pid) >= 5
+
+
+class Restic(Load):
+    """Go: its own stacks, its own CFI."""
+
+    needs = ("/usr/bin/restic",)
+
+    def begin(self):
+        environment = {
+            "PATH": "/usr/bin:/bin", "RESTIC_PASSWORD": "x", "RESTIC_REPOSITORY": str(self.folder / "repository"),
+            "HOME": str(self.folder),
+        }  # fmt: skip
+        self.run(
+            "/bin/sh", "-c", "restic init && while :; do restic backup --force /usr/lib/x86_64-linux-gnu; done",
+            env=environment,
+        )  # fmt: skip
+
+    def find_pids(self):
+        return [pid for pid in child_pids(self.processes[0].pid) if comm(pid) == "restic"][:1]
+
+    def is_busy(self, pid):
+        return thread_count(pid) > 3 and cpu_ticks(pid) >= BUSY_TICKS
+
+
+class Java(Load):
+    """HotSpot: interpreter, compilers, collector."""
+
+    needs = ("/usr/bin/java",)
+
+    SOURCE = """
+import java.util.*;
+import java.util.stream.*;
+public class Load {
+    static int fib(int n) { return n < 2 ? n : fib(n - 1) + fib(n - 2); }
+    static void work() {
+        while (true) {
+            Map<String, List<Integer>> m = IntStream.range(0, 20000).boxed().collect(Collectors.groupingBy(i -> "k" + i % 97));
+            m.values().parallelStream().mapToInt(l -> l.stream().mapToInt(Integer::intValue).sum()).sum();
+            "some text".repeat(500).replaceAll("t(e|x)+", "y").hashCode();
+            fib(20);
+        }
+    }
+    public static void main(String[] a) { new Thread(Load::work).start(); work(); }
+}
+"""
+
+    def begin(self):
+        self.run("/usr/bin/java", "-Xmx256m", self.script("Load.java", self.SOURCE))
+
+
+class Ruby(Load):
+    """An interpreter that jumps between C stacks (fibers)."""
+
+    needs = ("/usr/bin/ruby",)
+
+    SOURCE = r"""
+def fib(n) = n < 2 ? n : fib(n - 1) + fib(n - 2)
+words = (1..2000).map { |i| (i * 7919 % 10007).to_s(36) }
+Thread.new { loop { words.sort_by { |w| w.reverse }.map(&:to_sym) } }
+loop do
+  words.sort { |a, b| a.reverse <=> b.reverse }.join(" ").gsub(/([a-f]+)/) { |m| m.upcase }
+  e = Enumerator.new { |y| 50.times { |i| y << fib(i % 12) } }
+  20.times { e.next }
+  Marshal.load(Marshal.dump(words.group_by(&:size)))
+end
+"""
+
+    def begin(self):
+        self.run("/usr/bin/ruby", self.script("load.rb", self.SOURCE))
+
+
+class Php(Load):
+    """The Zend interpreter with callbacks and pcre's JIT."""
+
+    needs = ("/usr/bin/php",)
+
+    SOURCE = r"""<?php
+function fib($n) { return $n < 2 ? $n : fib($n - 1) + fib($n - 2); }
+$words = array_map(fn($i) => md5($i), range(1, 2000));
+while (true) {
+    usort($words, fn($a, $b) => strrev($a) <=> strrev($b));
+    $text = preg_replace_callback('/[a-f]+(?=[0-9])/', fn($m) => strtoupper($m[0]), implode(' ', $words));
+    json_decode(json_encode(array_count_values(str_split($text, 3)))); fib(18);
+}
+"""
+
+    def begin(self):
+        self.run("/usr/bin/php", self.script("load.php", self.SOURCE))
+
+
+class Signals(Load):
+    """Work inside signal handlers, on the alternate stack, nested, and interrupting leaf functions anywhere."""
+
+    needs = ("/usr/bin/perl",)
+
+    SOURCE = r"""
+use strict; use warnings;
+use POSIX (); use Time::HiRes qw(setitimer ITIMER_REAL);
+my $work = sub { my $x = 0; $x += length(join ',', map { $_ * $_ } 1 .. 300) for 1 .. 20; $x };
+# Unsafe on purpose: the handler runs at once, wherever the signal meets the interpreter.
+my $nested = sub { $work->() };
+POSIX::sigaction(POSIX::SIGUSR1(), POSIX::SigAction->new($nested));
+my $action = POSIX::SigAction->new(sub { kill USR1 => $$; $work->() });
+$action->safe(0);
+POSIX::sigaction(POSIX::SIGALRM(), $action);
+setitimer(ITIMER_REAL, 0.003, 0.003);
+while (1) { $work->() }
+"""
+
+    def begin(self):
+        self.run("/usr/bin/perl", self.script("signals.pl", self.SOURCE))
+
+
+class StressNg(Load):
+    """Many small C loops, one process each."""
+
+    needs = ("/usr/bin/stress-ng",)
+
+    def begin(self):
+        self.run(
+            "/usr/bin/stress-ng", "--temp-path", self.folder, "--qsort", "1", "--matrix", "1", "--zlib", "1", "--hsearch",
+            "1", "--stack", "1", "--sigsegv", "1", "--timer", "1", "--pthread", "1",
+        )  # fmt: skip
+
+    def find_pids(self):
+        children = child_pids(self.processes[0].pid)
+        return children if len(children) >= 8 else []
+
+    def is_busy(self, pid):
+        return True
+
+
 def comm(pid):
     try:
         return pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
@@ -567,7 +725,19 @@ PROGRAMS = {
     "postgres": Postgres,
     "vim": Vim,
     "g++": Gcc,
+    "ffmpeg": Ffmpeg,
+    "rg": Ripgrep,
+    "restic": Restic,
+    "java": Java,
+    "ruby": Ruby,
+    "php": Php,
+    "signals": Signals,
+    "stress-ng": StressNg,
 }
+
+
+def is_installed(name):
+    return all(os.path.exists(path) for path in PROGRAMS[name].needs)
 
 
 def start(name):

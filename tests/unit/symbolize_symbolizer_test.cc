@@ -77,6 +77,14 @@ TEST_F(SymbolizerTest, AReturnAddressBelongsToTheCallBeforeIt) {
     EXPECT_EQ(symbol_.offset, 1u);
 }
 
+// The frame of a signal trampoline is not a return from a call, although its pc was popped by a ret.
+TEST_F(SymbolizerTest, ASignalTrampolineIsNamedByItsFirstByte) {
+    const dwunw_frame frame = frame_at(reinterpret_cast<void *>(named_function), DWUNW_FRAME_FLAG_SIGNAL);
+    ASSERT_EQ(symbolize(frame), DWUNW_OK);
+    EXPECT_STREQ(symbol_.name, "(anonymous namespace)::named_function(int)");
+    EXPECT_EQ(symbol_.offset, 0u);
+}
+
 TEST_F(SymbolizerTest, StringsStayWhereTheyAre) {
     const dwunw_frame frame = frame_at(reinterpret_cast<void *>(named_function), DWUNW_FRAME_FLAG_EXACT_PC);
     ASSERT_EQ(symbolize(frame), DWUNW_OK);
