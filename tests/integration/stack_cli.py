@@ -329,6 +329,21 @@ class Stack(Failure):
         self.expect_failure(dwunw("stack", "-p", process.pid), "zombie")
         process.wait()
 
+    def test_a_main_thread_that_ended_before_the_others(self):
+        source = (
+            "import ctypes, threading, time\n"
+            "threading.Thread(target=lambda: time.sleep(1000)).start()\n"
+            "ctypes.CDLL(None).pthread_exit(None)"
+        )
+        with child("/usr/bin/python3", "-c", source) as process:
+            workloads.wait_for(lambda: state(process.pid) == "Z", "the main thread ends")
+            done = dwunw("stack", "-p", process.pid)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            self.check_layout(done.stdout, process.pid)
+            (tid,) = [int(task) for task in os.listdir(f"/proc/{process.pid}/task") if int(task) != process.pid]
+            self.assertEqual(re.findall(r"^TID (\d+):$", done.stdout, re.M), [str(tid)])
+            self.assertRegex(done.stdout, r"\n#\d+ +0x\S+ \S*clone\S*\+0x\S+ - \S+/libc\.so\.6\n\Z")
+
     def test_kernel_thread(self):
         kernel_threads = [
             int(entry.name)

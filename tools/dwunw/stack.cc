@@ -13,7 +13,9 @@
 #include <algorithm>
 #include <cinttypes>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <optional>
 #include <sstream>
 #include <vector>
@@ -42,39 +44,86 @@ struct ThreadStack {
     std::vector<dwunw_frame> frames;
 };
 
-// The first word-separated value of a /proc/PID/status field; empty where there is none.
-std::string status_field(int32_t pid, const std::string &field) {
-    std::ifstream file("/proc/" + std::to_string(pid) + "/status");
+// What /proc says about a process or thread, read once, so that it fits together.
+struct ProcStatus {
+    std::string state; // one letter; empty: no such process
+    std::string tgid;
+    std::string tracer;
+    bool kernel_thread = false;
+
+    bool has_exited() const { return state == "Z" || state == "X"; }
+};
+
+ProcStatus read_status(const std::string &folder) {
+    ProcStatus status;
+    std::ifstream file(folder + "/status");
     for (std::string line; std::getline(file, line);) {
-        if (!line.starts_with(field + ":"))
-            continue;
-        std::istringstream words(line.substr(field.size() + 1));
-        std::string word;
-        words >> word;
-        return word;
+        std::istringstream words(line);
+        std::string field;
+        words >> field;
+        if (field == "State:")
+            words >> status.state;
+        else if (field == "Tgid:")
+            words >> status.tgid;
+        else if (field == "TracerPid:")
+            words >> status.tracer;
     }
-    return {};
+
+    // proc(5), /proc/PID/stat: the flags are the 7th field after the parenthesised name, which may hold anything.
+    constexpr unsigned long kPfKthread = 0x00200000;
+    std::ifstream stat(folder + "/stat");
+    const std::string text((std::istreambuf_iterator<char>(stat)), {});
+    if (const size_t end_of_name = text.rfind(')'); end_of_name != std::string::npos) {
+        std::istringstream words(text.substr(end_of_name + 1));
+        std::string skipped;
+        for (int i = 0; i < 6; i++)
+            words >> skipped;
+        unsigned long flags = 0;
+        words >> flags;
+        status.kernel_thread = (flags & kPfKthread) != 0;
+    }
+    return status;
 }
 
-// A kernel thread is the only live process without VmSize that is not a zombie.
-std::optional<std::string> why_no_user_stack(int32_t pid) {
-    const std::string state = status_field(pid, "State");
-    if (state.empty())
-        return std::nullopt;
-    if (const std::string tgid = status_field(pid, "Tgid"); tgid != std::to_string(pid))
-        return "is a thread of process " + tgid + ": use -p " + tgid;
-    if (state == "Z" || state == "X")
-        return "has exited and waits for its parent (a zombie): it has no stack any more";
-    if (status_field(pid, "VmSize").empty())
-        return "is a kernel thread: it has no user stack";
+// A thread of the process that still runs; nothing if all have exited.
+std::optional<int32_t> live_thread(int32_t pid) {
+    const std::filesystem::path tasks = "/proc/" + std::to_string(pid) + "/task";
+    std::error_code error;
+    for (const auto &task : std::filesystem::directory_iterator(tasks, error)) {
+        const ProcStatus status = read_status(task.path());
+        if (!status.state.empty() && !status.has_exited())
+            return std::stoi(task.path().filename());
+    }
     return std::nullopt;
+}
+
+// The thread by which to open the process `pid`: the process itself, unless its main thread has ended before the
+// others, for the process's own /proc files are then empty. Otherwise, or where there is no user stack, fails and says
+// why.
+std::optional<int32_t> thread_to_open(int32_t pid) {
+    const std::string thing = std::to_string(pid);
+    const ProcStatus status = read_status("/proc/" + thing);
+    if (!status.state.empty() && status.tgid != thing) {
+        fail(thing, "is a thread of process " + status.tgid + ": use -p " + status.tgid);
+        return std::nullopt;
+    }
+    if (status.kernel_thread) {
+        fail(thing, "is a kernel thread: it has no user stack");
+        return std::nullopt;
+    }
+    if (!status.has_exited())
+        return pid;
+    const auto live = live_thread(pid);
+    if (!live)
+        fail(thing, "has exited and waits for its parent (a zombie): it has no stack any more");
+    return live;
 }
 
 int fail_process(int32_t pid, dwunw_status status) {
     const std::string thing = std::to_string(pid);
     if (status != DWUNW_ERR_PERMISSION)
         return fail(thing, status);
-    if (const std::string tracer = status_field(pid, "TracerPid"); !tracer.empty() && tracer != "0")
+    if (const std::string tracer = read_status("/proc/" + thing).tracer; !tracer.empty() && tracer != "0")
         return fail(thing, "permission denied: process " + tracer + " is tracing it");
     return fail(thing, "permission denied: run as root, or as the process's user with ptrace allowed");
 }
@@ -232,8 +281,9 @@ void print_json(const StackOptions &options, const std::vector<ThreadStack> &sta
 }
 
 int run_stack(const StackOptions &options) {
-    if (const auto why = why_no_user_stack(options.pid))
-        return fail(std::to_string(options.pid), *why);
+    const auto opened_by = thread_to_open(options.pid);
+    if (!opened_by)
+        return kExitFailure;
 
     // In this order, so that they end in the reverse one: frames refer to modules, which the context owns.
     Context context;
@@ -242,7 +292,7 @@ int run_stack(const StackOptions &options) {
     Process process;
     dwunw_process_options process_options{};
     process_options.size = sizeof process_options;
-    process_options.pid = options.pid;
+    process_options.pid = *opened_by;
     if (const dwunw_status status = dwunw_process_open(context.get(), &process_options, Receive(process));
         status != DWUNW_OK)
         return fail_process(options.pid, status);
