@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
+/*
+ * Names for addresses: of the kernel from /proc/kallsyms, of a process from the symbol tables of the files in its map.
+ * Errors: NULL, with errno set.
+ */
+#ifndef __TRACE_HELPERS_H
+#define __TRACE_HELPERS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+struct ksym {
+	const char *name;
+	unsigned long addr;
+};
+
+struct ksyms;
+
+struct ksyms *ksyms__load(void);
+void ksyms__free(struct ksyms *ksyms);
+/* The symbol an address lies in, NULL where it lies before all. */
+const struct ksym *ksyms__map_addr(const struct ksyms *ksyms, unsigned long addr);
+
+struct sym_info {
+	const char *dso_name;
+	const char *sym_name;     /* NULL: the file has no symbol there */
+	unsigned long sym_offset; /* of the address from the symbol's start */
+};
+
+struct syms;
+
+/* Reads /proc/PID/maps once; files are opened by path, when an address first falls into them. */
+struct syms *syms__load_pid(pid_t tgid);
+void syms__free(struct syms *syms);
+/* 0, or -1 where no file is mapped. */
+int syms__map_addr_dso(struct syms *syms, unsigned long addr, struct sym_info *sinfo);
+
+struct syms_cache;
+
+struct syms_cache *syms_cache__new(void);
+void syms_cache__free(struct syms_cache *syms_cache);
+/* What syms__load_pid gave for a process when it was first asked for. */
+struct syms *syms_cache__get_syms(struct syms_cache *syms_cache, pid_t tgid);
+
+#endif /* __TRACE_HELPERS_H */
