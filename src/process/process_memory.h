@@ -23,6 +23,8 @@ class ProcessMemory {
     // process_vm_readv first; /proc/PID/mem for what it refuses (a page without read permission).
     size_t read(RunAddr address, std::span<uint8_t> buffer) const;
 
+    pid_t pid() const { return pid_; }
+
   private:
     size_t read_with_readv(RunAddr address, std::span<uint8_t> buffer) const;
 

@@ -18,7 +18,9 @@ bool RefreshBudget::allows(uint64_t now) {
 void RefreshBudget::spent(uint64_t now, uint64_t duration) {
     // What was earned while reading does not count: the read itself is what is rationed.
     updated_ = std::max(updated_, now);
-    credit_ -= static_cast<int64_t>(std::min(duration, uint64_t{INT64_MAX} / 2));
+    // A machine that was suspended in the middle of a read does not have a slow map.
+    constexpr uint64_t kLongestRead = 1'000'000'000;
+    credit_ -= static_cast<int64_t>(std::min(duration, kLongestRead));
 }
 
 bool RefreshBudget::known_unmapped(RunAddr address, uint64_t now) const {

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#include "process/module_file.h"
+
+#include "process_testing.h"
+
+#include <dlfcn.h>
+#include <elf.h>
+#include <link.h>
+
+#include <atomic>
+#include <map>
+#include <thread>
+
+namespace dwunw::process {
+namespace {
+
+using testing::TemporaryFolder;
+
+std::unique_ptr<ModuleFile> open_module_file(const std::string &path) {
+    const LocatedFile file = testing::take(LocatedFile::locate(AT_FDCWD, path.c_str()));
+    auto fd = std::make_shared<const UniqueFd>(testing::take(file.open()));
+    auto source = std::make_shared<const FileSource>(fd, file.identity().size);
+    return std::make_unique<ModuleFile>(source, fd->get(), file.identity());
+}
+
+TEST(ModuleFile, RulesOfARealLibrary) {
+    const auto module = open_module_file(PLUGIN_A);
+    ASSERT_TRUE(module->image());
+    auto cfi = module->cfi();
+    ASSERT_TRUE(cfi);
+    EXPECT_GE((*cfi)->table().fde_count(), 2u);
+    EXPECT_EQ(*module->cfi(), *cfi);
+}
+
+TEST(ModuleFile, ManyThreadsCompileOnce) {
+    const auto module = open_module_file(PLUGIN_A);
+    std::vector<const unwind::ModuleCfi *> seen(8);
+    std::vector<std::thread> threads;
+    std::atomic<size_t> ready = 0;
+    for (auto &each : seen)
+        threads.emplace_back([&] {
+            ++ready;
+            while (ready < seen.size())
+                std::this_thread::yield();
+            each = *module->cfi();
+        });
+    for (std::thread &thread : threads)
+        thread.join();
+    for (const auto *each : seen)
+        EXPECT_EQ(each, seen[0]);
+    EXPECT_NE(seen[0], nullptr);
+}
+
+TEST(ModuleFile, TruncatedAfterOpening) {
+    const TemporaryFolder folder;
+    const std::string path = folder / "plugin.so";
+    std::filesystem::copy_file(PLUGIN_A, path);
+    const auto module = open_module_file(path);
+    ASSERT_EQ(::truncate(path.c_str(), 300), 0);
+    ASSERT_FALSE(module->image());
+    EXPECT_EQ(module->image().error().status, DWUNW_ERR_MODULE_CHANGED);
+    EXPECT_FALSE(module->unchanged());
+    auto cfi = module->cfi();
+    ASSERT_FALSE(cfi);
+    EXPECT_EQ(cfi.error().status, DWUNW_ERR_MODULE_CHANGED);
+}
+
+TEST(ModuleFile, TruncatedBeforeOpeningAtEverySize) {
+    const TemporaryFolder folder;
+    const std::string path = folder / "plugin.so";
+    const std::string whole = testing::read_file(PLUGIN_A);
+    for (size_t size = 0; size < whole.size(); size += size < 2048 ? 61 : 1021) {
+        testing::write_file(path, whole.substr(0, size));
+        const auto module = open_module_file(path);
+        if (size < 4) {
+            EXPECT_EQ(module->image().error().status, DWUNW_ERR_NOT_ELF);
+        } else if (size < sizeof(Elf64_Ehdr)) {
+            EXPECT_EQ(module->image().error().status, DWUNW_ERR_ELF_MALFORMED);
+        } else if (auto cfi = module->cfi(); !cfi) {
+            EXPECT_TRUE(cfi.error().status == DWUNW_ERR_ELF_MALFORMED || cfi.error().status == DWUNW_ERR_NO_CFI)
+                << dwunw_status_string(cfi.error().status);
+        }
+    }
+}
+
+TEST(ModuleFile, ChangedBetweenParsingAndCompiling) {
+    const TemporaryFolder folder;
+    const std::string path = folder / "plugin.so";
+    std::filesystem::copy_file(PLUGIN_A, path);
+    const auto module = open_module_file(path);
+    ASSERT_TRUE(module->image());
+    ASSERT_EQ(::truncate(path.c_str(), static_cast<off_t>(module->source().size() + 1)), 0);
+    auto cfi = module->cfi();
+    ASSERT_FALSE(cfi);
+    EXPECT_EQ(cfi.error().status, DWUNW_ERR_MODULE_CHANGED);
+}
+
+TEST(ModuleFile, AnElfFileWithoutRules) {
+    Elf64_Ehdr header{};
+    std::memcpy(header.e_ident, ELFMAG, SELFMAG);
+    header.e_ident[EI_CLASS] = ELFCLASS64;
+    header.e_ident[EI_DATA] = ELFDATA2LSB;
+    header.e_machine = EM_X86_64;
+    header.e_type = ET_DYN;
+    const TemporaryFolder folder;
+    testing::write_file(folder / "empty", std::string(reinterpret_cast<const char *>(&header), sizeof(header)));
+    const auto module = open_module_file(folder / "empty");
+    EXPECT_TRUE(module->image());
+    auto cfi = module->cfi();
+    ASSERT_FALSE(cfi);
+    EXPECT_EQ(cfi.error().status, DWUNW_ERR_NO_CFI);
+}
+
+// The dynamic linker's word on where it put things, for every executable mapping of this process and a library whose
+// text does not lie at its file offset.
+TEST(LoadBias, IsTheDynamicLinkers) {
+    void *moved = ::dlopen(PLUGIN_MOVED, RTLD_NOW);
+    ASSERT_NE(moved, nullptr) << ::dlerror();
+    std::map<std::string, uint64_t> expected;
+    ::dl_iterate_phdr(
+        [](dl_phdr_info *info, size_t, void *argument) {
+            auto &out = *static_cast<std::map<std::string, uint64_t> *>(argument);
+            const std::string name = *info->dlpi_name != '\0' ? info->dlpi_name : "/proc/self/exe";
+            if (std::error_code error; std::filesystem::exists(name, error))
+                out[std::filesystem::canonical(name)] = info->dlpi_addr;
+            return 0;
+        },
+        &expected);
+    const UniqueFd fd(::open("/proc/self/maps", O_RDONLY | O_CLOEXEC));
+    auto maps = Maps::read(fd.get());
+    ASSERT_TRUE(maps);
+    size_t compared = 0;
+    bool saw_moved = false;
+    for (const Mapping &mapping : maps->mappings()) {
+        const auto found = expected.find(std::string(mapping.path));
+        if (found == expected.end())
+            continue;
+        const auto module = open_module_file(found->first);
+        ASSERT_TRUE(module->image());
+        const auto bias = load_bias(*module->image(), mapping);
+        ASSERT_TRUE(bias.has_value()) << mapping.path << " " << std::hex << mapping.start.value;
+        EXPECT_EQ(bias->value, found->second) << mapping.path << " " << std::hex << mapping.start.value;
+        ++compared;
+        saw_moved |= found->first == std::filesystem::canonical(PLUGIN_MOVED).string() && mapping.executable;
+    }
+    EXPECT_GE(compared, 12u);
+    EXPECT_TRUE(saw_moved);
+    ::dlclose(moved);
+}
+
+// A made-up file: text that ends in the middle of page 1, data that begins there, as `ld -z noseparate-code` writes.
+elf::Image image_with(std::initializer_list<Elf64_Phdr> segments) {
+    Elf64_Ehdr header{};
+    std::memcpy(header.e_ident, ELFMAG, SELFMAG);
+    header.e_ident[EI_CLASS] = ELFCLASS64;
+    header.e_ident[EI_DATA] = ELFDATA2LSB;
+    header.e_machine = EM_X86_64;
+    header.e_type = ET_DYN;
+    header.e_phoff = sizeof(header);
+    header.e_phentsize = sizeof(Elf64_Phdr);
+    header.e_phnum = static_cast<uint16_t>(segments.size());
+    std::vector<uint8_t> bytes(sizeof(header) + segments.size() * sizeof(Elf64_Phdr));
+    std::memcpy(bytes.data(), &header, sizeof(header));
+    std::memcpy(bytes.data() + sizeof(header), segments.begin(), segments.size() * sizeof(Elf64_Phdr));
+    return testing::take(elf::Image::parse(MemorySource(bytes)));
+}
+
+Elf64_Phdr load(uint32_t flags, uint64_t offset, uint64_t address, uint64_t file_size) {
+    return {PT_LOAD, flags, offset, address, address, file_size, file_size, 0x1000};
+}
+
+Mapping mapping_at(uint64_t start, uint64_t offset, bool executable) {
+    Mapping mapping;
+    mapping.start = RunAddr(start);
+    mapping.end = RunAddr(start + 0x1000);
+    mapping.offset = FileOffset(offset);
+    mapping.executable = executable;
+    return mapping;
+}
+
+TEST(LoadBias, OfAPageThatTwoSegmentsShare) {
+    const elf::Image image =
+        image_with({load(PF_R | PF_X, 0, 0x400000, 0x1234), load(PF_R | PF_W, 0x1234, 0x602234, 0x400)});
+    EXPECT_EQ(load_bias(image, mapping_at(0x10000, 0x1000, true))->value, uint64_t{0x10000} - 0x401000);
+    EXPECT_EQ(load_bias(image, mapping_at(0x20000, 0x1000, false))->value, uint64_t{0x20000} - 0x602000);
+    EXPECT_EQ(load_bias(image, mapping_at(0x10000, 0, true))->value, uint64_t{0x10000} - 0x400000);
+}
+
+TEST(LoadBias, CodeMappedFromNoCodeHasNone) {
+    const elf::Image image = image_with({load(PF_R, 0, 0, 0x800), load(PF_R | PF_X, 0x1000, 0x2000, 0x1000)});
+    EXPECT_FALSE(load_bias(image, mapping_at(0x10000, 0, true)));
+    EXPECT_FALSE(load_bias(image, mapping_at(0x10000, 0x2000, true)));
+    EXPECT_TRUE(load_bias(image, mapping_at(0x10000, 0x1000, true)));
+    EXPECT_FALSE(load_bias(image_with({}), mapping_at(0x10000, 0, true)));
+}
+
+TEST(LoadBias, OfSegmentsAtTheEndOfTheNumbers) {
+    const elf::Image image = image_with({load(PF_R | PF_X, UINT64_MAX - 0x10, UINT64_MAX, UINT64_MAX)});
+    EXPECT_FALSE(load_bias(image, mapping_at(0x10000, 0, true)));
+    const elf::Image all = image_with({load(PF_R | PF_X, 0x800, 0x800, UINT64_MAX)});
+    (void)load_bias(all, mapping_at(0x10000, 0x1000, true)); // no overflow that a sanitizer minds
+}
+
+} // namespace
+} // namespace dwunw::process

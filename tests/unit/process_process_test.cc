@@ -1,0 +1,536 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#include "process/process.h"
+
+#include "process_testing.h"
+
+#include <dlfcn.h>
+#include <sys/auxv.h>
+
+#include <atomic>
+#include <new>
+#include <thread>
+
+namespace {
+std::atomic<size_t> allocations = 0;
+}
+
+// Counts allocations, so that a test can see that there are none.
+[[gnu::noinline]] void *operator new(size_t size) {
+    ++allocations;
+    if (void *memory = std::malloc(size))
+        return memory;
+    throw std::bad_alloc();
+}
+[[gnu::noinline]] void operator delete(void *memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void *memory, size_t) noexcept { std::free(memory); }
+
+namespace dwunw::process {
+namespace {
+
+using testing::Child;
+using testing::TemporaryFolder;
+using unwind::CodeKind;
+using unwind::CodeLocation;
+
+template <typename T> RunAddr address_of(T *pointer) { return RunAddr(reinterpret_cast<uint64_t>(pointer)); }
+
+std::unique_ptr<Process> open_process(ModuleStore &store, pid_t pid) {
+    auto process = Process::open(store, pid, std::nullopt);
+    EXPECT_TRUE(process) << dwunw_status_string(process.error().status);
+    return process ? std::move(*process) : nullptr;
+}
+
+// Maps the pages of a file that hold its code, as a loader would, at an address of the caller's choice (nullptr: any).
+class MappedCode {
+  public:
+    explicit MappedCode(const char *path, void *where = nullptr) {
+        const auto file = FileSource::open(path);
+        const auto image = elf::Image::parse(*file);
+        for (const elf::Segment &segment : image->load_segments())
+            if (segment.executable)
+                segment_ = segment;
+        const uint64_t page = testing::page_size();
+        const uint64_t offset = segment_.offset.value & ~(page - 1);
+        size_ = (segment_.offset.value - offset + segment_.file_size + page - 1) & ~(page - 1);
+        const UniqueFd fd(::open(path, O_RDONLY | O_CLOEXEC));
+        address_ = ::mmap(where, size_, PROT_READ | PROT_EXEC, MAP_PRIVATE | (where != nullptr ? MAP_FIXED : 0),
+                          fd.get(), static_cast<off_t>(offset));
+        EXPECT_NE(address_, MAP_FAILED);
+    }
+    void unmap() const { ::munmap(address_, size_); }
+    void *address() const { return address_; }
+    RunAddr code() const { return address_of(static_cast<char *>(address_)) + segment_.offset.value % testing::page_size(); }
+    LinkAddr link() const { return segment_.address; }
+
+  private:
+    elf::Segment segment_;
+    void *address_;
+    size_t size_;
+};
+
+TEST(Process, ItsOwnCode) {
+    ModuleStore store;
+    const auto process = open_process(store, ::getpid());
+    const auto here = address_of(&open_process);
+    const CodeLocation location = process->find(here);
+    EXPECT_EQ(location.kind, CodeKind::kModule);
+    EXPECT_EQ(location.status, DWUNW_OK);
+    ASSERT_NE(location.cfi, nullptr);
+    EXPECT_EQ(location.module->path, std::filesystem::read_symlink("/proc/self/exe").string());
+    EXPECT_TRUE(here >= location.start && here < location.end);
+    EXPECT_EQ(location.cfi->table().lookup(location.bias.link(here)).status, DWUNW_OK);
+
+    // Any function of libc: its link address is the symbol's value.
+    Dl_info info;
+    ASSERT_NE(::dladdr(reinterpret_cast<void *>(&::getpid), &info), 0);
+    const auto libc = process->find(address_of(&::getpid));
+    ASSERT_EQ(libc.kind, CodeKind::kModule);
+    EXPECT_EQ(libc.bias.link(address_of(&::getpid)).value,
+              reinterpret_cast<uint64_t>(&::getpid) - reinterpret_cast<uint64_t>(info.dli_fbase));
+    EXPECT_EQ(process->map_reads(), 1u);
+    EXPECT_EQ(process->modules_failed(), 0u);
+}
+
+TEST(Process, TheVdso) {
+    ModuleStore store;
+    const auto process = open_process(store, ::getpid());
+    const RunAddr vdso(::getauxval(AT_SYSINFO_EHDR));
+    const CodeLocation location = process->find(vdso + 0x800);
+    EXPECT_EQ(location.kind, CodeKind::kModule);
+    EXPECT_NE(location.cfi, nullptr);
+    EXPECT_EQ(location.module->path, "[vdso]");
+    EXPECT_EQ(location.bias.run(LinkAddr(0)), vdso);
+    // One vDSO for all processes.
+    Child child([](const Child::Line &line) { line.hear(); });
+    EXPECT_EQ(open_process(store, child.pid())->find(vdso + 0x800).module, location.module);
+}
+
+TEST(Process, CodeWhoseTextIsNotAtItsFileOffset) {
+    ModuleStore store;
+    const MappedCode moved(PLUGIN_MOVED);
+    const auto process = open_process(store, ::getpid());
+    const CodeLocation location = process->find(moved.code());
+    ASSERT_EQ(location.kind, CodeKind::kModule);
+    EXPECT_EQ(location.bias.link(moved.code()), moved.link());
+    EXPECT_GE(moved.link().value, 0x5000000u);
+    std::array<uint8_t, 16> code;
+    ASSERT_TRUE(process->read_code(moved.code(), code));
+    EXPECT_EQ(std::memcmp(code.data(), reinterpret_cast<void *>(moved.code().value), code.size()), 0);
+    moved.unmap();
+}
+
+TEST(Process, CodeBytesAreTheFilesAndEndWithTheMapping) {
+    ModuleStore store;
+    const auto process = open_process(store, ::getpid());
+    const RunAddr here = address_of(&open_process);
+    std::array<uint8_t, 16> code;
+    ASSERT_TRUE(process->read_code(here, code));
+    EXPECT_EQ(std::memcmp(code.data(), reinterpret_cast<void *>(here.value), code.size()), 0);
+    const CodeLocation location = process->find(here);
+    EXPECT_FALSE(process->read_code(location.end - 8, code));
+    EXPECT_FALSE(process->read_code(location.end - 8, std::span(code).first(9)));
+    EXPECT_FALSE(process->read_code(RunAddr(8), code));
+    EXPECT_FALSE(process->read_code(address_of(code.data()), code)); // the stack is no code
+}
+
+TEST(Process, CodeWithoutAFile) {
+    ModuleStore store;
+    const size_t page = testing::page_size();
+    auto *anonymous = static_cast<uint8_t *>(
+        ::mmap(nullptr, page, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    anonymous[0] = 0xc3;
+    const UniqueFd memfd(::memfd_create("jit", MFD_CLOEXEC));
+    ASSERT_EQ(::ftruncate(memfd.get(), static_cast<off_t>(page)), 0);
+    auto *jit = static_cast<uint8_t *>(
+        ::mmap(nullptr, page, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED, memfd.get(), 0));
+    jit[0] = 0xcc;
+    const auto process = open_process(store, ::getpid());
+    for (uint8_t *code : {anonymous, jit}) {
+        const CodeLocation location = process->find(address_of(code));
+        EXPECT_EQ(location.kind, CodeKind::kAnonymous);
+        EXPECT_EQ(location.status, DWUNW_ERR_NO_CFI);
+        EXPECT_EQ(location.cfi, nullptr);
+        uint8_t byte = 0;
+        EXPECT_TRUE(process->read_code(address_of(code), {&byte, 1}));
+        EXPECT_EQ(byte, code[0]);
+    }
+    EXPECT_EQ(process->modules_failed(), 0u);
+    ::munmap(anonymous, page);
+    ::munmap(jit, page);
+}
+
+TEST(Process, AMappedFileThatIsNoUsableElf) {
+    const TemporaryFolder folder;
+    const size_t page = testing::page_size();
+    testing::write_file(folder / "text", std::string(page, 'x'));
+    // The header of an ELF file and nothing of what it promises.
+    testing::write_file(folder / "broken", testing::read_file(PLUGIN_A).substr(0, 100) + std::string(page, '\xff'));
+    ModuleStore store;
+    auto map = [&](const char *name) {
+        const UniqueFd fd(::open((folder / name).c_str(), O_RDONLY | O_CLOEXEC));
+        return ::mmap(nullptr, page, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd.get(), 0);
+    };
+    void *text = map("text");
+    void *text_again = map("text");
+    void *broken = map("broken");
+    const auto process = open_process(store, ::getpid());
+    const CodeLocation of_text = process->find(address_of(text));
+    EXPECT_EQ(of_text.kind, CodeKind::kUnusableModule);
+    EXPECT_EQ(of_text.status, DWUNW_ERR_NOT_ELF);
+    ASSERT_NE(of_text.module, nullptr); // so that a message can name it
+    EXPECT_EQ(of_text.module->path, folder / "text");
+    EXPECT_EQ(of_text.module->file, nullptr);
+    EXPECT_EQ(process->find(address_of(text_again)).kind, CodeKind::kUnusableModule);
+    const CodeLocation of_broken = process->find(address_of(broken));
+    EXPECT_EQ(of_broken.kind, CodeKind::kUnusableModule);
+    EXPECT_EQ(of_broken.status, DWUNW_ERR_ELF_MALFORMED);
+    EXPECT_EQ(process->modules_failed(), 2u);
+    const auto module = process->find_module(address_of(text));
+    ASSERT_FALSE(module);
+    EXPECT_EQ(module.error().status, DWUNW_ERR_NOT_ELF);
+    for (void *address : {text, text_again, broken})
+        ::munmap(address, page);
+}
+
+TEST(Process, ModulesOfDataAddresses) {
+    ModuleStore store;
+    const auto process = open_process(store, ::getpid());
+    static const int kConstant = 5;
+    const auto found = process->find_module(address_of(&kConstant));
+    ASSERT_TRUE(found);
+    const auto code = process->find(address_of(&open_process));
+    EXPECT_EQ(found->module, code.module);
+    EXPECT_EQ(found->address, code.bias.link(address_of(&kConstant)));
+    EXPECT_EQ(process->find(address_of(&kConstant)).kind, CodeKind::kUnmapped); // but no code
+    int local = 0;
+    EXPECT_EQ(process->find_module(address_of(&local)).error().status, DWUNW_ERR_NO_MAPPING);
+    EXPECT_EQ(process->find_module(RunAddr(16)).error().status, DWUNW_ERR_NO_MAPPING);
+}
+
+TEST(Process, AnUnknownPcReadsTheMapOnce) {
+    ModuleStore store;
+    const auto process = open_process(store, ::getpid());
+    const MappedCode a(PLUGIN_A);
+    EXPECT_EQ(process->map_reads(), 1u);
+    EXPECT_EQ(process->find(a.code()).kind, CodeKind::kModule);
+    EXPECT_EQ(process->map_reads(), 2u);
+    a.unmap();
+}
+
+TEST(Process, GarbageDoesNotReadTheMapEveryTime) {
+    ModuleStore store;
+    const auto process = open_process(store, ::getpid());
+    const auto begin = std::chrono::steady_clock::now();
+    for (int i = 0; i < 20'000; ++i)
+        EXPECT_EQ(process->find(RunAddr(0x1234)).kind, CodeKind::kUnmapped);
+    auto elapsed = [&] { return std::chrono::steady_clock::now() - begin; };
+    const auto of_one_page = process->map_reads();
+    EXPECT_LE(of_one_page, 3 + static_cast<uint64_t>(elapsed() / std::chrono::nanoseconds(RefreshBudget::kForget)));
+
+    // Ever new garbage: some reads, until the reserve is gone.
+    uint64_t last = 0;
+    for (uint64_t page = 0; elapsed() < std::chrono::seconds(2); ++page) {
+        process->find(RunAddr(page << 12));
+        last = page;
+    }
+    EXPECT_LT(process->map_reads(), last / 10);
+    // And what is mapped by then is still found, if not at once: typed, never wrong.
+    const MappedCode a(PLUGIN_A);
+    CodeLocation location;
+    for (const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+         location.kind == CodeKind::kUnmapped && std::chrono::steady_clock::now() < deadline;)
+        location = process->find(a.code());
+    EXPECT_EQ(location.kind, CodeKind::kModule);
+    a.unmap();
+}
+
+// dlclose and dlopen at one address. After a refresh the answer is right at once; without one, within the time process.h
+// states, and never after it wrong.
+TEST(Process, AnotherFileAtTheSameAddress) {
+    ModuleStore store;
+    const MappedCode a(PLUGIN_A);
+    const auto process = open_process(store, ::getpid());
+    EXPECT_EQ(process->find(a.code()).module->path, PLUGIN_A);
+    const MappedCode b(PLUGIN_B, a.address());
+    ASSERT_TRUE(process->refresh());
+    EXPECT_EQ(process->find(b.code()).module->path, PLUGIN_B);
+
+    for (const char *path : {PLUGIN_A, PLUGIN_B, PLUGIN_A}) {
+        const MappedCode next(path, a.address());
+        const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+        while (process->find(next.code()).module->path != path)
+            ASSERT_LT(std::chrono::steady_clock::now(), deadline) << path;
+        // Once it is right, it stays so.
+        for (int i = 0; i < 1000; ++i)
+            ASSERT_EQ(process->find(next.code()).module->path, path);
+    }
+    a.unmap();
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+    while (process->find(a.code()).kind != CodeKind::kUnmapped)
+        ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+}
+
+TEST(Process, AFileRewrittenInPlace) {
+    const TemporaryFolder folder;
+    const std::string path = folder / "plugin.so";
+    testing::write_file(path, testing::read_file(PLUGIN_A));
+    ModuleStore store;
+    const MappedCode code(path.c_str());
+    const auto process = open_process(store, ::getpid());
+    const dwunw_module *before = process->find(code.code()).module;
+    ASSERT_NE(before, nullptr);
+    EXPECT_EQ(process->find(code.code()).module, before);
+    testing::write_file(path, testing::read_file(PLUGIN_B));
+    ASSERT_TRUE(process->refresh());
+    const dwunw_module *after = process->find(code.code()).module;
+    EXPECT_NE(after, before);
+    EXPECT_TRUE(after->file->cfi());
+    code.unmap();
+}
+
+TEST(Process, AFileTruncatedAfterItWasMapped) {
+    const TemporaryFolder folder;
+    const std::string path = folder / "plugin.so";
+    std::filesystem::copy_file(PLUGIN_A, path);
+    ModuleStore store;
+    const MappedCode code(path.c_str());
+    const auto process = open_process(store, ::getpid());
+    ASSERT_EQ(::truncate(path.c_str(), 100), 0);
+    const CodeLocation location = process->find(code.code());
+    EXPECT_EQ(location.kind, CodeKind::kUnusableModule);
+    EXPECT_EQ(location.status, DWUNW_ERR_ELF_MALFORMED);
+    std::array<uint8_t, 8> bytes;
+    EXPECT_FALSE(process->read_code(code.code(), bytes));
+    code.unmap();
+}
+
+TEST(Process, AfterAnExecItIsTheNewProgram) {
+    ModuleStore store;
+    Child child([](const Child::Line &line) {
+        line.hear();
+        ::dup2(line.in.get(), 0);
+        ::execl("/bin/cat", "cat", nullptr);
+    });
+    const auto process = open_process(store, child.pid());
+    const RunAddr here = address_of(&open_process);
+    EXPECT_EQ(process->find(here).kind, CodeKind::kModule);
+    child.say();
+    EXPECT_FALSE(child.still_talking());
+    ASSERT_TRUE(process->refresh());
+    EXPECT_EQ(process->find(here).kind, CodeKind::kUnmapped);
+    const auto maps = testing::read_file("/proc/" + std::to_string(child.pid()) + "/maps");
+    std::istringstream lines(maps);
+    size_t found = 0;
+    for (std::string line; std::getline(lines, line);)
+        if (line.find(" r-xp ") != std::string::npos && line.find("/cat") != std::string::npos) {
+            const auto location = process->find(RunAddr(std::stoull(line, nullptr, 16)));
+            EXPECT_EQ(location.kind, CodeKind::kModule);
+            EXPECT_TRUE(location.module->path.ends_with("/cat"));
+            ++found;
+        }
+    EXPECT_EQ(found, 1u);
+}
+
+TEST(Process, AnExecIsNoticedWithoutARefresh) {
+    ModuleStore store;
+    Child child([](const Child::Line &line) {
+        line.hear();
+        ::dup2(line.in.get(), 0);
+        ::execl("/bin/cat", "cat", nullptr);
+    });
+    const auto process = open_process(store, child.pid());
+    const RunAddr here = address_of(&open_process);
+    EXPECT_EQ(process->find(here).kind, CodeKind::kModule);
+    child.say();
+    EXPECT_FALSE(child.still_talking());
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+    while (process->find(here).kind != CodeKind::kUnmapped)
+        ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+}
+
+TEST(Process, AfterItsEndItsStacksCanStillBeWalked) {
+    ModuleStore store;
+    auto child = std::make_unique<Child>([](const Child::Line &line) { line.hear(); });
+    const auto process = open_process(store, child->pid());
+    const RunAddr here = address_of(&open_process);
+    const RunAddr libc = address_of(&::getpid);
+    EXPECT_EQ(process->find(here).kind, CodeKind::kModule);
+    child->kill_to_zombie();
+    EXPECT_EQ(process->refresh().status(), DWUNW_ERR_NO_PROCESS);
+    EXPECT_NE(process->find(here).cfi, nullptr);
+    child->reap();
+    EXPECT_EQ(process->refresh().status(), DWUNW_ERR_NO_PROCESS);
+    EXPECT_NE(process->find(here).cfi, nullptr);
+    // A module that was not met before is opened by its path.
+    EXPECT_NE(process->find(libc).cfi, nullptr);
+    EXPECT_EQ(process->find(RunAddr(0x1234)).kind, CodeKind::kUnmapped);
+    std::array<uint8_t, 8> bytes;
+    EXPECT_EQ(process->read_memory(here, bytes), 0u);
+    EXPECT_TRUE(process->read_code(here, bytes));
+    const auto stopped = process->stop();
+    ASSERT_FALSE(stopped);
+    EXPECT_EQ(stopped.error().status, DWUNW_ERR_NO_PROCESS);
+    const auto reads = process->map_reads();
+    for (int i = 0; i < 1000; ++i)
+        process->find(RunAddr(static_cast<uint64_t>(i) << 12));
+    EXPECT_EQ(process->map_reads(), reads); // there is nothing to read any more
+}
+
+TEST(Process, ANumberTakenByAnotherProcessIsNotIt) {
+    if (const auto why = testing::rights_missing(); !why.empty())
+        GTEST_SKIP() << why;
+    ModuleStore store;
+    auto first = std::make_unique<Child>([](const Child::Line &line) { line.hear(); });
+    const pid_t pid = first->pid();
+    const auto process = open_process(store, pid);
+    const RunAddr here = address_of(&open_process);
+    EXPECT_EQ(process->find(here).kind, CodeKind::kModule);
+    first.reset();
+    const MappedCode a(PLUGIN_A); // of the second child only
+    Child second([](const Child::Line &line) { line.hear(); }, pid);
+    ASSERT_EQ(second.pid(), pid) << std::strerror(second.error());
+    EXPECT_EQ(process->refresh().status(), DWUNW_ERR_NO_PROCESS);
+    EXPECT_EQ(process->find(a.code()).kind, CodeKind::kUnmapped);
+    EXPECT_EQ(process->find(here).kind, CodeKind::kModule);
+    std::array<uint8_t, 8> bytes;
+    EXPECT_EQ(process->read_memory(here, bytes), 0u);
+    EXPECT_EQ(process->stop().error().status, DWUNW_ERR_NO_PROCESS);
+    EXPECT_EQ(open_process(store, pid)->find(a.code()).kind, CodeKind::kModule);
+    a.unmap();
+}
+
+TEST(Process, WithoutAnAddressSpaceItOpensAndHasNoModules) {
+    ModuleStore store;
+    Child child([](const Child::Line &) {});
+    child.wait_for_zombie();
+    const auto zombie = open_process(store, child.pid());
+    ASSERT_NE(zombie, nullptr);
+    EXPECT_EQ(zombie->find(address_of(&open_process)).kind, CodeKind::kUnmapped);
+    EXPECT_EQ(zombie->refresh().status(), DWUNW_ERR_NO_PROCESS);
+    if (::geteuid() != 0 || testing::read_file("/proc/2/comm") != "kthreadd\n")
+        GTEST_SKIP() << "skipped: no kernel thread to look at here";
+    const auto kthread = open_process(store, 2);
+    ASSERT_NE(kthread, nullptr);
+    EXPECT_EQ(kthread->find(address_of(&open_process)).kind, CodeKind::kUnmapped);
+    EXPECT_TRUE(kthread->refresh());
+}
+
+TEST(Process, OpenErrors) {
+    ModuleStore store;
+    EXPECT_EQ(Process::open(store, 0, std::nullopt).error().status, DWUNW_ERR_INVALID_ARGUMENT);
+    EXPECT_EQ(Process::open(store, -1, std::nullopt).error().status, DWUNW_ERR_INVALID_ARGUMENT);
+    EXPECT_EQ(Process::open(store, std::numeric_limits<pid_t>::max(), std::nullopt).error().status,
+              DWUNW_ERR_NO_PROCESS);
+    const auto malformed = Process::open(store, 0, "1000-2000 r-xp 00000000 00:00 0 \nnonsense\n");
+    ASSERT_FALSE(malformed);
+    EXPECT_EQ(malformed.error().status, DWUNW_ERR_MAPS_MALFORMED);
+    EXPECT_EQ(malformed.error().value, 2u);
+}
+
+TEST(Process, AMapFromATextStaysAsItIs) {
+    ModuleStore store;
+    const std::string text =
+        "10000000-10100000 r-xp 00001000 00:00 0 " PLUGIN_A "\n"
+        "20000000-20001000 r-xp 00000000 00:00 0 /no/such/file\n"
+        "30000000-30001000 r-xp 00000000 00:00 0 \n"
+        "40000000-40001000 r-xp 00000000 00:00 0 [vdso]\n"
+        "50000000-50001000 --xp 00000000 00:00 0 [uprobes]\n";
+    auto opened = Process::open(store, 0, text);
+    ASSERT_TRUE(opened);
+    Process &process = **opened;
+    const auto a = process.find(RunAddr(0x10000010));
+    EXPECT_EQ(a.kind, CodeKind::kModule);
+    EXPECT_EQ(a.bias.link(RunAddr(0x10000010)), LinkAddr(0x1010));
+    EXPECT_EQ(process.find(RunAddr(0x20000000)).status, DWUNW_ERR_NO_FILE);
+    EXPECT_EQ(process.find(RunAddr(0x30000000)).kind, CodeKind::kAnonymous);
+    EXPECT_EQ(process.find(RunAddr(0x40000000)).kind, CodeKind::kUnusableModule);
+    EXPECT_EQ(process.find(RunAddr(0x50000000)).kind, CodeKind::kUprobeTrampoline);
+    EXPECT_EQ(process.find(RunAddr(0x60000000)).kind, CodeKind::kUnmapped);
+    EXPECT_TRUE(process.refresh());
+    EXPECT_EQ(process.map_reads(), 0u);
+    std::array<uint8_t, 8> bytes;
+    EXPECT_FALSE(process.read_code(RunAddr(0x30000000), bytes));
+    EXPECT_EQ(process.read_memory(RunAddr(0x30000000), bytes), 0u);
+    EXPECT_EQ(process.stop().error().status, DWUNW_ERR_INVALID_ARGUMENT);
+}
+
+TEST(Process, TheWarmPathAllocatesNothing) {
+    ModuleStore store;
+    const auto process = open_process(store, ::getpid());
+    const RunAddr here = address_of(&open_process);
+    const RunAddr libc = address_of(&::getpid);
+    std::array<uint8_t, 8> bytes;
+    auto walk = [&] {
+        View view(*process);
+        for (int i = 0; i < 100; ++i) {
+            EXPECT_NE(view.find(here).cfi, nullptr);
+            EXPECT_NE(view.find(libc).cfi, nullptr);
+            EXPECT_TRUE(view.read_code(here, bytes));
+        }
+    };
+    walk();
+    const size_t before = allocations;
+    walk();
+    process->find(here);
+    EXPECT_EQ(allocations, before);
+}
+
+TEST(Process, ThreeThousandMappings) {
+    ModuleStore store;
+    constexpr size_t kCount = 3000;
+    const size_t page = testing::page_size();
+    auto *base = static_cast<uint8_t *>(
+        ::mmap(nullptr, 2 * kCount * page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    for (size_t i = 0; i < kCount; ++i)
+        ::mprotect(base + 2 * i * page, page, PROT_READ | PROT_EXEC);
+    const auto process = open_process(store, ::getpid());
+    View view(*process);
+    for (size_t i = 0; i < kCount; ++i)
+        ASSERT_EQ(view.find(address_of(base + 2 * i * page)).kind, CodeKind::kAnonymous);
+    ::munmap(base, 2 * kCount * page);
+}
+
+// Threads look up while mappings come and go under them: every answer is one of the two files or nothing.
+TEST(Process, ManyThreadsWhileTheMapChanges) {
+    ModuleStore store;
+    const MappedCode first(PLUGIN_A);
+    const auto process = open_process(store, ::getpid());
+    std::atomic<bool> stop = false;
+    std::atomic<size_t> a_seen = 0;
+    std::atomic<size_t> b_seen = 0;
+    std::atomic<size_t> wrong = 0;
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 3; ++i)
+        threads.emplace_back([&] {
+            while (!stop) {
+                View view(*process);
+                const CodeLocation location = view.find(first.code());
+                if (location.kind == CodeKind::kModule && location.module->path == PLUGIN_A)
+                    ++a_seen;
+                else if (location.kind == CodeKind::kModule && location.module->path == PLUGIN_B)
+                    ++b_seen;
+                else if (location.kind == CodeKind::kModule)
+                    ++wrong;
+                view.find(address_of(&open_process));
+                std::array<uint8_t, 4> bytes;
+                view.read_code(first.code(), bytes);
+            }
+        });
+    for (int i = 0; i < 300 || a_seen < 100 || b_seen < 100; ++i) {
+        const MappedCode code(i % 2 == 0 ? PLUGIN_B : PLUGIN_A, first.address());
+        if (i % 5 == 0)
+            code.unmap();
+        if (i % 3 == 0) {
+            EXPECT_TRUE(process->refresh());
+        }
+        ASSERT_LT(i, 1'000'000);
+    }
+    stop = true;
+    for (std::thread &thread : threads)
+        thread.join();
+    EXPECT_EQ(wrong, 0u);
+    first.unmap();
+}
+
+} // namespace
+} // namespace dwunw::process

@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#include "process/stopped.h"
+
+#include "process_testing.h"
+
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+
+#include <atomic>
+#include <thread>
+
+namespace dwunw::process {
+namespace {
+
+using testing::Child;
+
+// Indices into struct pt_regs.
+constexpr size_t kRbx = 5;
+constexpr size_t kR12 = 3;
+constexpr size_t kRip = 16;
+constexpr size_t kRsp = 19;
+
+ProcDir directory_of(pid_t pid) { return testing::take(ProcDir::open(pid)); }
+
+// A word of memory that a child and its tests share.
+template <typename T> class Shared {
+  public:
+    Shared() : value_(static_cast<T *>(::mmap(nullptr, sizeof(T), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0))) {
+        new (value_) T();
+    }
+    ~Shared() { ::munmap(value_, sizeof(T)); }
+    T &operator*() const { return *value_; }
+    T *operator->() const { return value_; }
+
+  private:
+    T *value_;
+};
+
+std::string status_line(pid_t pid, const std::string &name) {
+    std::ifstream file("/proc/" + std::to_string(pid) + "/status");
+    for (std::string line; std::getline(file, line);)
+        if (line.starts_with(name + ":\t"))
+            return line.substr(name.size() + 2);
+    return "";
+}
+
+char state_of(pid_t pid) { return status_line(pid, "State").front(); }
+
+template <typename F> ::testing::AssertionResult soon(F condition) {
+    for (const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+         std::chrono::steady_clock::now() < deadline; ::sched_yield())
+        if (condition())
+            return ::testing::AssertionSuccess();
+    return ::testing::AssertionFailure() << "not within ten seconds";
+}
+
+struct Counters {
+    std::array<std::atomic<uint64_t>, 4> counts;
+    std::array<std::atomic<pid_t>, 4> tids;
+    std::atomic<uint64_t> signals;
+};
+
+// Counts for ever, with a number of its own in two registers.
+[[noreturn]] void count_for_ever(std::atomic<uint64_t> &count, uint64_t mark) {
+    for (;;)
+        asm volatile("movq %1, %%rbx\n\t"
+                     "movq %1, %%r12\n"
+                     "1:\n\t"
+                     "incq %0\n\t"
+                     "testq $0xfffff, %0\n\t"
+                     "jnz 1b\n\t"
+                     : "+m"(count)
+                     : "r"(mark)
+                     : "rbx", "r12", "memory", "cc");
+}
+
+struct Counting {
+    Counting()
+        : child([this](const Child::Line &line) {
+              std::array<std::thread, 3> threads;
+              for (size_t i = 0; i < threads.size(); ++i)
+                  threads[i] = std::thread([this, i] {
+                      ::prctl(PR_SET_NAME, ("worker-" + std::to_string(i)).c_str());
+                      shared->tids[i] = ::gettid();
+                      count_for_ever(shared->counts[i], 0x1000 + i);
+                  });
+              ::prctl(PR_SET_NAME, "leader");
+              struct sigaction action {};
+              static Counters *counters;
+              counters = &*shared;
+              action.sa_handler = [](int) { ++counters->signals; };
+              action.sa_flags = SA_RESTART;
+              ::sigaction(SIGUSR1, &action, nullptr);
+              shared->tids[3] = ::getpid();
+              line.say();
+              line.hear();
+          }) {
+        child.hear();
+        EXPECT_TRUE(soon([this] { return counts_go_on(); }));
+    }
+    bool counts_go_on() {
+        const std::array before = {shared->counts[0].load(), shared->counts[1].load(), shared->counts[2].load()};
+        return static_cast<bool>(soon([&] {
+            for (size_t i = 0; i < before.size(); ++i)
+                if (shared->counts[i] == before[i])
+                    return false;
+            return true;
+        }));
+    }
+    Shared<Counters> shared;
+    Child child;
+};
+
+TEST(StoppedThreads, EveryThreadWithItsNameAndRegisters) {
+    Counting counting;
+    const ProcDir directory = directory_of(counting.child.pid());
+    auto stopped = StoppedThreads::stop(directory);
+    ASSERT_TRUE(stopped) << dwunw_status_string(stopped.error().status);
+    ASSERT_EQ((*stopped)->threads().size(), 4u);
+    pid_t last = 0;
+    size_t workers = 0;
+    for (const StoppedThread &thread : (*stopped)->threads()) {
+        EXPECT_GT(thread.tid, last);
+        last = thread.tid;
+        EXPECT_EQ(thread.status, DWUNW_OK);
+        EXPECT_NE(thread.pt_regs[kRip], 0u);
+        EXPECT_NE(thread.pt_regs[kRsp], 0u);
+        if (thread.tid == counting.child.pid()) {
+            EXPECT_EQ(thread.name, "leader");
+            continue;
+        }
+        for (size_t i = 0; i < 3; ++i)
+            if (counting.shared->tids[i] == thread.tid) {
+                EXPECT_EQ(thread.name, "worker-" + std::to_string(i));
+                EXPECT_EQ(thread.pt_regs[kRbx], 0x1000 + i);
+                EXPECT_EQ(thread.pt_regs[kR12], 0x1000 + i);
+                ++workers;
+            }
+    }
+    EXPECT_EQ(workers, 3u);
+    // They stand still, and go on afterwards.
+    const auto count = counting.shared->counts[0].load();
+    EXPECT_EQ(state_of(counting.child.pid()), 't');
+    for (int i = 0; i < 1000; ++i)
+        ::sched_yield();
+    EXPECT_EQ(counting.shared->counts[0], count);
+    stopped->reset();
+    EXPECT_TRUE(counting.counts_go_on());
+    EXPECT_EQ(status_line(counting.child.pid(), "TracerPid"), "0");
+}
+
+TEST(StoppedThreads, StoppingAgainAndAgain) {
+    Counting counting;
+    const ProcDir directory = directory_of(counting.child.pid());
+    for (int i = 0; i < 200; ++i) {
+        auto stopped = StoppedThreads::stop(directory);
+        ASSERT_TRUE(stopped);
+        for (const StoppedThread &thread : (*stopped)->threads())
+            ASSERT_EQ(thread.status, DWUNW_OK);
+    }
+    EXPECT_TRUE(counting.counts_go_on());
+}
+
+TEST(StoppedThreads, AStoppedProcessStaysStopped) {
+    Counting counting;
+    const pid_t pid = counting.child.pid();
+    ASSERT_EQ(::kill(pid, SIGSTOP), 0);
+    ASSERT_TRUE(soon([&] { return state_of(pid) == 'T' && state_of(counting.shared->tids[0]) == 'T'; }));
+    const ProcDir directory = directory_of(pid);
+    for (int i = 0; i < 3; ++i) {
+        auto stopped = StoppedThreads::stop(directory);
+        ASSERT_TRUE(stopped);
+        EXPECT_EQ((*stopped)->threads().size(), 4u);
+        for (const StoppedThread &thread : (*stopped)->threads())
+            EXPECT_EQ(thread.status, DWUNW_OK);
+        stopped->reset();
+        EXPECT_TRUE(soon([&] { return state_of(pid) == 'T' && state_of(counting.shared->tids[0]) == 'T'; }));
+    }
+    const auto count = counting.shared->counts[0].load();
+    for (int i = 0; i < 1000; ++i)
+        ::sched_yield();
+    EXPECT_EQ(counting.shared->counts[0], count);
+    ASSERT_EQ(::kill(pid, SIGCONT), 0);
+    EXPECT_TRUE(counting.counts_go_on());
+}
+
+TEST(StoppedThreads, SignalsAreDeliveredInTheEnd) {
+    Counting counting;
+    const pid_t pid = counting.child.pid();
+    const ProcDir directory = directory_of(pid);
+    // Sent before, during, and while the threads are seized: some are intercepted on their way, none may be lost.
+    uint64_t sent = 0;
+    for (int i = 0; i < 100; ++i) {
+        for (size_t worker = 0; worker < 3; ++worker, ++sent)
+            ASSERT_EQ(::syscall(SYS_tgkill, pid, counting.shared->tids[worker].load(), SIGUSR1), 0);
+        auto stopped = StoppedThreads::stop(directory);
+        ASSERT_TRUE(stopped);
+        stopped->reset();
+        ASSERT_TRUE(soon([&] { return counting.shared->signals == sent; })) << counting.shared->signals << " of " << sent;
+    }
+    {
+        auto stopped = StoppedThreads::stop(directory);
+        ASSERT_TRUE(stopped);
+        ASSERT_EQ(::syscall(SYS_tgkill, pid, counting.shared->tids[0].load(), SIGUSR1), 0);
+        ++sent;
+        for (int i = 0; i < 100; ++i)
+            ::sched_yield();
+        EXPECT_EQ(counting.shared->signals, sent - 1);
+    }
+    EXPECT_TRUE(soon([&] { return counting.shared->signals == sent; }));
+}
+
+TEST(StoppedThreads, AStopSignalOnItsWayStillStops) {
+    for (int i = 0; i < 20; ++i) {
+        Counting counting;
+        const pid_t pid = counting.child.pid();
+        const ProcDir directory = directory_of(pid);
+        ASSERT_EQ(::kill(pid, SIGSTOP), 0);
+        { ASSERT_TRUE(StoppedThreads::stop(directory)); }
+        EXPECT_TRUE(soon([&] { return state_of(pid) == 'T' && state_of(counting.shared->tids[1]) == 'T'; }));
+        ASSERT_EQ(::kill(pid, SIGCONT), 0);
+        EXPECT_TRUE(counting.counts_go_on());
+    }
+}
+
+TEST(StoppedThreads, KilledWhileStopped) {
+    auto counting = std::make_unique<Counting>();
+    const ProcDir directory = directory_of(counting->child.pid());
+    auto stopped = StoppedThreads::stop(directory);
+    ASSERT_TRUE(stopped);
+    counting->child.kill_to_zombie();
+    stopped->reset(); // nothing to resume, and no error
+    counting.reset();
+    const auto again = StoppedThreads::stop(directory);
+    ASSERT_FALSE(again);
+    EXPECT_EQ(again.error().status, DWUNW_ERR_NO_PROCESS);
+}
+
+TEST(StoppedThreads, AThreadOrAProcessThatEndsMeanwhile) {
+    size_t caught = 0;
+    for (int i = 0; i < 100; ++i) {
+        Child child([i](const Child::Line &line) {
+            std::vector<std::thread> threads;
+            for (int t = 0; t < 4; ++t)
+                threads.emplace_back([] {});
+            line.say();
+            if (i % 2 == 0)
+                for (std::thread &thread : threads)
+                    thread.join();
+            ::_exit(0);
+        });
+        child.hear();
+        const ProcDir directory = directory_of(child.pid());
+        auto stopped = StoppedThreads::stop(directory);
+        if (!stopped) {
+            EXPECT_EQ(stopped.error().status, DWUNW_ERR_NO_PROCESS);
+            continue;
+        }
+        ++caught;
+        for (const StoppedThread &thread : (*stopped)->threads())
+            EXPECT_TRUE(thread.status == DWUNW_OK || thread.status == DWUNW_ERR_NO_PROCESS);
+    }
+    RecordProperty("caught", static_cast<int>(caught));
+}
+
+TEST(StoppedThreads, AProcessThatMakesThreadsAllTheTime) {
+    Child child([](const Child::Line &line) {
+        line.say();
+        for (;;) {
+            std::array<std::thread, 4> threads;
+            for (std::thread &thread : threads)
+                thread = std::thread([] {
+                    std::thread([] {}).join();
+                });
+            for (std::thread &thread : threads)
+                thread.join();
+        }
+    });
+    child.hear();
+    const ProcDir directory = directory_of(child.pid());
+    for (int i = 0; i < 100; ++i) {
+        auto stopped = StoppedThreads::stop(directory);
+        ASSERT_TRUE(stopped) << dwunw_status_string(stopped.error().status);
+        // All of them: every thread that is there is traced by us.
+        for (const pid_t tid : directory.threads()) {
+            if (directory.state(tid) != ProcDir::State::kAlive)
+                continue;
+            EXPECT_EQ(status_line(tid, "TracerPid"), std::to_string(::getpid()));
+        }
+    }
+}
+
+TEST(StoppedThreads, AnExecInTheMiddle) {
+    for (int i = 0; i < 50; ++i) {
+        Child child([](const Child::Line &line) {
+            // Not the main thread: its number changes to the process's.
+            std::thread([&] {
+                line.say();
+                ::dup2(line.in.get(), 0);
+                ::execl("/bin/cat", "cat", nullptr);
+            }).join();
+        });
+        child.hear();
+        const ProcDir directory = directory_of(child.pid());
+        auto stopped = StoppedThreads::stop(directory);
+        ASSERT_TRUE(stopped) << dwunw_status_string(stopped.error().status);
+        stopped->reset();
+        EXPECT_FALSE(child.still_talking()); // it went on to its exec
+        EXPECT_TRUE(soon([&] { return status_line(child.pid(), "Name") == "cat"; }));
+        EXPECT_TRUE(soon([&] { return state_of(child.pid()) == 'S'; })) << state_of(child.pid());
+    }
+}
+
+TEST(StoppedThreads, AProcessWhoseMainThreadHasEnded) {
+    Shared<Counters> shared;
+    Child child([&](const Child::Line &line) {
+        std::thread([&] {
+            shared->tids[0] = ::gettid();
+            line.hear();
+            line.say();
+            count_for_ever(shared->counts[0], 0x1000);
+        }).detach();
+        ::pthread_exit(nullptr);
+    });
+    const ProcDir directory = directory_of(child.pid());
+    ASSERT_TRUE(soon([&] { return directory.state(child.pid()) == ProcDir::State::kZombie; }));
+    child.say();
+    child.hear();
+    auto stopped = StoppedThreads::stop(directory);
+    ASSERT_TRUE(stopped) << dwunw_status_string(stopped.error().status);
+    ASSERT_EQ((*stopped)->threads().size(), 1u);
+    EXPECT_EQ((*stopped)->threads()[0].tid, shared->tids[0]);
+    EXPECT_EQ((*stopped)->threads()[0].status, DWUNW_OK);
+}
+
+TEST(StoppedThreads, AnotherTracerIsAPermissionError) {
+    Counting counting;
+    const pid_t pid = counting.child.pid();
+    Child tracer([pid](const Child::Line &line) {
+        line.say(static_cast<uint64_t>(::ptrace(PTRACE_SEIZE, pid, nullptr, nullptr)));
+        line.hear();
+    });
+    ASSERT_EQ(tracer.hear(), 0u);
+    const ProcDir directory = directory_of(pid);
+    const auto stopped = StoppedThreads::stop(directory);
+    ASSERT_FALSE(stopped);
+    EXPECT_EQ(stopped.error().status, DWUNW_ERR_PERMISSION);
+    EXPECT_TRUE(counting.counts_go_on()); // those that were seized before run on
+}
+
+TEST(StoppedThreads, OneselfIsAPermissionError) {
+    const auto stopped = StoppedThreads::stop(directory_of(::getpid()));
+    ASSERT_FALSE(stopped);
+    EXPECT_EQ(stopped.error().status, DWUNW_ERR_PERMISSION);
+}
+
+TEST(StoppedThreads, AZombieIsNoProcess) {
+    Child child([](const Child::Line &) {});
+    child.wait_for_zombie();
+    const auto stopped = StoppedThreads::stop(directory_of(child.pid()));
+    ASSERT_FALSE(stopped);
+    EXPECT_EQ(stopped.error().status, DWUNW_ERR_NO_PROCESS);
+}
+
+} // namespace
+} // namespace dwunw::process
