@@ -2,9 +2,9 @@
 /*
  * Processes, their mappings and modules, and (when asked) their stopped threads.
  *
- * A module's file is opened by /proc/PID/map_files, then /proc/PID/root, then its path, and checked against the mapping;
- * the vDSO and files that cannot be opened are read from /proc/PID/mem. Files are read with pread and held open until
- * dwunw_shutdown, one descriptor each, so that frames can be named after the target has exited.
+ * A module's file is opened by /proc/PID/map_files, then /proc/PID/root, then its path, and checked against the
+ * mapping; the vDSO and files that cannot be opened are read from /proc/PID/mem. Files are read with pread and held
+ * open until dwunw_shutdown, one descriptor each, so that frames can be named after the target has exited.
  */
 #ifndef DWUNW_PROCESS_H
 #define DWUNW_PROCESS_H
@@ -65,13 +65,13 @@ struct dwunw_process_counters {
     uint32_t size;
     uint32_t reserved;
     uint64_t captures;
-    uint64_t complete;             /* captures that returned DWUNW_OK */
+    uint64_t complete; /* captures that returned DWUNW_OK */
     uint64_t frames;
     uint64_t frame_pointer_frames; /* frames found by a frame-pointer step */
     uint64_t trampoline_frames;    /* frames repaired from a pending return */
     uint64_t interpreter_walks;    /* walks that needed the full interpreter */
     uint64_t map_reads;
-    uint64_t modules_failed;       /* distinct mapped files that could not be opened or had no usable ELF image */
+    uint64_t modules_failed; /* distinct mapped files that could not be opened or had no usable ELF image */
 };
 dwunw_status dwunw_process_get_counters(const struct dwunw_process *process, struct dwunw_process_counters *out);
 
@@ -95,8 +95,8 @@ struct dwunw_thread {
 /* Errors: DWUNW_ERR_NO_PROCESS, DWUNW_ERR_PERMISSION (also when another tracer is attached). Allocates. */
 dwunw_status dwunw_process_stop(struct dwunw_process *process, struct dwunw_stopped **out);
 size_t dwunw_stopped_thread_count(const struct dwunw_stopped *stopped);
-/* Threads in ascending tid order. tid and name are filled even for one without registers: DWUNW_ERR_NO_PROCESS (it ended
-   meanwhile), DWUNW_ERR_REGISTER_UNKNOWN (in an uninterruptible wait in the kernel, it does not stop),
+/* Threads in ascending tid order. tid and name are filled even for one without registers: DWUNW_ERR_NO_PROCESS (it
+   ended meanwhile), DWUNW_ERR_REGISTER_UNKNOWN (in an uninterruptible wait in the kernel, it does not stop),
    DWUNW_ERR_UNSUPPORTED_ARCH (not 64-bit code). */
 dwunw_status dwunw_stopped_thread(const struct dwunw_stopped *stopped, size_t index, struct dwunw_thread *out);
 void dwunw_process_resume(struct dwunw_stopped *stopped);

@@ -33,13 +33,13 @@ dwunw_status dwunw_table_get_summary(const struct dwunw_table *table, struct dwu
 
 /* How one column of a row is found. */
 enum dwunw_rule_kind {
-    DWUNW_RULE_SAME = 0,             /* keeps its value; also when never mentioned */
-    DWUNW_RULE_UNDEFINED = 1,        /* RA: this is the outermost frame */
-    DWUNW_RULE_OFFSET = 2,           /* saved at CFA + offset */
-    DWUNW_RULE_VAL_OFFSET = 3,       /* is CFA + offset */
-    DWUNW_RULE_REGISTER = 4,         /* CFA: reg + offset; RA, FP: in register reg */
-    DWUNW_RULE_EXPRESSION = 5,       /* CFA: is the expression; RA, FP: saved at the expression's address */
-    DWUNW_RULE_VAL_EXPRESSION = 6,   /* is the expression */
+    DWUNW_RULE_SAME = 0,           /* keeps its value; also when never mentioned */
+    DWUNW_RULE_UNDEFINED = 1,      /* RA: this is the outermost frame */
+    DWUNW_RULE_OFFSET = 2,         /* saved at CFA + offset */
+    DWUNW_RULE_VAL_OFFSET = 3,     /* is CFA + offset */
+    DWUNW_RULE_REGISTER = 4,       /* CFA: reg + offset; RA, FP: in register reg */
+    DWUNW_RULE_EXPRESSION = 5,     /* CFA: is the expression; RA, FP: saved at the expression's address */
+    DWUNW_RULE_VAL_EXPRESSION = 6, /* is the expression */
 };
 
 struct dwunw_rule {

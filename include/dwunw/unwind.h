@@ -2,8 +2,8 @@
 /*
  * Registers and stack bytes in, frames out.
  *
- * The promise: no frame is wrong. A walk that cannot go on stops with its typed reason, keeping the frames found so far;
- * a truncated stack is never reported as a complete one. Rules come from .eh_frame/.debug_frame (DWARF 5 §6.4, LSB
+ * The promise: no frame is wrong. A walk that cannot go on stops with its typed reason, keeping the frames found so
+ * far; a truncated stack is never reported as a complete one. Rules come from .eh_frame/.debug_frame (DWARF 5 §6.4, LSB
  * "Exception Frames", System V x86-64 psABI §3.7); where a module has none, at most a checked frame-pointer step is
  * taken, and every frame says how it was found.
  */
@@ -124,8 +124,8 @@ struct dwunw_frame {
  * DWUNW_ERR_INVALID_ARGUMENT and DWUNW_ERR_UNSUPPORTED_ARCH, which write none.
  *
  * Thread-safe: many threads may capture in one context and one process at once. Allocates when it meets a module for
- * the first time (its table is compiled then, under a lock of that module), and where a stack needs the full interpreter
- * or the process's map has to be read again; otherwise not.
+ * the first time (its table is compiled then, under a lock of that module), and where a stack needs the full
+ * interpreter or the process's map has to be read again; otherwise not.
  */
 dwunw_status dwunw_capture(struct dwunw_context *context, const struct dwunw_unwind_request *request, size_t *written);
 

@@ -16,12 +16,12 @@ struct SavedRegister {
 };
 
 struct Arch {
-    uint32_t id;               // enum dwunw_arch
-    uint16_t machine;          // e_machine
-    uint8_t register_count;    // DWARF registers tracked, the return address column included
-    uint8_t sp, fp, ra;        // their DWARF numbers; `ra` is also the pc's in a register set
-    uint64_t preserved;        // bit n: a call keeps register n unless a rule says otherwise
-    const char *const *names;  // register_count of them
+    uint32_t id;              // enum dwunw_arch
+    uint16_t machine;         // e_machine
+    uint8_t register_count;   // DWARF registers tracked, the return address column included
+    uint8_t sp, fp, ra;       // their DWARF numbers; `ra` is also the pc's in a register set
+    uint64_t preserved;       // bit n: a call keeps register n unless a rule says otherwise
+    const char *const *names; // register_count of them
     // The most bytes of code that ends_in_call looks at.
     size_t max_call_length;
     // Whether the bytes that end at a return address can end in a call instruction. Never false for a real call.

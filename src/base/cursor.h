@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A bounded reader of little-endian bytes. Reading past the end, or a LEB128 that does not fit 64 bits, makes the cursor
-// fail for good: it then yields zeroes and stays at its end, so a parser checks ok() once per record and no loop over a
-// failed cursor can go on (every loop's condition is at_end(), which a failed cursor satisfies).
+// A bounded reader of little-endian bytes. Reading past the end, or a LEB128 that does not fit 64 bits, makes the
+// cursor fail for good: it then yields zeroes and stays at its end, so a parser checks ok() once per record and no loop
+// over a failed cursor can go on (every loop's condition is at_end(), which a failed cursor satisfies).
 #pragma once
 
 #include <cstddef>

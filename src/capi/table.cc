@@ -159,9 +159,9 @@ extern "C" dwunw_status dwunw_table_get_row(const struct dwunw_table *table, uin
 extern "C" dwunw_status dwunw_table_lookup(const struct dwunw_table *table, uint64_t address, struct dwunw_row *out) {
     if (table == nullptr || out == nullptr || out->size != sizeof(*out) || out->reserved != 0)
         return DWUNW_ERR_INVALID_ARGUMENT;
-    const auto after = std::upper_bound(
-        table->rows.begin(), table->rows.end(), dwunw::LinkAddr(address),
-        [](dwunw::LinkAddr value, const dwunw_table::ShownRow &row) { return value < row.start; });
+    const auto after =
+        std::upper_bound(table->rows.begin(), table->rows.end(), dwunw::LinkAddr(address),
+                         [](dwunw::LinkAddr value, const dwunw_table::ShownRow &row) { return value < row.start; });
     if (after == table->rows.begin() || dwunw::LinkAddr(address) >= std::prev(after)->end)
         return DWUNW_ERR_NOT_FOUND;
     dwunw::capi::fill_row(*std::prev(after), out);

@@ -54,8 +54,8 @@ class CfiSection {
         size_t body = 0;       // offset behind the CIE id or pointer
     };
 
-    // The entry at an offset; kEnd at the zero terminator (.eh_frame) and at the section's end. An error here means that
-    // where the next entry begins is unknown, too.
+    // The entry at an offset; kEnd at the zero terminator (.eh_frame) and at the section's end. An error here means
+    // that where the next entry begins is unknown, too.
     Result<Entry> entry_at(size_t offset) const;
 
     Result<Cie> parse_cie(const Entry &entry) const;

@@ -11,9 +11,9 @@ namespace dwunw::dwarf {
 
 // What the application bits of an encoding are relative to.
 struct PointerBases {
-    LinkAddr section; // address of the section's first byte: DW_EH_PE_pcrel
-    LinkAddr text;    // DW_EH_PE_textrel
-    LinkAddr data;    // DW_EH_PE_datarel
+    LinkAddr section;  // address of the section's first byte: DW_EH_PE_pcrel
+    LinkAddr text;     // DW_EH_PE_textrel
+    LinkAddr data;     // DW_EH_PE_datarel
     LinkAddr function; // DW_EH_PE_funcrel
 };
 

@@ -28,8 +28,8 @@ class ExpressionContext {
 };
 
 // Yields the top of the stack. `initial` is pushed first: the CFA, for a register's expression (§6.4.2.3).
-// DWUNW_ERR_UNSUPPORTED_EXPRESSION (value: the opcode) for an operator CFI cannot use, DWUNW_ERR_CFI_MALFORMED for stack
-// under- or overflow, a branch out of bounds, a truncated operand, division by zero, or too many steps; else the
+// DWUNW_ERR_UNSUPPORTED_EXPRESSION (value: the opcode) for an operator CFI cannot use, DWUNW_ERR_CFI_MALFORMED for
+// stack under- or overflow, a branch out of bounds, a truncated operand, division by zero, or too many steps; else the
 // context's error.
 Result<uint64_t> evaluate(std::span<const uint8_t> expression, ExpressionContext &context,
                           std::optional<uint64_t> initial);

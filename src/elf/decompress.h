@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Section decompression (gABI "Section Compression": ELFCOMPRESS_ZLIB, ELFCOMPRESS_ZSTD; and GNU's older .zdebug_ form).
+// Section decompression (gABI "Section Compression": ELFCOMPRESS_ZLIB, ELFCOMPRESS_ZSTD; and GNU's older .zdebug_
+// form).
 #pragma once
 
 #include "base/result.h"

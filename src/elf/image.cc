@@ -252,8 +252,8 @@ Result<std::optional<SectionBytes>> Image::read_eh_frame(const ByteSource &sourc
     if (!eh_frame_hdr_segment_)
         return std::optional<SectionBytes>{};
 
-    // LSB Core, ".eh_frame_hdr": version 1, the encoding of eh_frame_ptr, of fde_count, of the table; then eh_frame_ptr.
-    // Linkers write it pc-relative in 4 bytes (GNU ld, gold, lld, mold).
+    // LSB Core, ".eh_frame_hdr": version 1, the encoding of eh_frame_ptr, of fde_count, of the table; then
+    // eh_frame_ptr. Linkers write it pc-relative in 4 bytes (GNU ld, gold, lld, mold).
     std::array<uint8_t, 8> header;
     const FileOffset header_offset = eh_frame_hdr_segment_->offset;
     if (!source.read_exactly(header_offset, header) || header[0] != 1)

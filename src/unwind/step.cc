@@ -8,8 +8,8 @@
 // Slots below SP: the red zone is readable, and at the `ret` of `leave; ret` the rows still say that rbp is saved at
 // SP − 8. A slice that begins at SP lacks those bytes; the register has been restored by then, so it keeps its value.
 //
-// Registers that no rule mentions: a call preserves the callee-saved ones (psABI §3.2.1), the others are lost. libgcc and
-// libunwind keep all; then a CFA from r10 in an outer frame would silently use a value of the wrong moment.
+// Registers that no rule mentions: a call preserves the callee-saved ones (psABI §3.2.1), the others are lost. libgcc
+// and libunwind keep all; then a CFA from r10 in an outer frame would silently use a value of the wrong moment.
 //
 // Proved by tests/unit/unwind_step_test and, on real stacks, tests/integration.
 #include "unwind/step.h"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// One step of a walk: from a frame's registers to those of the frame outside it. Three ways, each a function of its own:
-// a rule of the compiled table (SP, FP and RA only), the full CFI interpreter (all registers), a checked frame-pointer
-// step. Each changes `registers` only when it succeeds.
+// One step of a walk: from a frame's registers to those of the frame outside it. Three ways, each a function of its
+// own: a rule of the compiled table (SP, FP and RA only), the full CFI interpreter (all registers), a checked
+// frame-pointer step. Each changes `registers` only when it succeeds.
 #pragma once
 
 #include "unwind/address_space.h"
@@ -19,9 +19,9 @@ struct Step {
         kNeedsInterpreter, // a table rule that needs more than SP and FP
     } outcome = Outcome::kStopped;
     dwunw_status status = DWUNW_OK;
-    uint64_t cfa = 0;          // of the inner frame; 0 where it was not computed
-    uint64_t return_slot = 0;  // where the outer pc was read from; 0 when it was not in memory
-    bool signal_frame = false; // the inner frame is a signal trampoline
+    uint64_t cfa = 0;           // of the inner frame; 0 where it was not computed
+    uint64_t return_slot = 0;   // where the outer pc was read from; 0 when it was not in memory
+    bool signal_frame = false;  // the inner frame is a signal trampoline
     bool register_kept = false; // DWUNW_FRAME_FLAG_REGISTER_KEPT
 };
 
@@ -36,8 +36,8 @@ Step step_by_interpreter(const ModuleCfi &module, const arch::Arch &arch, CodeAd
 Step step_by_signal_trampoline(const arch::Arch &arch, const StackMemory &memory, Registers &registers);
 
 // Accepted only if FP is known, aligned and not below SP, and the word above it is an address of executable code that a
-// call instruction precedes. DWUNW_ERR_NO_CFI where it is not, DWUNW_ERR_SLICE_EXHAUSTED where the frame lies beyond the
-// slice.
+// call instruction precedes. DWUNW_ERR_NO_CFI where it is not, DWUNW_ERR_SLICE_EXHAUSTED where the frame lies beyond
+// the slice.
 Step step_by_frame_pointer(const arch::Arch &arch, AddressSpace &space, const StackMemory &memory,
                            Registers &registers);
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Building goes in three passes: list the FDEs of every section with their ranges; sort them, and drop what is discarded
-// or covered already; then run each one's CFI program straight into rows. An FDE whose program cannot be executed to its
-// end is refused whole: half an FDE's rows would be right only by luck. Equality with readelf, row for row, is shown by
-// tests/integration/table_readelf_test; with an independent interpreter by tests/unit/unwind_table_test.
+// Building goes in three passes: list the FDEs of every section with their ranges; sort them, and drop what is
+// discarded or covered already; then run each one's CFI program straight into rows. An FDE whose program cannot be
+// executed to its end is refused whole: half an FDE's rows would be right only by luck. Equality with readelf, row for
+// row, is shown by tests/integration/table_readelf_test; with an independent interpreter by
+// tests/unit/unwind_table_test.
 #include "unwind/table.h"
 
 #include <algorithm>
@@ -116,8 +117,8 @@ class TableBuilder final : public dwarf::RowVisitor {
                 const auto begin = chosen.begin();
                 const auto end = begin + static_cast<ptrdiff_t>(earlier);
                 const auto after = std::upper_bound(begin, end, fde, by_start);
-                const bool covered = (after != begin && std::prev(after)->end > fde.start) ||
-                                     (after != end && after->start < fde.end);
+                const bool covered =
+                    (after != begin && std::prev(after)->end > fde.start) || (after != end && after->start < fde.end);
                 // Within a section, the first of several at one address stands.
                 const bool repeated = chosen.size() > earlier && chosen.back().start == fde.start;
                 if (!covered && !repeated)

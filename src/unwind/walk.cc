@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // A walk is first tried with table rules, which carry SP, FP and RA. A rule that needs another register, or an
-// expression, starts it again from frame 0 with the interpreter and all registers: what an inner frame did to rbx cannot
-// be made up for later. Both walks share this loop, so they differ in nothing but the step.
+// expression, starts it again from frame 0 with the interpreter and all registers: what an inner frame did to rbx
+// cannot be made up for later. Both walks share this loop, so they differ in nothing but the step.
 //
-// A frame is written only once its pc is known to lie in executable memory of the process; a return address that does not
-// is where the walk stops, not a frame. Where no CFI covers a pc: the kernel's signal trampoline by its code, then the
-// program's entry point by its address, then one checked frame-pointer step.
+// A frame is written only once its pc is known to lie in executable memory of the process; a return address that does
+// not is where the walk stops, not a frame. Where no CFI covers a pc: the kernel's signal trampoline by its code, then
+// the program's entry point by its address, then one checked frame-pointer step.
 //
 // Proved by tests/unit/unwind_walk_test (every stop reason) and tests/integration (real stacks against eu-stack, the
 // program's own log, slices cut at every 8 bytes).
@@ -99,8 +99,8 @@ class Walk {
         const auto found = location_.cfi->table().lookup(location_.bias.link(pc.lookup()));
         if (found.status != DWUNW_OK)
             return step_without_cfi(pc, found.status, source);
-        // A handler returns to the first byte of the trampoline. Where that has no CFI (musl), the byte before it may be
-        // another function's.
+        // A handler returns to the first byte of the trampoline. Where that has no CFI (musl), the byte before it may
+        // be another function's.
         if (pc.is_return_address() && found.end == location_.bias.link(pc.pc()) && at_signal_trampoline(pc))
             return step_by_signal_trampoline(arch_, request_.memory, registers_);
         return interpret_ ? step_by_interpreter(*location_.cfi, arch_, pc, location_.bias, request_.memory, registers_)

@@ -60,11 +60,16 @@ TEST(Maps, EveryFieldOfALine) {
     EXPECT_EQ(m[4].device_major, 0x103u);
     EXPECT_EQ(m[4].device_minor, 0x1au);
 
-    const std::array kinds = {Kind::kFile,      Kind::kFile,
-                              Kind::kAnonymous, Kind::kAnonymous,
-                              Kind::kFile,      Kind::kUprobeTrampoline,
-                              Kind::kUprobeTrampoline, Kind::kVdso,
-                              Kind::kAnonymous, Kind::kAnonymous};
+    const std::array kinds = {Kind::kFile,
+                              Kind::kFile,
+                              Kind::kAnonymous,
+                              Kind::kAnonymous,
+                              Kind::kFile,
+                              Kind::kUprobeTrampoline,
+                              Kind::kUprobeTrampoline,
+                              Kind::kVdso,
+                              Kind::kAnonymous,
+                              Kind::kAnonymous};
     for (size_t i = 0; i < kinds.size(); ++i)
         EXPECT_EQ(m[i].kind, kinds[i]) << m[i].path;
 }
@@ -128,7 +133,9 @@ TEST(Maps, AMalformedLineIsNamed) {
         [](std::string s) { return "x" + s; },
         [](std::string s) { return "1" + std::string(16, '0') + s; }, // more than 64 bits
         [](std::string s) { return s.replace(s.find('-'), 1, "_"); },
-        [](std::string s) { return s.replace(s.find('-') + 1, s.find(' ') - s.find('-') - 1, s.substr(0, s.find('-'))); },
+        [](std::string s) {
+            return s.replace(s.find('-') + 1, s.find(' ') - s.find('-') - 1, s.substr(0, s.find('-')));
+        },
         [](std::string s) { return s.replace(s.find(' ') + 1, 1, "R"); },
         [](std::string s) { return s.replace(s.find(' ') + 4, 1, "-"); },
         [](std::string s) { return s.replace(s.find(' ') + 6, 8, "0000000g"); },
@@ -228,8 +235,8 @@ TEST(Maps, ThreeThousandMappings) {
     constexpr size_t kCount = 3000;
     const size_t page = testing::page_size();
     Child child([&](const Child::Line &line) {
-        auto *base = static_cast<uint8_t *>(
-            ::mmap(nullptr, 2 * kCount * page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+        auto *base =
+            static_cast<uint8_t *>(::mmap(nullptr, 2 * kCount * page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
         for (size_t i = 0; i < kCount; ++i)
             ::mprotect(base + 2 * i * page, page, PROT_READ | PROT_EXEC);
         line.say(reinterpret_cast<uint64_t>(base));

@@ -14,7 +14,9 @@ namespace {
 using testing::TemporaryFolder;
 
 struct Self {
-    Self() : directory(testing::take(ProcDir::open(::getpid()))), target(testing::take(Target::open(directory))) { read_maps(); }
+    Self() : directory(testing::take(ProcDir::open(::getpid()))), target(testing::take(Target::open(directory))) {
+        read_maps();
+    }
     void read_maps() { maps = testing::take(Maps::read(target->maps_fd())); }
     const Mapping &at(const void *address) const { return *maps.find(RunAddr(reinterpret_cast<uint64_t>(address))); }
     auto copy(const void *address) const { return MemoryImage::copy(maps, at(address), *target); }
@@ -177,17 +179,19 @@ TEST(MemoryImage, TooLarge) {
 }
 
 TEST(SamePlacement, OneFileAtOneBias) {
-    auto maps = Maps::parse([] {
-        constexpr std::string_view text = "10000-20000 r-xp 00001000 fe:00 5 /a\n"
-                                          "20000-30000 r-xp 00011000 fe:00 5 /a\n"
-                                          "30000-40000 r-xp 00011000 fe:00 5 /a\n"
-                                          "40000-50000 r-xp 00031000 fe:00 6 /a\n"
-                                          "50000-60000 r-xp 00041000 fe:01 5 /a\n"
-                                          "60000-70000 r--p 00051000 fe:00 5 /a\n"
-                                          "70000-80000 r-xp 00000000 00:00 0 \n"
-                                          "80000-90000 rw-p 00000000 00:00 0 \n";
-        return std::vector<char>(text.begin(), text.end());
-    }(), Maps::Order::kStrict);
+    auto maps = Maps::parse(
+        [] {
+            constexpr std::string_view text = "10000-20000 r-xp 00001000 fe:00 5 /a\n"
+                                              "20000-30000 r-xp 00011000 fe:00 5 /a\n"
+                                              "30000-40000 r-xp 00011000 fe:00 5 /a\n"
+                                              "40000-50000 r-xp 00031000 fe:00 6 /a\n"
+                                              "50000-60000 r-xp 00041000 fe:01 5 /a\n"
+                                              "60000-70000 r--p 00051000 fe:00 5 /a\n"
+                                              "70000-80000 r-xp 00000000 00:00 0 \n"
+                                              "80000-90000 rw-p 00000000 00:00 0 \n";
+            return std::vector<char>(text.begin(), text.end());
+        }(),
+        Maps::Order::kStrict);
     ASSERT_TRUE(maps);
     const auto &m = maps->mappings();
     EXPECT_TRUE(same_placement(m[0], m[1]));  // split in two
@@ -196,7 +200,7 @@ TEST(SamePlacement, OneFileAtOneBias) {
     EXPECT_FALSE(same_placement(m[0], m[4])); // another device
     EXPECT_FALSE(same_placement(m[0], m[5])); // not code any more
     EXPECT_FALSE(same_placement(m[0], m[6]));
-    EXPECT_TRUE(same_placement(m[6], m[7]));  // JIT code whose permissions are switched
+    EXPECT_TRUE(same_placement(m[6], m[7])); // JIT code whose permissions are switched
 }
 
 } // namespace

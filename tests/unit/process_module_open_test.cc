@@ -18,14 +18,16 @@ using testing::TemporaryFolder;
 // A child that has loaded a plugin, as another process sees it.
 class Loaded {
   public:
-    explicit Loaded(const std::string &path, const std::function<void()> &before = [] {})
+    explicit Loaded(
+        const std::string &path, const std::function<void()> &before = [] {})
         : child_([&](const Child::Line &line) {
               before();
               void *handle = ::dlopen(path.c_str(), RTLD_NOW);
               line.say(handle != nullptr ? reinterpret_cast<uint64_t>(::dlsym(handle, "plugin_value")) : 0);
               line.hear();
           }),
-          code(child_.hear()), directory_(testing::take(ProcDir::open(child_.pid()))), target(testing::take(Target::open(directory_))) {
+          code(child_.hear()), directory_(testing::take(ProcDir::open(child_.pid()))),
+          target(testing::take(Target::open(directory_))) {
         EXPECT_NE(code.value, 0u);
         read_maps();
     }
@@ -60,8 +62,8 @@ bool is_plugin_a(const dwunw_module &module) {
            std::equal(bytes.begin(), bytes.end(), (*got)->bytes.begin());
 }
 
-// Every test with rights opens by map_files; without, by path. `as_nobody` gives the rights up, in a child of its own that
-// says what it got.
+// Every test with rights opens by map_files; without, by path. `as_nobody` gives the rights up, in a child of its own
+// that says what it got.
 struct Outcome {
     uint64_t status = DWUNW_OK;
     uint64_t from_file = 0;
@@ -253,7 +255,7 @@ TEST(OpenModule, OfAMapWithoutAProcess) {
     };
     EXPECT_EQ(open(plugin.path, identity.device, identity.inode), DWUNW_OK);
     EXPECT_EQ(open(plugin.path, identity.device + 1, identity.inode), DWUNW_OK); // btrfs
-    EXPECT_EQ(open(plugin.path, 0, 0), DWUNW_OK);                               // made by hand
+    EXPECT_EQ(open(plugin.path, 0, 0), DWUNW_OK);                                // made by hand
     EXPECT_EQ(open(plugin.path, identity.device, identity.inode + 1), DWUNW_ERR_MODULE_CHANGED);
     EXPECT_EQ(open(plugin.path + ".not", identity.device, identity.inode), DWUNW_ERR_NO_FILE);
     EXPECT_EQ(open("plugin.so", 0, 0), DWUNW_ERR_NO_FILE);

@@ -15,7 +15,8 @@ namespace {
 using testing::Child;
 
 struct Opened {
-    explicit Opened(pid_t pid) : directory(testing::take(ProcDir::open(pid))), target(testing::take(Target::open(directory))) {}
+    explicit Opened(pid_t pid)
+        : directory(testing::take(ProcDir::open(pid))), target(testing::take(Target::open(directory))) {}
     size_t read(uint64_t address, std::span<uint8_t> buffer) const {
         return target->memory().read(RunAddr(address), buffer);
     }

@@ -59,7 +59,9 @@ class MappedCode {
     }
     void unmap() const { ::munmap(address_, size_); }
     void *address() const { return address_; }
-    RunAddr code() const { return address_of(static_cast<char *>(address_)) + segment_.offset.value % testing::page_size(); }
+    RunAddr code() const {
+        return address_of(static_cast<char *>(address_)) + segment_.offset.value % testing::page_size();
+    }
     LinkAddr link() const { return segment_.address; }
 
   private:
@@ -141,8 +143,8 @@ TEST(Process, CodeWithoutAFile) {
     anonymous[0] = 0xc3;
     const UniqueFd memfd(::memfd_create("jit", MFD_CLOEXEC));
     ASSERT_EQ(::ftruncate(memfd.get(), static_cast<off_t>(page)), 0);
-    auto *jit = static_cast<uint8_t *>(
-        ::mmap(nullptr, page, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED, memfd.get(), 0));
+    auto *jit =
+        static_cast<uint8_t *>(::mmap(nullptr, page, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED, memfd.get(), 0));
     jit[0] = 0xcc;
     const auto process = open_process(store, ::getpid());
     for (uint8_t *code : {anonymous, jit}) {
@@ -244,8 +246,8 @@ TEST(Process, GarbageDoesNotReadTheMapEveryTime) {
     a.unmap();
 }
 
-// dlclose and dlopen at one address. After a refresh the answer is right at once; without one, within the time process.h
-// states, and never after it wrong.
+// dlclose and dlopen at one address. After a refresh the answer is right at once; without one, within the time
+// process.h states, and never after it wrong.
 TEST(Process, AnotherFileAtTheSameAddress) {
     ModuleStore store;
     const MappedCode a(PLUGIN_A);
@@ -429,12 +431,11 @@ TEST(Process, OpenErrors) {
 
 TEST(Process, AMapFromATextStaysAsItIs) {
     ModuleStore store;
-    const std::string text =
-        "10000000-10100000 r-xp 00001000 00:00 0 " PLUGIN_A "\n"
-        "20000000-20001000 r-xp 00000000 00:00 0 /no/such/file\n"
-        "30000000-30001000 r-xp 00000000 00:00 0 \n"
-        "40000000-40001000 r-xp 00000000 00:00 0 [vdso]\n"
-        "50000000-50001000 --xp 00000000 00:00 0 [uprobes]\n";
+    const std::string text = "10000000-10100000 r-xp 00001000 00:00 0 " PLUGIN_A "\n"
+                             "20000000-20001000 r-xp 00000000 00:00 0 /no/such/file\n"
+                             "30000000-30001000 r-xp 00000000 00:00 0 \n"
+                             "40000000-40001000 r-xp 00000000 00:00 0 [vdso]\n"
+                             "50000000-50001000 --xp 00000000 00:00 0 [uprobes]\n";
     auto opened = Process::open(store, 0, text);
     ASSERT_TRUE(opened);
     Process &process = **opened;
@@ -479,8 +480,8 @@ TEST(Process, ThreeThousandMappings) {
     ModuleStore store;
     constexpr size_t kCount = 3000;
     const size_t page = testing::page_size();
-    auto *base = static_cast<uint8_t *>(
-        ::mmap(nullptr, 2 * kCount * page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    auto *base =
+        static_cast<uint8_t *>(::mmap(nullptr, 2 * kCount * page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     for (size_t i = 0; i < kCount; ++i)
         ::mprotect(base + 2 * i * page, page, PROT_READ | PROT_EXEC);
     const auto process = open_process(store, ::getpid());

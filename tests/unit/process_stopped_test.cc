@@ -25,7 +25,9 @@ ProcDir directory_of(pid_t pid) { return testing::take(ProcDir::open(pid)); }
 // A word of memory that a child and its tests share.
 template <typename T> class Shared {
   public:
-    Shared() : value_(static_cast<T *>(::mmap(nullptr, sizeof(T), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0))) {
+    Shared()
+        : value_(
+              static_cast<T *>(::mmap(nullptr, sizeof(T), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0))) {
         new (value_) T();
     }
     ~Shared() { ::munmap(value_, sizeof(T)); }
@@ -46,7 +48,7 @@ std::string status_line(pid_t pid, const std::string &name) {
 
 char state_of(pid_t pid) { return status_line(pid, "State").front(); }
 
-template <typename F> ::testing::AssertionResult soon(F condition) {
+template <typename F>::testing::AssertionResult soon(F condition) {
     for (const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
          std::chrono::steady_clock::now() < deadline; ::sched_yield())
         if (condition())
@@ -196,7 +198,8 @@ TEST(StoppedThreads, SignalsAreDeliveredInTheEnd) {
         auto stopped = StoppedThreads::stop(directory);
         ASSERT_TRUE(stopped);
         stopped->reset();
-        ASSERT_TRUE(soon([&] { return counting.shared->signals == sent; })) << counting.shared->signals << " of " << sent;
+        ASSERT_TRUE(soon([&] { return counting.shared->signals == sent; }))
+            << counting.shared->signals << " of " << sent;
     }
     {
         auto stopped = StoppedThreads::stop(directory);
@@ -269,9 +272,7 @@ TEST(StoppedThreads, AProcessThatMakesThreadsAllTheTime) {
         for (;;) {
             std::array<std::thread, 4> threads;
             for (std::thread &thread : threads)
-                thread = std::thread([] {
-                    std::thread([] {}).join();
-                });
+                thread = std::thread([] { std::thread([] {}).join(); });
             for (std::thread &thread : threads)
                 thread.join();
         }

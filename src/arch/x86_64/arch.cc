@@ -18,8 +18,8 @@ constexpr std::array<const char *, kRegisterCount> kNames = {"rax", "rdx", "rcx"
 // mov $15, %rax; syscall: what sa_restorer points at. gdb and libgcc look for the same nine bytes.
 constexpr std::array<uint8_t, 9> kSignalTrampoline = {0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05};
 
-// At the trampoline SP points at the ucontext_t (the handler's ret has popped pretcode); uc_mcontext is at offset 40 and
-// begins r8–r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip (Linux, arch/x86 struct sigcontext_64).
+// At the trampoline SP points at the ucontext_t (the handler's ret has popped pretcode); uc_mcontext is at offset 40
+// and begins r8–r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip (Linux, arch/x86 struct sigcontext_64).
 constexpr std::array<SavedRegister, kRegisterCount> kSignalFrame = {{
     {kR8, 40},
     {kR9, 48},

@@ -40,8 +40,7 @@ static struct dwunw_frame frames[MAX_FRAMES];
                          : "rax", "memory");                                                                           \
     } while (0)
 
-__attribute__((noinline)) static int walk(void)
-{
+__attribute__((noinline)) static int walk(void) {
     struct dwunw_regset regs;
     struct dwunw_unwind_request request;
     dwunw_status status;
@@ -71,8 +70,7 @@ __attribute__((noinline)) static int walk(void)
     return 0;
 }
 
-__attribute__((noinline)) static int caller(void)
-{
+__attribute__((noinline)) static int caller(void) {
     const void *return_address = __builtin_return_address(0);
     const int result = walk();
 
@@ -83,8 +81,7 @@ __attribute__((noinline)) static int caller(void)
     return result;
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     const char *version = VERSION_TEXT(DWUNW_VERSION_MAJOR, DWUNW_VERSION_MINOR, DWUNW_VERSION_PATCH);
     struct dwunw_process_options options;
     dwunw_status status;
