@@ -13,7 +13,7 @@
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 struct return_instance {
-	unsigned long stack;          /* where the return address was */
+	unsigned long stack;	      /* where the return address was */
 	unsigned long orig_ret_vaddr; /* and what it was */
 	struct return_instance *next;
 };

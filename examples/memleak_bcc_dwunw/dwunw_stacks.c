@@ -275,7 +275,8 @@ int dwunw_stacks__new(struct dwunw_stacks **out, int map_fd, int pid, enum dwunw
 		status = dwunw_process_open(stacks->context, &options, &stacks->process);
 	if (status != DWUNW_OK) {
 		*why = dwunw_status_string(status);
-		err = status == DWUNW_ERR_NO_PROCESS ? -ESRCH : status == DWUNW_ERR_PERMISSION ? -EPERM : -EIO;
+		err = status == DWUNW_ERR_NO_PROCESS ? -ESRCH : status == DWUNW_ERR_PERMISSION ? -EPERM
+											       : -EIO;
 		goto err_out;
 	}
 	stacks->ring = ring_buffer__new(map_fd, on_event, stacks, NULL);

@@ -32,7 +32,7 @@ union combined_alloc_info {
 
 /* dwunw-added: begin what goes through the ring buffer for each recorded allocation */
 enum dwunw_mode {
-	DWUNW_MODE_OFF,      /* bpf_get_stackid alone, nothing is sent */
+	DWUNW_MODE_OFF,	     /* bpf_get_stackid alone, nothing is sent */
 	DWUNW_MODE_FALLBACK, /* both */
 	DWUNW_MODE_FORCE,    /* the ring buffer alone */
 };

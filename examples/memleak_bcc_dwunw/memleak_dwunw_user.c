@@ -51,8 +51,8 @@ static struct env {
 	char command[32];
 	char symbols_prefix[16];
 	enum dwunw_mode dwunw_mode; /* dwunw-added: off, fallback or force */
-	long dwunw_stack_bytes; /* dwunw-added: how much of each stack is sent */
-	long dwunw_ring_kib; /* dwunw-added: room for records on their way */
+	long dwunw_stack_bytes;	    /* dwunw-added: how much of each stack is sent */
+	long dwunw_ring_kib;	    /* dwunw-added: room for records on their way */
 } env = {
 	.interval = 5,
 	.nr_intervals = -1,
@@ -65,8 +65,8 @@ static struct env {
 	.stack_map_max_entries = 10240,
 	.page_size = 1,
 	.dwunw_mode = DWUNW_MODE_FALLBACK, /* dwunw-added: on unless asked otherwise */
-	.dwunw_stack_bytes = 32768, /* dwunw-added: enough for what was measured, see README.md */
-	.dwunw_ring_kib = 65536, /* dwunw-added: 64 MiB, half a second of a busy allocator */
+	.dwunw_stack_bytes = 32768,	   /* dwunw-added: enough for what was measured, see README.md */
+	.dwunw_ring_kib = 65536,	   /* dwunw-added: 64 MiB, half a second of a busy allocator */
 };
 
 struct allocation_node {
@@ -82,7 +82,7 @@ struct allocation {
 	struct allocation_node *allocations;
 };
 
-#define ATTACH_UPROBE(skel, sym_name, prog_name, is_retprobe)                                              \
+#define ATTACH_UPROBE(skel, sym_name, prog_name, is_retprobe)                                               \
 	({                                                                                                  \
 		char sym[32];                                                                               \
 		LIBBPF_OPTS(bpf_uprobe_opts, uprobe_opts, .func_name = sym, .retprobe = is_retprobe);       \
@@ -92,24 +92,24 @@ struct allocation {
 		(skel)->links.prog_name ? 0 : -errno;                                                       \
 	})
 
-#define ATTACH_UPROBE_CHECKED(skel, sym_name, prog_name, is_retprobe)                                \
-	do {                                                                                          \
-		const int attach_err = ATTACH_UPROBE(skel, sym_name, prog_name, is_retprobe);         \
-		if (attach_err) {                                                                     \
-			errno = -attach_err;                                                          \
-			perror("no program attached for " #prog_name);                                \
-			return attach_err;                                                            \
-		}                                                                                     \
+#define ATTACH_UPROBE_CHECKED(skel, sym_name, prog_name, is_retprobe)                         \
+	do {                                                                                  \
+		const int attach_err = ATTACH_UPROBE(skel, sym_name, prog_name, is_retprobe); \
+		if (attach_err) {                                                             \
+			errno = -attach_err;                                                  \
+			perror("no program attached for " #prog_name);                        \
+			return attach_err;                                                    \
+		}                                                                             \
 	} while (0)
 
-#define ATTACH_PAIR(skel, sym_name)                                        \
-	(ATTACH_UPROBE(skel, sym_name, sym_name##_enter, false) ||         \
+#define ATTACH_PAIR(skel, sym_name)                                \
+	(ATTACH_UPROBE(skel, sym_name, sym_name##_enter, false) || \
 	 ATTACH_UPROBE(skel, sym_name, sym_name##_exit, true))
 
-#define ATTACH_PAIR_CHECKED(skel, sym_name)                                           \
-	do {                                                                           \
-		ATTACH_UPROBE_CHECKED(skel, sym_name, sym_name##_enter, false);        \
-		ATTACH_UPROBE_CHECKED(skel, sym_name, sym_name##_exit, true);          \
+#define ATTACH_PAIR_CHECKED(skel, sym_name)                                     \
+	do {                                                                    \
+		ATTACH_UPROBE_CHECKED(skel, sym_name, sym_name##_enter, false); \
+		ATTACH_UPROBE_CHECKED(skel, sym_name, sym_name##_exit, true);   \
 	} while (0)
 
 static volatile sig_atomic_t exiting;
@@ -143,9 +143,9 @@ static const char argp_args_doc[] =
 enum {
 	OPT_PERF_MAX_STACK_DEPTH = 1,
 	OPT_STACK_STORAGE_SIZE,
-	OPT_DWUNW_MODE, /* dwunw-added: --dwunw-mode */
+	OPT_DWUNW_MODE,	      /* dwunw-added: --dwunw-mode */
 	OPT_DWUNW_STACK_SIZE, /* dwunw-added: --dwunw-stack-size */
-	OPT_DWUNW_RING_SIZE, /* dwunw-added: --dwunw-ring-size */
+	OPT_DWUNW_RING_SIZE,  /* dwunw-added: --dwunw-ring-size */
 };
 
 static const struct argp_option argp_options[] = {
@@ -171,7 +171,8 @@ static const struct argp_option argp_options[] = {
 	/* dwunw-added: begin the switches of the DWARF path */
 	{ "dwunw-mode", OPT_DWUNW_MODE, "off|fallback|force", 0,
 	  "stacks by frame pointers alone (off), by DWARF and by frame pointers where those go further (fallback, the "
-	  "default), or by DWARF alone (force)", 0 },
+	  "default), or by DWARF alone (force)",
+	  0 },
 	{ "dwunw-stack-size", OPT_DWUNW_STACK_SIZE, "BYTES", 0,
 	  "most bytes of stack sent for each allocation, 1024 to 65536 (32768)", 0 },
 	{ "dwunw-ring-size", OPT_DWUNW_RING_SIZE, "KIB", 0,
@@ -883,8 +884,8 @@ int main(int argc, char *argv[])
 		if (dwunw)
 			dwunw_stacks__wait(dwunw, env.interval, &exiting);
 		else
-		/* dwunw-added: end */
-		sleep((unsigned int)env.interval);
+			/* dwunw-added: end */
+			sleep((unsigned int)env.interval);
 
 		/* dwunw-added: begin stacks first: a block that is read below has its record taken in already */
 		if (dwunw)

@@ -294,7 +294,8 @@ struct syms *syms__load_pid(pid_t tgid)
 
 		line[strcspn(line, "\n")] = '\0';
 		if (sscanf(line, "%lx-%lx %*2[r-w-]x%*c %lx %*s %*s %n", &range.start, &range.end, &range.file_offset,
-			   &name) != 3 || !name || line[name] != '/')
+			   &name) != 3 ||
+		    !name || line[name] != '/')
 			continue;
 		range.dso = syms__find_or_add_dso(syms, line + name);
 		if (!range.dso || syms__add_range(syms, &range))
@@ -361,7 +362,7 @@ struct syms_cache {
 	struct {
 		struct syms *syms;
 		pid_t tgid;
-	} *data;
+	} * data;
 	size_t count;
 	size_t capacity;
 };

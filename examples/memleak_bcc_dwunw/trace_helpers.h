@@ -24,7 +24,7 @@ const struct ksym *ksyms__map_addr(const struct ksyms *ksyms, unsigned long addr
 
 struct sym_info {
 	const char *dso_name;
-	const char *sym_name;     /* NULL: the file has no symbol there */
+	const char *sym_name;	  /* NULL: the file has no symbol there */
 	unsigned long sym_offset; /* of the address from the symbol's start */
 };
 
