@@ -57,8 +57,11 @@ struct dwunw_stacks {
 	struct hash_table blocks;
 	struct stack **by_number;
 	size_t by_number_capacity;
-	uint64_t started_ns; /* of this report */
-	uint64_t report;     /* its number */
+	uint64_t until_ns;		      /* records younger than this can wait */
+	const volatile sig_atomic_t *exiting; /* or NULL: they cannot */
+	uint64_t started_ns;		      /* of this report */
+	uint64_t report;		      /* its number */
+	bool taken_in_again;		      /* in this report */
 	uint64_t captures;
 	uint64_t captures_ended[DWUNW_ERR_NOT_FOUND + 1]; /* by status */
 	uint64_t lost_to_memory;
@@ -246,14 +249,13 @@ static int on_event(void *arg, void *data, size_t size)
 	block = stack ? find_or_add_block(stacks, event->address) : NULL;
 	if (!block) {
 		stacks->lost_to_memory++;
-		return 0;
-	}
-	/* Two threads' records can come in another order than their blocks' times. */
-	if (event->timestamp_ns >= block->timestamp_ns) {
+	} else if (event->timestamp_ns >= block->timestamp_ns) {
+		/* Two threads' records can come in another order than their blocks' times. */
 		block->timestamp_ns = event->timestamp_ns;
 		block->stack = stack;
 	}
-	return 0;
+	/* libbpf would go on for as long as records come in, which can be for ever. */
+	return event->timestamp_ns >= stacks->until_ns || (stacks->exiting && *stacks->exiting) ? -ETIME : 0;
 }
 
 int dwunw_stacks__new(struct dwunw_stacks **out, int map_fd, int pid, enum dwunw_mode mode, const char **why)
@@ -307,31 +309,47 @@ void dwunw_stacks__free(struct dwunw_stacks *stacks)
 	free(stacks);
 }
 
-static uint64_t now_ms(void)
+/* The clock that bpf_ktime_get_ns reads. */
+static uint64_t now_ns(void)
 {
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
 void dwunw_stacks__wait(struct dwunw_stacks *stacks, int interval, const volatile sig_atomic_t *exiting)
 {
-	const uint64_t end = now_ms() + (uint64_t)interval * 1000;
 	uint64_t now;
 
+	stacks->until_ns = now_ns() + (uint64_t)interval * 1000000000;
+	stacks->exiting = exiting;
 	/* A signal also interrupts the poll; one that comes just before it is seen within its second. */
-	while (!*exiting && (now = now_ms()) < end)
-		ring_buffer__poll(stacks->ring, end - now < 1000 ? (int)(end - now) : 1000);
+	while (!*exiting && (now = now_ns()) < stacks->until_ns) {
+		const uint64_t left_ms = (stacks->until_ns - now) / 1000000 + 1;
+
+		if (ring_buffer__poll(stacks->ring, left_ms < 1000 ? (int)left_ms : 1000) == -ETIME)
+			break;
+	}
 }
 
-void dwunw_stacks__consume(struct dwunw_stacks *stacks)
+/* Takes in every record up to now. One that is being written holds up those behind it: hence the wait for it. */
+static void take_in(struct dwunw_stacks *stacks)
 {
-	struct timespec now;
+	int taken;
 
-	ring_buffer__consume(stacks->ring);
-	clock_gettime(CLOCK_MONOTONIC, &now); /* what bpf_ktime_get_ns reads */
-	stacks->started_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+	stacks->until_ns = now_ns();
+	stacks->exiting = NULL;
+	do
+		taken = ring_buffer__poll(stacks->ring, 10);
+	while (taken > 0 || taken == -EINTR);
+}
+
+void dwunw_stacks__begin_report(struct dwunw_stacks *stacks)
+{
+	stacks->taken_in_again = false;
+	take_in(stacks);
+	stacks->started_ns = stacks->until_ns;
 }
 
 static size_t kernel_stack_depth(int map_fd, int stack_id, uint64_t *ips, size_t max_ips)
@@ -349,9 +367,22 @@ uint64_t dwunw_stacks__stack_of(struct dwunw_stacks *stacks, uint64_t address, c
 				int kernel_stack_map, uint64_t *kernel_ips, size_t max_ips)
 {
 	struct block *block = find_block(stacks, address);
-	const bool known = block && block->timestamp_ns == info->timestamp_ns;
 	size_t depth;
+	bool known;
 
+	/* Its record may still be on its way. */
+	if (info->timestamp_ns >= stacks->started_ns)
+		return DWUNW_STACK_ID_LATER;
+	if ((!block || block->timestamp_ns < info->timestamp_ns) && !stacks->taken_in_again) {
+		/* A thread was held up between its clock and its record, or there is none: once tells. */
+		stacks->taken_in_again = true;
+		take_in(stacks);
+		block = find_block(stacks, address);
+	}
+	/* A younger one is of a block that came after this one was freed, as just was. */
+	if (block && block->timestamp_ns > info->timestamp_ns)
+		return DWUNW_STACK_ID_LATER;
+	known = block && block->timestamp_ns == info->timestamp_ns;
 	if (known)
 		block->report = stacks->report;
 	if (known && (stacks->mode == DWUNW_MODE_FORCE || block->stack->end == DWUNW_OK))

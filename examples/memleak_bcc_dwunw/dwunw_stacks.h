@@ -18,6 +18,7 @@
 #include "memleak_dwunw.h"
 
 #define DWUNW_STACK_ID_BASE (1ull << 32)
+#define DWUNW_STACK_ID_LATER ((uint64_t)-1) /* a block that is younger than the report */
 
 struct dwunw_stacks;
 
@@ -28,8 +29,8 @@ void dwunw_stacks__free(struct dwunw_stacks *stacks);
 /* Takes in records until `interval` seconds are over, or *exiting is set by a signal. */
 void dwunw_stacks__wait(struct dwunw_stacks *stacks, int interval, const volatile sig_atomic_t *exiting);
 
-/* Takes in what is there. To be called before the outstanding blocks are read. */
-void dwunw_stacks__consume(struct dwunw_stacks *stacks);
+/* Takes in what has come until now, which is the report's time. To be called before the outstanding blocks are read. */
+void dwunw_stacks__begin_report(struct dwunw_stacks *stacks);
 
 /*
  * The number of the stack to show for an outstanding block. `kernel_ips`, `max_ips`: room for the kernel's own stack;

@@ -82,6 +82,9 @@ struct allocation {
 	struct allocation_node *allocations;
 };
 
+#define ALLOCS_BATCH 4096
+#define ALLOC_INDEX_ENTRIES (2 * ALLOCS_MAX_ENTRIES)
+
 #define ATTACH_UPROBE(skel, sym_name, prog_name, is_retprobe)                                               \
 	({                                                                                                  \
 		char sym[32];                                                                               \
@@ -123,6 +126,7 @@ static struct syms_cache *syms_cache;
 static void (*print_stack_frames_func)(void);
 static uint64_t *stack;
 static struct allocation *allocs;
+static uint32_t *alloc_index;
 static struct dwunw_stacks *dwunw; /* dwunw-added: NULL where the mode is off */
 
 static const char default_object[] = "libc.so.6";
@@ -489,79 +493,99 @@ static void free_allocations(struct allocation *alloc_list, size_t nr_allocs)
 	}
 }
 
-static struct allocation *find_allocation(struct allocation *alloc_list, size_t nr_allocs, uint64_t stack_id)
+/* By stack id, in a table of indexes (0: none) with room for twice as many as there can be. */
+static struct allocation *find_or_add_allocation(size_t *nr_allocs, uint64_t stack_id)
 {
-	for (size_t i = 0; i < nr_allocs; i++)
-		if (alloc_list[i].stack_id == stack_id)
-			return &alloc_list[i];
-	return NULL;
+	size_t slot = (stack_id * 0x9e3779b97f4a7c15ull) % ALLOC_INDEX_ENTRIES;
+	struct allocation *alloc;
+
+	while (alloc_index[slot]) {
+		alloc = &allocs[alloc_index[slot] - 1];
+		if (alloc->stack_id == stack_id)
+			return alloc;
+		slot = (slot + 1) % ALLOC_INDEX_ENTRIES;
+	}
+	if (*nr_allocs == ALLOCS_MAX_ENTRIES)
+		return NULL;
+	alloc = &allocs[(*nr_allocs)++];
+	alloc_index[slot] = (uint32_t)*nr_allocs;
+	memset(alloc, 0, sizeof(*alloc));
+	alloc->stack_id = stack_id;
+	return alloc;
 }
 
+static int add_outstanding_alloc(size_t *nr_allocs, uint64_t address, const struct alloc_info *info, uint64_t stack_id)
+{
+	struct allocation *alloc = find_or_add_allocation(nr_allocs, stack_id);
+	struct allocation_node *node;
+
+	if (!alloc)
+		return 0;
+	alloc->size += info->size;
+	alloc->count++;
+	if (!env.show_allocs)
+		return 0;
+	node = malloc(sizeof(*node));
+	if (!node) {
+		perror("malloc failed");
+		return -ENOMEM;
+	}
+	node->address = address;
+	node->size = info->size;
+	node->next = alloc->allocations;
+	alloc->allocations = node;
+	return 0;
+}
+
+/*
+ * Reads the map in batches of whole buckets: asking for one key after another starts from the beginning whenever the
+ * target has just freed the last one, counts blocks twice, and against a busy target never ends.
+ */
 static int print_outstanding_allocs(int allocs_fd, int stack_traces_fd)
 {
+	static uint64_t keys[ALLOCS_BATCH];
+	static struct alloc_info infos[ALLOCS_BATCH];
+	uint32_t position = 0, next_position = 0;
+	bool first = true, last = false;
 	struct timespec now;
-	uint64_t prev_key = 0, curr_key = 0;
 	size_t nr_allocs = 0;
 	uint64_t now_ns;
 	int err = 0;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	now_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+	memset(alloc_index, 0, ALLOC_INDEX_ENTRIES * sizeof(*alloc_index));
 
-	while (true) {
-		struct alloc_info alloc_info = {};
-		struct allocation *alloc;
-		struct allocation_node *node;
-		uint64_t stack_id;
+	while (!last) {
+		uint32_t count = ALLOCS_BATCH;
 
-		if (bpf_map_get_next_key(allocs_fd, prev_key ? &prev_key : NULL, &curr_key)) {
-			if (errno == ENOENT)
-				break; /* no more keys */
-			perror("map get next key error");
-			err = -errno;
-			goto out;
-		}
-		prev_key = curr_key;
-		if (bpf_map_lookup_elem(allocs_fd, &curr_key, &alloc_info)) {
-			if (errno == ENOENT)
-				continue; /* freed meanwhile */
-			perror("map lookup error");
-			err = -errno;
-			goto out;
-		}
-		stack_id = (uint64_t)alloc_info.stack_id;
-		/* dwunw-added: begin asked for every block, shown or not: what is not asked for is forgotten */
-		if (dwunw)
-			stack_id = dwunw_stacks__stack_of(dwunw, curr_key, &alloc_info, stack_traces_fd, stack,
-							  (size_t)env.perf_max_stack_depth);
-		/* dwunw-added: end */
-
-		if (now_ns - (uint64_t)env.min_age_ns < alloc_info.timestamp_ns)
-			continue;
-		if ((int64_t)stack_id < 0)
-			continue;
-
-		alloc = find_allocation(allocs, nr_allocs, stack_id);
-		if (!alloc) {
-			if (nr_allocs == ALLOCS_MAX_ENTRIES)
-				continue;
-			alloc = &allocs[nr_allocs++];
-			memset(alloc, 0, sizeof(*alloc));
-			alloc->stack_id = stack_id;
-		}
-		alloc->size += alloc_info.size;
-		alloc->count++;
-		if (env.show_allocs) {
-			node = malloc(sizeof(*node));
-			if (!node) {
-				perror("malloc failed");
+		if (bpf_map_lookup_batch(allocs_fd, first ? NULL : &position, &next_position, keys, infos, &count,
+					 NULL)) {
+			if (errno != ENOENT) {
+				perror("map lookup error");
 				err = -errno;
 				goto out;
 			}
-			node->address = curr_key;
-			node->size = alloc_info.size;
-			node->next = alloc->allocations;
-			alloc->allocations = node;
+			last = true;
+		}
+		first = false;
+		position = next_position;
+
+		for (uint32_t i = 0; i < count; i++) {
+			uint64_t stack_id = (uint64_t)infos[i].stack_id;
+
+			/* dwunw-added: begin asked for every block, shown or not: what is not asked for is forgotten */
+			if (dwunw)
+				stack_id = dwunw_stacks__stack_of(dwunw, keys[i], &infos[i], stack_traces_fd, stack,
+								  (size_t)env.perf_max_stack_depth);
+			/* dwunw-added: end */
+			if (now_ns - (uint64_t)env.min_age_ns < infos[i].timestamp_ns)
+				continue;
+			if ((int64_t)stack_id < 0)
+				continue;
+			err = add_outstanding_alloc(&nr_allocs, keys[i], &infos[i], stack_id);
+			if (err)
+				goto out;
 		}
 	}
 
@@ -721,6 +745,15 @@ static int dwunw_start(struct memleak_dwunw_bpf *skel)
 	err = dwunw_stacks__new(&dwunw, bpf_map__fd(skel->maps.dwunw_events), env.pid, env.dwunw_mode, &why);
 	return err ? dwunw_give_up(why, err) : 0;
 }
+
+static void dwunw_wait(void)
+{
+	fflush(stdout);
+	if (dwunw)
+		dwunw_stacks__wait(dwunw, env.interval, &exiting);
+	else
+		sleep((unsigned int)env.interval);
+}
 /* dwunw-added: end */
 
 int main(int argc, char *argv[])
@@ -787,7 +820,8 @@ int main(int argc, char *argv[])
 		goto cleanup;
 	}
 	allocs = calloc(ALLOCS_MAX_ENTRIES, sizeof(*allocs));
-	if (!allocs) {
+	alloc_index = calloc(ALLOC_INDEX_ENTRIES, sizeof(*alloc_index));
+	if (!allocs || !alloc_index) {
 		fprintf(stderr, "failed to allocate array\n");
 		ret = -ENOMEM;
 		goto cleanup;
@@ -879,17 +913,11 @@ int main(int argc, char *argv[])
 
 	while (!exiting && env.nr_intervals) {
 		env.nr_intervals--;
-		/* dwunw-added: begin records are taken in while waiting */
-		fflush(stdout);
-		if (dwunw)
-			dwunw_stacks__wait(dwunw, env.interval, &exiting);
-		else
-			/* dwunw-added: end */
-			sleep((unsigned int)env.interval);
+		dwunw_wait(); // dwunw-added: records are taken in meanwhile; plain: sleep((unsigned int)env.interval);
 
-		/* dwunw-added: begin stacks first: a block that is read below has its record taken in already */
+		/* dwunw-added: begin a block that is read below has its record taken in already */
 		if (dwunw)
-			dwunw_stacks__consume(dwunw);
+			dwunw_stacks__begin_report(dwunw);
 		/* dwunw-added: end */
 		if (env.combined_only && !dwunw) // dwunw-added: the kernel's totals are by its own stack ids; plain: if (env.combined_only)
 			ret = print_outstanding_combined_allocs(bpf_map__fd(skel->maps.combined_allocs),
@@ -919,6 +947,7 @@ cleanup:
 	dwunw_stacks__free(dwunw); /* dwunw-added: with the last report all is printed */
 	syms_cache__free(syms_cache);
 	ksyms__free(ksyms);
+	free(alloc_index);
 	free(allocs);
 	free(stack);
 	if (child_pid > 0) {

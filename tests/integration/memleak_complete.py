@@ -1,0 +1,104 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+"""memleak --dwunw-mode=force on programs that this project did not write, at work: how many stacks are complete.
+
+    memleak_complete.py --memleak FILE [--programs python3,redis-server,…|all] [--seconds N] [-- memleak options]
+
+For each process: what memleak says of all allocations it walked, and each stack of its report. Fails where less than 99 %
+of either are complete, where a frame has no module, or where nothing was walked.
+"""
+
+import argparse
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
+import bpf_support  # noqa: E402
+import workloads  # noqa: E402
+
+WANTED = 0.99
+FEWEST_WALKED = 100
+
+ACCOUNT = re.compile(r"dwunw: (\d+) allocations walked, (\d+) distinct stacks, (\d+) partial(.*), (\d+) dropped ")
+
+
+class Report:
+    """The last report in memleak's output."""
+
+    def __init__(self, text):
+        header = re.compile(r"^\[\d+:\d+:\d+\] Top (\d+) stacks with outstanding allocations:\n", re.MULTILINE)
+        parts = header.split(text)
+        if len(parts) < 3:
+            raise ValueError("no report")
+        self.stacks = []
+        for line in parts[-1].splitlines():
+            if re.fullmatch(r"\d+ bytes in \d+ allocations from stack", line):
+                self.stacks.append([])
+            elif line.startswith("\t"):
+                self.stacks[-1].append(line.strip())
+        account = ACCOUNT.search(parts[-1])
+        self.walked, self.distinct, self.partial = (int(account[i]) for i in (1, 2, 3))
+        self.why_partial = account[4]
+        self.dropped = int(account[5])
+
+    def incomplete(self):
+        return [stack for stack in self.stacks if not stack or stack[-1].startswith("[")]
+
+    def unknown_frames(self):
+        return [line for stack in self.stacks for line in stack if line.endswith("<null sym>")]
+
+
+def look_at(memleak, name, pid, seconds, options):
+    """One process; True when it is as it should be."""
+    command = [memleak, "-p", str(pid), "--dwunw-mode=force", "-T", "100000", *options, str(seconds), "1"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60, check=False)
+    if run.returncode:
+        print(f"{name} {pid}: memleak exits with {run.returncode}: {run.stderr[-500:]}")
+        return False
+    report = Report(run.stdout)
+    incomplete = report.incomplete()
+    unknown = report.unknown_frames()
+    whole = 1 - report.partial / report.walked if report.walked else 0
+    whole_shown = 1 - len(incomplete) / len(report.stacks) if report.stacks else 1
+    depths = sorted(len(stack) for stack in report.stacks) or [0]
+    good = report.walked >= FEWEST_WALKED and whole >= WANTED and whole_shown >= WANTED and not unknown
+    print(
+        f"{name} {pid}: {'good' if good else 'BAD'}: {report.walked} walked, {whole:.2%} complete"
+        f"{report.why_partial}, {report.dropped} dropped; {len(report.stacks)} outstanding stacks,"
+        f" {whole_shown:.2%} complete, depth {depths[len(depths) // 2]} (most {depths[-1]}),"
+        f" {len(unknown)} frames without a module",
+        flush=True,
+    )
+    if not good:
+        for stack in incomplete[:2]:
+            print("\n".join(stack))
+        print("\n".join(unknown[:4]))
+    return good
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--memleak", required=True)
+    parser.add_argument("--programs", default="python3,redis-server,sqlite3,nginx,perl,node")
+    parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("options", nargs="*")
+    args = parser.parse_args()
+    bpf_support.require_bpf()
+
+    names = args.programs.split(",")
+    if args.programs == "all":
+        names = [name for name in workloads.PROGRAMS if workloads.is_installed(name)]
+    bad = 0
+    for name in names:
+        with workloads.start(name) as load:
+            load.wait_until_busy()
+            for pid in load.pids:
+                bad += not look_at(args.memleak, name, pid, args.seconds, args.options)
+    sys.exit(1 if bad else 0)
+
+
+if __name__ == "__main__":
+    main()
