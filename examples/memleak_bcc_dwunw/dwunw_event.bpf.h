@@ -133,8 +133,12 @@ static __noinline int dwunw_send(struct pt_regs *ctx, __u64 address, __u64 times
 		sent = dwunw_send_class(16384, ctx, task, address, timestamp_ns, start, length);
 	else if (length <= 32768)
 		sent = dwunw_send_class(32768, ctx, task, address, timestamp_ns, start, length);
-	else
+	else if (length <= 65536)
 		sent = dwunw_send_class(65536, ctx, task, address, timestamp_ns, start, length);
+	else if (length <= 131072)
+		sent = dwunw_send_class(131072, ctx, task, address, timestamp_ns, start, length);
+	else
+		sent = dwunw_send_class(262144, ctx, task, address, timestamp_ns, start, length);
 	if (!sent)
 		__sync_fetch_and_add(&dwunw_dropped, 1);
 	return 0;

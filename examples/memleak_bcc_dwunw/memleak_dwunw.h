@@ -40,7 +40,7 @@ enum dwunw_mode {
 #define DWUNW_PENDING_MAX 8
 #define DWUNW_PAGE_SIZE 4096
 #define DWUNW_STACK_BYTES_MIN 1024
-#define DWUNW_STACK_BYTES_MAX 65536
+#define DWUNW_STACK_BYTES_MAX 262144
 
 /*
  * An allocation is known by its address and time: they find it in the map of outstanding blocks. The slice begins

@@ -65,7 +65,7 @@ static struct env {
 	.stack_map_max_entries = 10240,
 	.page_size = 1,
 	.dwunw_mode = DWUNW_MODE_FALLBACK, /* dwunw-added: on unless asked otherwise */
-	.dwunw_stack_bytes = 32768,	   /* dwunw-added: enough for what was measured, see README.md */
+	.dwunw_stack_bytes = 65536,	   /* dwunw-added: enough for what was measured, see README.md */
 	.dwunw_ring_kib = 65536,	   /* dwunw-added: 64 MiB, half a second of a busy allocator */
 };
 
@@ -178,7 +178,7 @@ static const struct argp_option argp_options[] = {
 	  "default), or by DWARF alone (force)",
 	  0 },
 	{ "dwunw-stack-size", OPT_DWUNW_STACK_SIZE, "BYTES", 0,
-	  "most bytes of stack sent for each allocation, 1024 to 65536 (32768)", 0 },
+	  "most bytes of stack sent for each allocation, 1024 to 262144 (65536)", 0 },
 	{ "dwunw-ring-size", OPT_DWUNW_RING_SIZE, "KIB", 0,
 	  "size of the ring buffer, a power of two from 256 to 1048576 (65536)", 0 },
 	/* dwunw-added: end */
