@@ -368,8 +368,10 @@ static int event_notify(int fd, uint64_t event)
 /* The child waits for the probes to be in place before it becomes the command. */
 static pid_t fork_sync_exec(const char *command, int fd)
 {
-	const pid_t pid = fork();
+	pid_t pid;
 
+	fflush(stdout); /* what is printed by now is printed once */
+	pid = fork();
 	switch (pid) {
 	case -1:
 		perror("failed to create child process");
@@ -380,6 +382,7 @@ static pid_t fork_sync_exec(const char *command, int fd)
 			return 0;
 		}
 		printf("received go event. executing child command\n");
+		fflush(stdout);
 		if (execl(command, command, NULL))
 			fprintf(stderr, "failed to execute child command: %s\n", strerror(errno));
 		errno = EINVAL;

@@ -12,45 +12,16 @@ next to nothing.
 import argparse
 import os
 import pathlib
-import re
 import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
 import bpf_support  # noqa: E402
+import memleak_report  # noqa: E402
 import workloads  # noqa: E402
 
 WANTED = 0.99
 FEWEST_WALKED = 100
-
-ACCOUNT = re.compile(r"dwunw: (\d+) allocations walked, (\d+) distinct stacks, (\d+) partial(.*), (\d+) dropped ")
-
-
-class Report:
-    """The last report in memleak's output."""
-
-    def __init__(self, text):
-        header = re.compile(r"^\[\d+:\d+:\d+\] Top (\d+) stacks with outstanding allocations:\n", re.MULTILINE)
-        parts = header.split(text)
-        if len(parts) < 3:
-            raise ValueError("no report")
-        self.stacks = []
-        for line in parts[-1].splitlines():
-            if re.fullmatch(r"\d+ bytes in \d+ allocations from stack", line):
-                self.stacks.append([])
-            elif line.startswith("\t"):
-                self.stacks[-1].append(line.strip())
-        account = ACCOUNT.search(parts[-1])
-        self.walked, self.distinct, self.partial = (int(account[i]) for i in (1, 2, 3))
-        self.why_partial = account[4]
-        self.dropped = int(account[5])
-
-    def incomplete(self):
-        return [stack for stack in self.stacks if not stack or stack[-1].startswith("[")]
-
-    def unknown_frames(self):
-        return [line for stack in self.stacks for line in stack if line.endswith("<null sym>")]
-
 
 class RedisOnLibc(workloads.Redis):
     """Debian's redis allocates through jemalloc, which has no mmap for memleak's required probes: libc goes first."""
@@ -69,25 +40,23 @@ def look_at(memleak, name, pid, seconds, options):
     if run.returncode:
         print(f"{name} {pid}: memleak exits with {run.returncode}: {run.stderr[-500:]}")
         return 0, False
-    report = Report(run.stdout)
-    incomplete = report.incomplete()
-    unknown = report.unknown_frames()
-    whole = 1 - report.partial / report.walked if report.walked else 1
-    whole_shown = 1 - len(incomplete) / len(report.stacks) if report.stacks else 1
-    depths = sorted(len(stack) for stack in report.stacks) or [0]
+    reports, _ = memleak_report.parse(run.stdout)
+    stacks, account = reports[-1].stacks, reports[-1].account
+    incomplete = [stack for stack in stacks if not stack.is_complete()]
+    unknown = [frame for stack in stacks for frame in stack.frames if not frame.module and not frame.mark]
+    whole = 1 - account.partial / account.walked if account.walked else 1
+    whole_shown = 1 - len(incomplete) / len(stacks) if stacks else 1
+    depths = sorted(len(stack.frames) for stack in stacks) or [0]
     good = whole >= WANTED and whole_shown >= WANTED and not unknown
     print(
-        f"{name} {pid}: {'good' if good else 'BAD'}: {report.walked} walked, {whole:.2%} complete"
-        f"{report.why_partial}, {report.dropped} dropped; {len(report.stacks)} outstanding stacks,"
-        f" {whole_shown:.2%} complete, depth {depths[len(depths) // 2]} (most {depths[-1]}),"
-        f" {len(unknown)} frames without a module",
+        f"{name} {pid}: {'good' if good else 'BAD'}: {account.walked} walked, {whole:.2%} complete {account.why_partial},"
+        f" {account.dropped} dropped; {len(stacks)} outstanding stacks, {whole_shown:.2%} complete,"
+        f" depth {depths[len(depths) // 2]} (most {depths[-1]}), {len(unknown)} frames without a module",
         flush=True,
     )
     if not good:
-        for stack in incomplete[:2]:
-            print("\n".join(stack))
-        print("\n".join(unknown[:4]))
-    return report.walked, good
+        print(*incomplete[:2], *unknown[:4], sep="\n")
+    return account.walked, good
 
 
 def main():

@@ -1,0 +1,423 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+"""memleak on programs that know what they leaked: modes, options, and what it does when something goes wrong.
+
+    memleak_modes.py MEMLEAK TARGET FOLDER   FOLDER has the target built in other ways as well: memleak_target_fp (with
+                                             frame pointers), memleak_target_no_cfi (with them, without CFI)
+"""
+
+import collections
+import contextlib
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
+import bpf_support  # noqa: E402
+import memleak_report  # noqa: E402
+
+MEMLEAK = ""
+TARGET = ""
+WITH_FRAME_POINTERS = ""
+WITHOUT_CFI = ""
+
+ROOTS = ("_start", "__clone3", "clone3")
+PAST_THE_END = "2000000000"  # seconds: the report comes when memleak is told to end
+
+
+class Target:
+    """A memleak_target that waits for leave to begin and to end."""
+
+    def __init__(self, program, *arguments):
+        self.process = subprocess.Popen(
+            [program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        self.pid = self.process.pid
+        assert self.process.stdout.readline() == f"ready {self.pid}\n"
+
+    def work(self):
+        """Does the work; what was leaked, as size -> (blocks, function, is a mapping under malloc)."""
+        self.process.stdin.write("\n")
+        leaks = {}
+        while (line := self.process.stdout.readline()) != "done\n":
+            what, size, blocks, function = line.split()
+            leaks[int(size)] = (int(blocks), function, what == "mapped")
+        return leaks
+
+    def go_on(self):
+        self.process.stdin.write("\n")
+
+
+@contextlib.contextmanager
+def target(program=None, *arguments):
+    running = Target(program or TARGET, *arguments)
+    try:
+        yield running
+    finally:
+        running.process.kill()
+        running.process.communicate()
+
+
+@contextlib.contextmanager
+def memleak(*arguments):
+    """memleak, attached: what follows in `output` are its reports."""
+    process = subprocess.Popen([MEMLEAK, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        process.start_up = []
+        while not process.start_up or not process.start_up[-1].startswith("Tracing outstanding memory allocs"):
+            process.start_up.append(process.stdout.readline())
+            assert process.start_up[-1], (process.start_up, process.stderr.read())
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def finish(process):
+    """Interrupts memleak: it makes one more report."""
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=120)
+    reports, around = memleak_report.parse(output)
+    assert process.returncode == 0, (process.returncode, errors)
+    return reports[-1], around, errors
+
+
+def look_at(program, *options):
+    """A whole run: the report of everything that the program leaked, and its own account."""
+    with target(program) as running, memleak("-p", str(running.pid), *options, PAST_THE_END) as process:
+        leaks = running.work()
+        report, _, errors = finish(process)
+    return report, leaks, errors
+
+
+def run(*arguments, **options):
+    return subprocess.run([MEMLEAK, *arguments], capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+class ExactLeaks(unittest.TestCase):
+    """Every block that leaked is in the report, and none other of those sizes."""
+
+    def check_blocks(self, report, leaks):
+        sizes = collections.Counter(size for stack in report.stacks for _, size in stack.blocks)
+        self.assertEqual({size: sizes[size] for size in leaks}, {size: blocks for size, (blocks, *_) in leaks.items()})
+        self.assertEqual((sizes[1701], sizes[0xD000]), (0, 0), "freed blocks are in the report")
+        for stack in report.stacks:
+            self.assertEqual(stack.bytes, sum(size for _, size in stack.blocks), stack)
+            self.assertEqual(stack.count, len(stack.blocks), stack)
+
+    def check_callers(self, report, leaks, whole):
+        """Frame 0 is the function that leaked; where stacks are whole, the last is where they begin."""
+        for stack in report.stacks:
+            size = stack.blocks[0][1]
+            if size not in leaks:
+                continue
+            _, function, mapped = leaks[size]
+            self.assertTrue(whole == stack.is_complete(), stack)
+            if whole:
+                self.assertIn(stack.names()[-1], ROOTS, stack)
+                self.assertNotIn(None, stack.names(), stack)
+                self.assertEqual(stack.names().count(function), 101 if function == "leak_deep" else 1, stack)
+            if mapped and whole:
+                names = stack.names()
+                self.assertEqual(names[names.index("__libc_malloc") + 1], function, stack)
+            elif not mapped:
+                self.assertEqual(stack.names()[0], function, stack)
+
+    def test_force(self):
+        report, leaks, errors = look_at(TARGET, "--dwunw-mode=force", "-a", "-T", "1000")
+        self.check_blocks(report, leaks)
+        self.check_callers(report, leaks, whole=True)
+        self.assertEqual((report.account.partial, report.account.dropped, errors), (0, 0, ""))
+        self.assertFalse([frame for stack in report.stacks for frame in stack.frames if frame.mark])
+
+    def test_fallback_is_the_default_and_the_same_where_dwarf_suffices(self):
+        for options in ([], ["--dwunw-mode=fallback"]):
+            report, leaks, errors = look_at(TARGET, *options, "-a", "-T", "1000")
+            self.check_blocks(report, leaks)
+            self.check_callers(report, leaks, whole=True)
+            self.assertEqual((report.account.partial, report.account.dropped, errors), (0, 0, ""))
+
+    def test_off(self):
+        report, leaks, errors = look_at(TARGET, "--dwunw-mode=off", "-a", "-T", "1000")
+        self.check_blocks(report, leaks)
+        self.assertEqual((report.account, errors), (None, ""))
+        for stack in report.stacks:
+            _, function, mapped = leaks.get(stack.blocks[0][1], (0, None, True))
+            if not mapped:
+                self.assertEqual(stack.names()[0], function, stack)
+                self.assertNotIn(stack.names()[-1], ROOTS, "bpf_get_stackid cannot have found this")
+
+    def test_off_with_frame_pointers(self):
+        report, leaks, _ = look_at(WITH_FRAME_POINTERS, "--dwunw-mode=off", "-a", "-T", "1000")
+        self.check_blocks(report, leaks)
+        named = [stack.names() for stack in report.stacks if stack.blocks[0][1] == 1001]
+        self.assertEqual([names[:3] for names in named], [["leak_malloc", "work", "main"]])
+
+    def test_combined_totals_are_the_same(self):
+        for mode in ("force", "fallback", "off"):
+            with self.subTest(mode), target() as running:
+                options = ("-p", str(running.pid), f"--dwunw-mode={mode}", "-T", "1000", PAST_THE_END)
+                with memleak("-C", *options) as combined, memleak(*options) as single:
+                    running.work()
+                    totals = [
+                        sorted((stack.bytes, stack.count, str(stack.names())) for stack in finish(process)[0].stacks)
+                        for process in (combined, single)
+                    ]
+                self.assertGreater(len(totals[0]), 10)
+                self.assertEqual(*totals)
+
+    def test_without_cfi(self):
+        # The program's own frames can only be had by frame pointers, and say so; libc's have CFI.
+        for mode in ("force", "fallback"):
+            report, leaks, _ = look_at(WITHOUT_CFI, f"--dwunw-mode={mode}", "-a", "-T", "1000")
+            self.check_blocks(report, leaks)
+            for stack in (stack for stack in report.stacks if stack.blocks[0][1] in leaks):
+                self.assertIn("[frame pointer]", [(frame.mark or "").strip() for frame in stack.frames], stack)
+                self.assertIn(leaks[stack.blocks[0][1]][1], stack.names(), stack)
+
+    def test_sizes(self):
+        report, leaks, _ = look_at(TARGET, "--dwunw-mode=force", "-a", "-z", "1201", "-Z", "1409", "-T", "1000")
+        self.check_blocks(report, {size: leak for size, leak in leaks.items() if 1201 <= size <= 1409})
+        self.assertEqual(len(report.stacks), 3)
+
+    def test_top(self):
+        report, *_ = look_at(TARGET, "-T", "2")
+        self.assertEqual((report.top, len(report.stacks)), (2, 2))
+        self.assertGreaterEqual(report.stacks[0].bytes, report.stacks[1].bytes)
+
+    def test_age(self):
+        report, *_ = look_at(TARGET, "-o", "3600000", "-T", "1000")
+        self.assertEqual(report.stacks, [])
+        self.assertGreater(report.account.walked, 100)
+
+    def test_sampling(self):
+        with target(None, "20000") as running:
+            with memleak("-p", str(running.pid), "-s", "10", "--dwunw-mode=force", PAST_THE_END) as process:
+                running.work()
+                report, *_ = finish(process)
+        self.assertTrue(0 < report.account.walked < 20000, report.account)
+
+
+class Slices(unittest.TestCase):
+    def test_a_stack_beyond_its_slice(self):
+        report, *_ = look_at(TARGET, "--dwunw-mode=force", "--dwunw-stack-size=1024", "-a", "-T", "1000", "-Z", "1901", "-z", "1901")
+        (stack,) = report.stacks
+        self.assertEqual(stack.notes, ["partial: stack slice exhausted"])
+        self.assertEqual(set(stack.names()), {"leak_deep"})
+        self.assertEqual(report.account.partial, 1)
+        self.assertEqual(report.account.why_partial, "[stack slice exhausted: 1]")
+
+    def test_fallback_shows_the_kernels_stack_where_that_goes_further(self):
+        options = ("--dwunw-stack-size=1024", "-a", "-T", "1000", "-Z", "1901", "-z", "1901")
+        report, *_ = look_at(WITH_FRAME_POINTERS, *options)
+        (stack,) = report.stacks
+        self.assertEqual(stack.notes, ["kernel frame-pointer stack: it goes further than dwunw's"])
+        self.assertEqual(stack.names().count("leak_deep"), 101)
+        self.assertIn("main", stack.names())
+        report, *_ = look_at(WITH_FRAME_POINTERS, "--dwunw-mode=force", *options)
+        self.assertEqual(report.stacks[0].notes, ["partial: stack slice exhausted"])
+
+
+class Losses(unittest.TestCase):
+    BLOCKS = 30000
+
+    def test_a_ring_buffer_that_is_too_small(self):
+        for mode in ("force", "fallback"):
+            with target(None, str(self.BLOCKS)) as running:
+                options = ("--dwunw-ring-size=256", f"--dwunw-mode={mode}", "-z", "48", "-Z", "48")
+                with memleak("-p", str(running.pid), *options, PAST_THE_END) as process:
+                    # Nobody takes records out while the target works.
+                    process.send_signal(signal.SIGSTOP)
+                    running.work()
+                    process.send_signal(signal.SIGCONT)
+                    report, *_ = finish(process)
+            self.assertGreater(report.account.dropped, 0)
+            self.assertEqual(report.account.walked + report.account.dropped, self.BLOCKS)
+            self.assertEqual(sum(stack.count for stack in report.stacks), self.BLOCKS)
+            lost = [stack for stack in report.stacks if not stack.is_complete()]
+            self.assertEqual(sum(stack.count for stack in lost), report.account.dropped)
+            if mode == "force":
+                self.assertEqual([stack.notes for stack in lost], [["no stack: ring buffer full"]])
+
+    def test_a_target_that_never_rests(self):
+        # memleak once took in records for as long as they came.
+        with target(None, str(2**62)) as running:
+            with memleak("-p", str(running.pid), "--dwunw-mode=force", "-z", "48", "-Z", "48", "1", "2") as process:
+                running.go_on()
+                output, errors = process.communicate(timeout=120)
+        reports, _ = memleak_report.parse(output)
+        self.assertEqual((process.returncode, errors, len(reports)), (0, "", 2))
+        for stack in reports[-1].stacks:
+            self.assertIn(stack.notes, ([], ["no stack: ring buffer full"]))
+        self.assertGreater(reports[-1].account.walked, 1000)
+
+
+class EndsOfRuns(unittest.TestCase):
+    def test_intervals(self):
+        with target() as running:
+            done = run("-p", str(running.pid), "1", "2")
+        reports, around = memleak_report.parse(done.stdout)
+        self.assertEqual((done.returncode, done.stderr, len(reports)), (0, "", 2))
+        self.assertEqual(
+            around,
+            [
+                "using default object: libc.so.6",
+                "using page size: 4096",
+                "tracing kernel: false",
+                "Tracing outstanding memory allocs...  Hit Ctrl-C to end",
+                "done",
+            ],
+        )
+
+    def test_each_report_is_flushed(self):
+        with target() as running, memleak("-p", str(running.pid), "1") as process:
+            lines = [process.stdout.readline()]
+            while not lines[-1].startswith("dwunw: "):
+                lines.append(process.stdout.readline())
+                self.assertNotEqual(lines[-1], "")
+
+    def test_a_target_that_ends(self):
+        # Stacks were walked and their files opened while it lived.
+        with target() as running, memleak("-p", str(running.pid), "--dwunw-mode=force", "-a", "-T", "1000", PAST_THE_END) as process:
+            leaks = running.work()
+            # The first report is made while it lives, as everybody's is.
+            running.go_on()
+            running.process.wait(timeout=60)
+            report, *_ = finish(process)
+        whole = [stack for stack in report.stacks if stack.is_complete()]
+        self.assertEqual(
+            {stack.names()[0] for stack in whole} & {leak[1] for leak in leaks.values()},
+            {function for _, function, mapped in leaks.values() if not mapped},
+        )
+
+    def test_a_target_that_is_killed_at_work(self):
+        with target(None, str(2**62)) as running:
+            with memleak("-p", str(running.pid), "-z", "48", "-Z", "48", PAST_THE_END) as process:
+                running.go_on()
+                running.process.kill()
+                running.process.wait(timeout=60)
+                report, _, errors = finish(process)
+        self.assertEqual(errors, "")
+        for stack in report.stacks:
+            self.assertTrue(stack.is_complete() or stack.notes, stack)
+
+    def test_command(self):
+        with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+            # bcc's 31 bytes for a command are inherited.
+            command = shutil.copy(TARGET, f"{folder}/t")
+            process = subprocess.Popen(
+                [MEMLEAK, "-c", command, "--dwunw-mode=force", "-a", "-T", "1000", PAST_THE_END],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            output, errors = process.communicate("\n\n", timeout=120)
+        reports, around = memleak_report.parse(output.replace("\nleaked ", "\nx leaked "))
+        self.assertEqual((process.returncode, errors), (0, ""))
+        self.assertRegex("\n".join(around), r"child created with pid: \d+")
+        self.assertIn("received go event. executing child command", around)
+        self.assertEqual(around[-2:], ["reaped child process", "done"])
+        sizes = collections.Counter(size for stack in reports[-1].stacks for _, size in stack.blocks)
+        self.assertEqual((sizes[1001], sizes[1103], sizes[1701]), (11, 13, 0))
+        names = [stack.names() for stack in reports[-1].stacks if (stack.blocks[0][1]) == 1001]
+        self.assertEqual([(stack[0], stack[-1]) for stack in names], [("leak_malloc", "_start")])
+
+    def test_command_is_ended_with_memleak(self):
+        done = run("-c", "/usr/bin/yes", "1", "1", stdin=subprocess.DEVNULL, cwd="/")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("signaled child process\nreaped child process\ndone\n", done.stdout.replace("y\n", ""))
+
+
+class Errors(unittest.TestCase):
+    def expect(self, done, status, text):
+        self.assertEqual(done.returncode, status, done)
+        self.assertRegex(done.stderr, text)
+
+    def test_usage(self):
+        for arguments, text in (
+            (["-p", "x"], r"error arg:p x"),
+            (["-p", "0"], r"error arg:p 0"),
+            (["-o", "9223372036854775"], r"invalid AGE_MS: 9223372036854775"),
+            (["1", "2", "3"], r"Unrecognized positional argument: 3"),
+            (["--dwunw-mode=on"], r"invalid --dwunw-mode: on \(off, fallback or force\)"),
+            (["--dwunw-stack-size=1023"], r"invalid --dwunw-stack-size: 1023"),
+            (["--dwunw-stack-size=1k"], r"invalid --dwunw-stack-size: 1k"),
+            (["--dwunw-ring-size=300"], r"invalid --dwunw-ring-size: 300 \(a power of two"),
+        ):
+            with self.subTest(arguments):
+                self.expect(run(*arguments), 64, text)
+                self.assertRegex(run(*arguments).stderr, "Usage: ")
+
+        self.expect(run("-h"), 64, "invalid option -- 'h'")
+
+    def test_help_and_version(self):
+        done = run("--help")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn("--dwunw-mode", done.stdout)
+        self.assertEqual(run("--version").stdout, "memleak 0.1\n")
+
+    def test_sizes_the_wrong_way_round(self):
+        done = run("-p", "1", "-z", "10", "-Z", "9")
+        self.expect(done, 1, r"min size \(-z\) can't be greater than max_size \(-Z\)")
+        self.assertEqual(done.stdout, "")
+
+    def test_command_and_pid(self):
+        self.expect(run("-p", "1", "-c", "/bin/true"), 1, "cannot specify both command and pid")
+
+    def test_no_such_process(self):
+        gone = subprocess.Popen(["/bin/true"])
+        gone.wait()
+        for mode in ("off", "fallback"):
+            self.expect(run("-p", str(gone.pid), f"--dwunw-mode={mode}"), 253, "failed to attach uprobes")
+        done = run("-p", str(gone.pid), "--dwunw-mode=force")
+        self.expect(done, 253, "DWARF unwinding can't start: no such process")
+        self.assertRegex(run("-p", str(gone.pid)).stderr, "no such process; going on with frame-pointer stacks")
+
+    def test_no_such_object_or_symbol(self):
+        with target() as running:
+            self.expect(run("-p", str(running.pid), "-O", "nosuch.so"), 254, "no program attached for malloc_enter")
+            self.expect(run("-p", str(running.pid), "-S", "je_"), 254, "no program attached for malloc_enter")
+
+    def test_not_root(self):
+        with target() as running, tempfile.TemporaryDirectory() as folder:
+            os.chmod(folder, 0o755)  # the build tree may be closed to others
+            command = [shutil.copy(MEMLEAK, folder), "-p", str(running.pid), "--dwunw-mode=force"]
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, user=65534, group=65534, extra_groups=[]
+            )
+            self.expect(done, 255, "failed to load bpf object")
+
+
+class Kernel(unittest.TestCase):
+    """The kernel's own allocations. tracefs is mounted in a mount namespace that ends with the run."""
+
+    def trace(self, *options):
+        script = 'mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing; exec "$@"'
+        command = ["unshare", "--mount", "sh", "-c", script, "sh", MEMLEAK, *options]
+        return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+
+    def test_stacks(self):
+        for options in (["-T", "5"], ["-P", "-F", "-T", "5"], ["--dwunw-mode=off"]):
+            done = self.trace(*options, "1", "1")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            reports, around = memleak_report.parse(done.stdout)
+            self.assertIn("tracing kernel: true", around)
+            self.assertGreater(len(reports[0].stacks), 0)
+            self.assertIsNone(reports[0].account)
+            named = [frame for stack in reports[0].stacks for frame in stack.frames if frame.name]
+            self.assertGreater(len(named), 3)
+
+    def test_force_is_refused(self):
+        done = self.trace("--dwunw-mode=force", "1", "1")
+        self.assertEqual(done.returncode, 234, done)  # -EINVAL
+        self.assertRegex(done.stderr, "DWARF unwinding can't start: it is for a process's allocations")
+
+
+if __name__ == "__main__":
+    bpf_support.require_bpf()
+    MEMLEAK, TARGET, FOLDER = (os.path.abspath(sys.argv.pop(1)) for _ in range(3))
+    WITH_FRAME_POINTERS, WITHOUT_CFI = f"{FOLDER}/memleak_target_fp", f"{FOLDER}/memleak_target_no_cfi"
+    unittest.main()
