@@ -2,9 +2,10 @@
 /*
  * memleak: outstanding memory allocations, by stack.
  *
- * Written anew after the behaviour of memleak in bcc's libbpf-tools, in its structure, so that a reader who knows that one
- * finds his way. What dwunw adds is marked dwunw-added; README.md tells how to search for it and how to take it out.
+ * Written anew after the behaviour of memleak in bcc's libbpf-tools, in its structure, so that a reader who knows that
+ * one finds his way.
  */
+/* dwunw-added: what dwunw adds is marked as this line is; README.md tells how to search for it and how to take it out */
 #include <argp.h>
 #include <errno.h>
 #include <signal.h>

@@ -22,3 +22,26 @@ add_test(NAME integration.memleak_is_complete
     COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/memleak_complete.py" --memleak "$<TARGET_FILE:memleak_dwunw_user>")
 set_tests_properties(integration.memleak_modes integration.memleak_is_complete PROPERTIES
     LABELS integration TIMEOUT 600 SKIP_RETURN_CODE 77)
+
+# memleak without what dwunw added.
+set(originals "${PROJECT_SOURCE_DIR}/examples/memleak_bcc_dwunw")
+set(plain "${CMAKE_CURRENT_BINARY_DIR}/memleak_stripped")
+foreach(file IN ITEMS core_fixes.bpf.h core_types.h maps.bpf.h memleak_dwunw.bpf.c memleak_dwunw.h memleak_dwunw_user.c
+                      trace_helpers.c trace_helpers.h)
+    add_custom_command(OUTPUT "${plain}/${file}"
+        COMMAND "${CMAKE_COMMAND}" -E make_directory "${plain}"
+        COMMAND "${PROJECT_SOURCE_DIR}/scripts/strip-dwunw-added" "${originals}/${file}" > "${plain}/${file}"
+        DEPENDS "${originals}/${file}" "${PROJECT_SOURCE_DIR}/scripts/strip-dwunw-added"
+        VERBATIM)
+    list(APPEND plain_files "${plain}/${file}")
+endforeach()
+set_source_files_properties("${plain}/memleak_dwunw.bpf.c" PROPERTIES HEADER_FILE_ONLY ON) # not the compiler's
+add_executable(memleak_plain "${plain}/memleak_dwunw_user.c" "${plain}/trace_helpers.c" ${plain_files})
+dwunw_add_bpf_skeleton(memleak_plain "${plain}/memleak_dwunw.bpf.c" NAME memleak_dwunw_bpf)
+target_compile_definitions(memleak_plain PRIVATE _GNU_SOURCE)
+target_link_libraries(memleak_plain PRIVATE dwunw_libbpf elf)
+
+add_test(NAME integration.memleak_plain
+    COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/memleak_plain.py" "$<TARGET_FILE:memleak_dwunw_user>" "$<TARGET_FILE:memleak_plain>"
+            "${plain}" "${originals}" "$<TARGET_FILE:memleak_target>")
+set_tests_properties(integration.memleak_plain PROPERTIES LABELS integration TIMEOUT 120 SKIP_RETURN_CODE 77)

@@ -22,6 +22,7 @@ import bpf_support  # noqa: E402
 import memleak_report  # noqa: E402
 
 MEMLEAK = ""
+BEFORE_MEMLEAK = []
 TARGET = ""
 WITH_FRAME_POINTERS = ""
 WITHOUT_CFI = ""
@@ -66,7 +67,8 @@ def target(program=None, *arguments):
 @contextlib.contextmanager
 def memleak(*arguments):
     """memleak, attached: what follows in `output` are its reports."""
-    process = subprocess.Popen([MEMLEAK, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [*BEFORE_MEMLEAK, MEMLEAK, *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         process.start_up = []
         while not process.start_up or not process.start_up[-1].startswith("Tracing outstanding memory allocs"):
@@ -165,7 +167,7 @@ class ExactLeaks(unittest.TestCase):
                 with memleak("-C", *options) as combined, memleak(*options) as single:
                     running.work()
                     totals = [
-                        sorted((stack.bytes, stack.count, str(stack.names())) for stack in finish(process)[0].stacks)
+                        sorted((stack.bytes, stack.count, str(stack.names())) for stack in finish(process)[0].stacks if stack.count)
                         for process in (combined, single)
                     ]
                 self.assertGreater(len(totals[0]), 10)
