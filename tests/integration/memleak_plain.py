@@ -42,16 +42,12 @@ class Plain(unittest.TestCase):
     def test_it_reports_what_mode_off_reports(self):
         reports = []
         memleak_modes.BEFORE_MEMLEAK = ["stdbuf", "--output=L"]  # the original never flushes
-        for program, options in ((PLAIN, []), (MEMLEAK, ["--dwunw-mode=off"])):
+        for program, options in ((PLAIN, memleak_modes.OFF[1:]), (MEMLEAK, memleak_modes.OFF)):
             memleak_modes.MEMLEAK = program
             report, leaks, errors = memleak_modes.look_at(None, *options, "-a", "-T", "1000")
             self.assertEqual(errors, "")
-            reports.append(
-                collections.Counter(
-                    (stack.bytes, stack.count, tuple(size for _, size in stack.blocks), stack.names()[0])
-                    for stack in report.stacks
-                )
-            )
+            # By frame 0: what comes after it is often garbage, and splits equal callers.
+            reports.append(collections.Counter((stack.names()[0], size) for stack in report.stacks for _, size in stack.blocks))
         self.assertGreater(len(reports[0]), len(leaks) - 1)
         self.assertEqual(*reports)
 
