@@ -45,3 +45,6 @@ add_test(NAME integration.memleak_plain
     COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/memleak_plain.py" "$<TARGET_FILE:memleak_dwunw_user>" "$<TARGET_FILE:memleak_plain>"
             "${plain}" "${originals}" "$<TARGET_FILE:memleak_target>")
 set_tests_properties(integration.memleak_plain PROPERTIES LABELS integration TIMEOUT 120 SKIP_RETURN_CODE 77)
+
+add_test(NAME integration.verify_memleak COMMAND "${PROJECT_SOURCE_DIR}/scripts/verify-memleak" "${PROJECT_BINARY_DIR}")
+set_tests_properties(integration.verify_memleak PROPERTIES LABELS integration TIMEOUT 120 SKIP_RETURN_CODE 77)
