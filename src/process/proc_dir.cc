@@ -39,20 +39,35 @@ Result<UniqueFd> ProcDir::open_file(const char *name, int flags) const {
     return error_from_errno(errno);
 }
 
-ProcDir::State ProcDir::state(pid_t thread) const {
+Result<std::string> ProcDir::stat_after_name(pid_t thread) const {
     const std::string name = thread == 0 ? "stat" : task_file(thread, "stat");
     auto file = open_file(name.c_str(), O_RDONLY);
     if (!file)
-        // Anything but "gone" (no descriptors left, say) says nothing about the process.
-        return file.error().status == DWUNW_ERR_NO_PROCESS ? State::kGone : State::kAlive;
+        return file.error();
     std::array<uint8_t, 512> buffer;
     const size_t size = read_at(file->get(), 0, buffer);
     if (size == 0)
-        return State::kGone;
+        return Error{DWUNW_ERR_NO_PROCESS, static_cast<uint64_t>(pid_)};
     // "12 (name) S …": the name is at most 64 bytes and may hold anything, so the last parenthesis counts.
     const std::string_view text(reinterpret_cast<const char *>(buffer.data()), size);
     const size_t name_end = text.rfind(')');
-    const char state = name_end != std::string_view::npos && name_end + 2 < text.size() ? text[name_end + 2] : '?';
+    return std::string(name_end == std::string_view::npos ? "" : text.substr(std::min(size, name_end + 2)));
+}
+
+pid_t ProcDir::parent() const {
+    const auto fields = stat_after_name(0);
+    pid_t parent = 0;
+    if (fields && fields->size() > 2)
+        std::from_chars(fields->data() + 2, fields->data() + fields->size(), parent);
+    return parent;
+}
+
+ProcDir::State ProcDir::state(pid_t thread) const {
+    const auto fields = stat_after_name(thread);
+    if (!fields)
+        // Anything but "gone" (no descriptors left, say) says nothing about the process.
+        return fields.error().status == DWUNW_ERR_NO_PROCESS ? State::kGone : State::kAlive;
+    const char state = fields->empty() ? '?' : fields->front();
     if (state != 'Z' && state != 'X')
         return State::kAlive;
     if (thread != 0)

@@ -25,6 +25,9 @@ class ProcDir {
     // Of the whole process when `thread` is 0 (a zombie leader with running threads is alive), else of one thread.
     State state(pid_t thread = 0) const;
 
+    // 0 when the process is gone.
+    pid_t parent() const;
+
     // "maps", "mem", "task/12/comm"; DWUNW_ERR_NO_PROCESS when the process is gone.
     Result<UniqueFd> open_file(const char *name, int flags) const;
 
@@ -34,6 +37,9 @@ class ProcDir {
     std::string thread_name(pid_t thread) const;
 
   private:
+    // The fields of stat from the state letter on; of the whole process when `thread` is 0.
+    Result<std::string> stat_after_name(pid_t thread) const;
+
     ProcDir(pid_t pid, UniqueFd fd) : pid_(pid), fd_(std::move(fd)) {}
     pid_t pid_;
     UniqueFd fd_;

@@ -9,6 +9,7 @@
 #include <sys/uio.h>
 #include <sys/user.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -27,6 +28,23 @@ long trace(int request, pid_t tid, unsigned long data) {
     return ::ptrace(static_cast<__ptrace_request>(request), tid, nullptr, data);
 }
 
+// 0, ESRCH for a thread that has ended, or another errno. EPERM is what a zombie gets, too: also the main thread whose
+// number the thread that executes a program is just about to take. So it counts only once it has been seen repeatedly.
+int seize(const ProcDir &process, pid_t tid) {
+    constexpr int kTries = 100;
+    for (int i = 0; i < kTries; ++i) {
+        if (trace(PTRACE_SEIZE, tid, 0) == 0)
+            return 0;
+        const int error = errno;
+        if (error != EPERM)
+            return error;
+        if (process.state(tid) != ProcDir::State::kAlive)
+            return ESRCH;
+        ::sched_yield();
+    }
+    return EPERM;
+}
+
 } // namespace
 
 Result<bool> StoppedThreads::seize_new(const ProcDir &process) {
@@ -34,14 +52,11 @@ Result<bool> StoppedThreads::seize_new(const ProcDir &process) {
     for (const pid_t tid : process.threads()) {
         if (std::ranges::any_of(tracees_, [tid](const Tracee &t) { return t.tid == tid; }))
             continue;
-        if (trace(PTRACE_SEIZE, tid, 0) != 0) {
-            const int error = errno;
-            // EPERM is what a zombie gets, too.
-            if (error == ESRCH || process.state(tid) != ProcDir::State::kAlive)
-                continue;
+        if (const int error = seize(process, tid); error == ESRCH)
+            continue;
+        else if (error != 0)
             return error_from_errno(error);
-        }
-        tracees_.push_back({.tid = tid});
+        tracees_.push_back({.tid = tid, .own_child = tid == process.pid() && process.parent() == ::getpid()});
         found = true;
         // Fails only for a thread that is ending; waiting tells.
         trace(PTRACE_INTERRUPT, tid, 0);
@@ -50,6 +65,15 @@ Result<bool> StoppedThreads::seize_new(const ProcDir &process) {
 }
 
 bool StoppedThreads::reap(Tracee &tracee) {
+    if (tracee.own_child) {
+        // A tracer is told of stops, too, asked or not.
+        siginfo_t news{};
+        if (::waitid(P_PID, static_cast<id_t>(tracee.tid), &news, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+            (news.si_code == CLD_EXITED || news.si_code == CLD_KILLED || news.si_code == CLD_DUMPED)) {
+            tracee.state = Tracee::State::kEnded;
+            return true;
+        }
+    }
     int status = 0;
     pid_t got;
     do
@@ -139,10 +163,13 @@ Result<std::unique_ptr<StoppedThreads>> StoppedThreads::stop(const ProcDir &proc
 StoppedThreads::~StoppedThreads() {
     // Only a stopped thread can be let go. One that still does not stop stays seized until the calling program ends.
     wait_for_all();
-    for (const Tracee &tracee : tracees_)
+    for (Tracee &tracee : tracees_)
         if (tracee.state == Tracee::State::kStopped)
-            // Without the signal a group-stop stays in force. ESRCH: it was killed meanwhile.
-            trace(PTRACE_DETACH, tracee.tid, static_cast<unsigned long>(tracee.signal));
+            // Without the signal a group-stop stays in force.
+            if (trace(PTRACE_DETACH, tracee.tid, static_cast<unsigned long>(tracee.signal)) != 0)
+                tracee.state = Tracee::State::kInterrupted;
+    // Those were killed. A tracee's end has to be taken note of by its tracer before its parent can be told of it.
+    wait_for_all();
 }
 
 } // namespace dwunw::process

@@ -45,7 +45,8 @@ class StoppedThreads {
     struct Tracee {
         pid_t tid = 0;
         enum class State : uint8_t { kInterrupted, kStopped, kEnded } state = State::kInterrupted;
-        int signal = 0; // to deliver at resume
+        int signal = 0;         // to deliver at resume
+        bool own_child = false; // the main thread of the caller's child: its end is for the caller to take note of
     };
     StoppedThreads() = default;
 

@@ -84,7 +84,7 @@ TEST(ProcDir, AProcessWhoseMainThreadHasEndedIsAlive) {
             line.hear();
             ::_exit(0);
         }).detach();
-        ::pthread_exit(nullptr);
+        ::syscall(SYS_exit, 0); // unlike pthread_exit it does not unwind, which would close the line
     });
     auto directory = ProcDir::open(child.pid());
     ASSERT_TRUE(directory);
@@ -94,6 +94,7 @@ TEST(ProcDir, AProcessWhoseMainThreadHasEndedIsAlive) {
     const auto tid = static_cast<pid_t>(child.hear());
     EXPECT_EQ(directory->state(), State::kAlive);
     EXPECT_EQ(directory->state(tid), State::kAlive);
+    EXPECT_EQ(directory->parent(), ::getpid());
     child.kill_to_zombie();
     EXPECT_EQ(directory->state(), State::kZombie);
 }

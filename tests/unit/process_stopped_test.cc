@@ -231,9 +231,12 @@ TEST(StoppedThreads, KilledWhileStopped) {
     const ProcDir directory = directory_of(counting->child.pid());
     auto stopped = StoppedThreads::stop(directory);
     ASSERT_TRUE(stopped);
-    counting->child.kill_to_zombie();
+    const pid_t pid = counting->child.pid();
+    ASSERT_EQ(::kill(pid, SIGKILL), 0);
+    ASSERT_TRUE(soon([&] { return state_of(pid) == 'Z'; }));
     stopped->reset(); // nothing to resume, and no error
-    counting.reset();
+    // Its parent hears of it: no thread is kept by its tracer.
+    counting->child.wait_for_zombie();
     const auto again = StoppedThreads::stop(directory);
     ASSERT_FALSE(again);
     EXPECT_EQ(again.error().status, DWUNW_ERR_NO_PROCESS);
@@ -321,7 +324,7 @@ TEST(StoppedThreads, AProcessWhoseMainThreadHasEnded) {
             line.say();
             count_for_ever(shared->counts[0], 0x1000);
         }).detach();
-        ::pthread_exit(nullptr);
+        ::syscall(SYS_exit, 0); // unlike pthread_exit it does not unwind, which would close the line
     });
     const ProcDir directory = directory_of(child.pid());
     ASSERT_TRUE(soon([&] { return directory.state(child.pid()) == ProcDir::State::kZombie; }));
