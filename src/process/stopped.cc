@@ -30,6 +30,7 @@ long trace(int request, pid_t tid, unsigned long data) {
 
 // 0, ESRCH for a thread that has ended, or another errno. EPERM is what a zombie gets, too: also the main thread whose
 // number the thread that executes a program is just about to take. So it counts only once it has been seen repeatedly.
+// When we had seized that thread, we have it still, under its new number: then it can be interrupted.
 int seize(const ProcDir &process, pid_t tid) {
     constexpr int kTries = 100;
     for (int i = 0; i < kTries; ++i) {
@@ -40,6 +41,8 @@ int seize(const ProcDir &process, pid_t tid) {
             return error;
         if (process.state(tid) != ProcDir::State::kAlive)
             return ESRCH;
+        if (trace(PTRACE_INTERRUPT, tid, 0) == 0)
+            return 0;
         ::sched_yield();
     }
     return EPERM;
@@ -141,23 +144,24 @@ void StoppedThreads::read_registers(const ProcDir &process) {
 
 Result<std::unique_ptr<StoppedThreads>> StoppedThreads::stop(const ProcDir &process) {
     std::unique_ptr<StoppedThreads> stopped(new StoppedThreads);
-    int round = 0;
-    while (true) {
+    for (int round = 0; round < kMaxRounds; ++round) {
         auto found = stopped->seize_new(process);
         if (!found)
             return found.error();
-        if (!*found)
-            break;
-        stopped->wait_for_all();
-        if (++round == kMaxRounds)
-            return Error{DWUNW_ERR_LIMIT, stopped->tracees_.size()};
+        if (*found) {
+            stopped->wait_for_all();
+            continue;
+        }
+        if (!std::ranges::all_of(stopped->tracees_, [](const Tracee &t) { return t.state == Tracee::State::kEnded; })) {
+            stopped->read_registers(process);
+            return stopped;
+        }
+        if (process.state() != ProcDir::State::kAlive)
+            return Error{DWUNW_ERR_NO_PROCESS, static_cast<uint64_t>(process.pid())};
+        // All ended, and yet it lives: one of them executed a program, and goes on under the main thread's number.
+        stopped->tracees_.clear();
     }
-    const bool any =
-        std::ranges::any_of(stopped->tracees_, [](const Tracee &t) { return t.state != Tracee::State::kEnded; });
-    if (!any)
-        return Error{DWUNW_ERR_NO_PROCESS, static_cast<uint64_t>(process.pid())};
-    stopped->read_registers(process);
-    return stopped;
+    return Error{DWUNW_ERR_LIMIT, stopped->tracees_.size()};
 }
 
 StoppedThreads::~StoppedThreads() {

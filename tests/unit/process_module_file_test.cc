@@ -133,7 +133,7 @@ TEST(LoadBias, IsTheDynamicLinkers) {
     bool saw_moved = false;
     for (const Mapping &mapping : maps->mappings()) {
         const auto found = expected.find(std::string(mapping.path));
-        if (found == expected.end())
+        if (found == expected.end() || !mapping.executable)
             continue;
         const auto module = open_module_file(found->first);
         ASSERT_TRUE(module->image());
@@ -141,9 +141,9 @@ TEST(LoadBias, IsTheDynamicLinkers) {
         ASSERT_TRUE(bias.has_value()) << mapping.path << " " << std::hex << mapping.start.value;
         EXPECT_EQ(bias->value, found->second) << mapping.path << " " << std::hex << mapping.start.value;
         ++compared;
-        saw_moved |= found->first == std::filesystem::canonical(PLUGIN_MOVED).string() && mapping.executable;
+        saw_moved |= found->first == std::filesystem::canonical(PLUGIN_MOVED).string();
     }
-    EXPECT_GE(compared, 12u);
+    EXPECT_GE(compared, 6u); // the program, the plugin, libstdc++, libm, libgcc_s, libc; ld.so
     EXPECT_TRUE(saw_moved);
     ::dlclose(moved);
 }
