@@ -23,6 +23,7 @@ namespace {
 constexpr std::chrono::seconds kStopDeadline(5);
 // Each round finds the threads that were made by ones not yet stopped in the round before.
 constexpr int kMaxRounds = 64;
+constexpr int kQuietRounds = 3;
 
 long trace(int request, pid_t tid, unsigned long data) {
     return ::ptrace(static_cast<__ptrace_request>(request), tid, nullptr, data);
@@ -144,14 +145,19 @@ void StoppedThreads::read_registers(const ProcDir &process) {
 
 Result<std::unique_ptr<StoppedThreads>> StoppedThreads::stop(const ProcDir &process) {
     std::unique_ptr<StoppedThreads> stopped(new StoppedThreads);
+    int quiet_rounds = 0;
     for (int round = 0; round < kMaxRounds; ++round) {
         auto found = stopped->seize_new(process);
         if (!found)
             return found.error();
         if (*found) {
             stopped->wait_for_all();
+            quiet_rounds = 0;
             continue;
         }
+        // The kernel's list can miss a thread while another one ends.
+        if (++quiet_rounds < kQuietRounds)
+            continue;
         if (!std::ranges::all_of(stopped->tracees_, [](const Tracee &t) { return t.state == Tracee::State::kEnded; })) {
             stopped->read_registers(process);
             return stopped;
@@ -160,6 +166,7 @@ Result<std::unique_ptr<StoppedThreads>> StoppedThreads::stop(const ProcDir &proc
             return Error{DWUNW_ERR_NO_PROCESS, static_cast<uint64_t>(process.pid())};
         // All ended, and yet it lives: one of them executed a program, and goes on under the main thread's number.
         stopped->tracees_.clear();
+        quiet_rounds = 0;
     }
     return Error{DWUNW_ERR_LIMIT, stopped->tracees_.size()};
 }
