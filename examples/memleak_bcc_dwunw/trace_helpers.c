@@ -72,7 +72,8 @@ struct ksyms *ksyms__load(void)
 	}
 	free(line);
 	fclose(f);
-	qsort(ksyms->syms, ksyms->count, sizeof(*ksyms->syms), ksym_cmp);
+	if (ksyms->count)
+		qsort(ksyms->syms, ksyms->count, sizeof(*ksyms->syms), ksym_cmp);
 	return ksyms;
 
 err_out:

@@ -14,7 +14,7 @@
 namespace dwunw::process {
 namespace {
 
-using std::string_view_literals::operator""sv;
+using namespace std::string_view_literals;
 
 // Takes one field after another off a line; a field that is not there fails the line for good.
 class LineParser {

@@ -69,23 +69,16 @@ Result<bool> StoppedThreads::seize_new(const ProcDir &process) {
 }
 
 bool StoppedThreads::reap(Tracee &tracee) {
-    if (tracee.own_child) {
-        // A tracer is told of stops, too, asked or not.
-        siginfo_t news{};
-        if (::waitid(P_PID, static_cast<id_t>(tracee.tid), &news, WEXITED | WNOHANG | WNOWAIT) == 0 &&
-            (news.si_code == CLD_EXITED || news.si_code == CLD_KILLED || news.si_code == CLD_DUMPED)) {
-            tracee.state = Tracee::State::kEnded;
-            return true;
-        }
-    }
-    int status = 0;
-    pid_t got;
+    // The end of the caller's own child stays there for the caller to take note of.
+    const int news = WSTOPPED | (tracee.own_child ? 0 : WEXITED);
+    siginfo_t info{};
+    int status;
     do
-        got = ::waitpid(tracee.tid, &status, __WALL | WNOHANG);
-    while (got < 0 && errno == EINTR);
-    if (got == 0)
+        status = ::waitid(P_PID, static_cast<id_t>(tracee.tid), &info, news | WNOHANG | __WALL);
+    while (status < 0 && errno == EINTR);
+    if (status == 0 && info.si_pid == 0)
         return false;
-    if (got < 0 || !WIFSTOPPED(status)) {
+    if (status < 0 || (info.si_code != CLD_TRAPPED && info.si_code != CLD_STOPPED)) {
         // Ended; or, with ECHILD, another thread executed a program and this one's number went with the rest.
         tracee.state = Tracee::State::kEnded;
         return true;
@@ -93,8 +86,8 @@ bool StoppedThreads::reap(Tracee &tracee) {
     tracee.state = Tracee::State::kStopped;
     // An event-stop (our interrupt, or the group-stop of a stopped process) carries no signal to deliver. Anything else
     // is a signal on its way to the thread that we happened to intercept.
-    if (status >> 16 == 0)
-        tracee.signal = WSTOPSIG(status);
+    if (info.si_status >> 8 == 0)
+        tracee.signal = info.si_status;
     return true;
 }
 

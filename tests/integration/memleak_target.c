@@ -21,28 +21,24 @@
 
 static void *volatile kept;
 
-STEP static void keep(void *block)
-{
+STEP static void keep(void *block) {
     kept = block;
     END_OF_STEP;
 }
 
-STEP static void leak_malloc(void)
-{
+STEP static void leak_malloc(void) {
     for (int i = 0; i < 11; i++)
         keep(malloc(1001));
     END_OF_STEP;
 }
 
-STEP static void leak_calloc(void)
-{
+STEP static void leak_calloc(void) {
     for (int i = 0; i < 12; i++)
         keep(calloc(17, 61)); // 1037
     END_OF_STEP;
 }
 
-STEP static void leak_realloc(void)
-{
+STEP static void leak_realloc(void) {
     for (int i = 0; i < 13; i++) {
         void *block = malloc(20);
         keep(block);
@@ -51,8 +47,7 @@ STEP static void leak_realloc(void)
     END_OF_STEP;
 }
 
-STEP static void leak_posix_memalign(void)
-{
+STEP static void leak_posix_memalign(void) {
     for (int i = 0; i < 14; i++) {
         void *block = NULL;
         if (posix_memalign(&block, 64, 1201) == 0)
@@ -61,43 +56,37 @@ STEP static void leak_posix_memalign(void)
     END_OF_STEP;
 }
 
-STEP static void leak_aligned_alloc(void)
-{
+STEP static void leak_aligned_alloc(void) {
     for (int i = 0; i < 15; i++)
         keep(aligned_alloc(64, 1301));
     END_OF_STEP;
 }
 
-STEP static void leak_memalign(void)
-{
+STEP static void leak_memalign(void) {
     for (int i = 0; i < 16; i++)
         keep(memalign(64, 1409));
     END_OF_STEP;
 }
 
-STEP static void leak_valloc(void)
-{
+STEP static void leak_valloc(void) {
     for (int i = 0; i < 3; i++)
         keep(valloc(1501));
     END_OF_STEP;
 }
 
-STEP static void leak_pvalloc(void)
-{
+STEP static void leak_pvalloc(void) {
     for (int i = 0; i < 3; i++)
         keep(pvalloc(1601));
     END_OF_STEP;
 }
 
-STEP static void leak_mmap(void)
-{
+STEP static void leak_mmap(void) {
     for (int i = 0; i < 4; i++)
         keep(mmap(NULL, 0x7000, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     END_OF_STEP;
 }
 
-STEP static void leak_mremap(void)
-{
+STEP static void leak_mremap(void) {
     for (int i = 0; i < 5; i++) {
         void *block = mmap(NULL, 0x9000, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         keep(mremap(block, 0x9000, 0xb000, MREMAP_MAYMOVE));
@@ -106,15 +95,13 @@ STEP static void leak_mremap(void)
 }
 
 // Above the allocator's threshold for mappings: the mapping is made, and returns, within malloc.
-STEP static void leak_big(void)
-{
+STEP static void leak_big(void) {
     for (int i = 0; i < 6; i++)
         keep(malloc(1000000)); // 1003520 with its page and header
     END_OF_STEP;
 }
 
-STEP static void leak_nothing(void)
-{
+STEP static void leak_nothing(void) {
     for (int i = 0; i < 100; i++) {
         void *block = malloc(1701);
         keep(block);
@@ -127,16 +114,14 @@ STEP static void leak_nothing(void)
     END_OF_STEP;
 }
 
-STEP static void leak_by_alloca(int n)
-{
+STEP static void leak_by_alloca(int n) {
     char buffer[n]; // the frame's size is known when it runs only
     __asm__ volatile("" : : "r"(buffer) : "memory");
     keep(malloc(1801));
     END_OF_STEP;
 }
 
-STEP static void leak_deep(int depth)
-{
+STEP static void leak_deep(int depth) {
     if (depth > 0)
         leak_deep(depth - 1);
     else
@@ -144,8 +129,7 @@ STEP static void leak_deep(int depth)
     END_OF_STEP;
 }
 
-STEP static void work(void)
-{
+STEP static void work(void) {
     leak_malloc();
     leak_calloc();
     leak_realloc();
@@ -164,8 +148,7 @@ STEP static void work(void)
     END_OF_STEP;
 }
 
-STEP static void leak_in_thread(void)
-{
+STEP static void leak_in_thread(void) {
     void *first = malloc(1); // a thread's first block is seen as the mapping of the thread's arena
     keep(first);
     free(first);
@@ -174,15 +157,13 @@ STEP static void leak_in_thread(void)
     END_OF_STEP;
 }
 
-STEP static void *thread(void *unused)
-{
+STEP static void *thread(void *unused) {
     leak_in_thread();
     END_OF_STEP;
     return unused;
 }
 
-STEP static void leak_fast(long blocks, int depth)
-{
+STEP static void leak_fast(long blocks, int depth) {
     if (depth > 0) {
         leak_fast(blocks, depth - 1);
         END_OF_STEP;
@@ -193,15 +174,13 @@ STEP static void leak_fast(long blocks, int depth)
     END_OF_STEP;
 }
 
-static void wait_for_line(void)
-{
+static void wait_for_line(void) {
     char c;
     while (read(STDIN_FILENO, &c, 1) == 1 && c != '\n')
         ;
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     char line[256];
     setvbuf(stdout, line, _IOLBF, sizeof(line)); // nothing of its own is allocated meanwhile
     printf("ready %d\n", getpid());
