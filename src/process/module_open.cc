@@ -138,7 +138,7 @@ class Opener {
             return false;
         const auto page = std::span(in_file).first(length);
         return std::ranges::equal(page, std::span(in_memory).first(length)) &&
-               !std::ranges::search(page, image->build_id()).empty();
+               std::search(page.begin(), page.end(), image->build_id().begin(), image->build_id().end()) != page.end();
     }
 
     ModuleStore &store_;

@@ -13,6 +13,7 @@ namespace dwunw::process {
 namespace {
 
 using testing::Child;
+using testing::soon;
 
 // Indices into struct pt_regs.
 constexpr size_t kRbx = 5;
@@ -46,15 +47,8 @@ std::string status_line(pid_t pid, const std::string &name) {
     return "";
 }
 
-char state_of(pid_t pid) { return status_line(pid, "State").front(); }
-
-template <typename F>::testing::AssertionResult soon(F condition) {
-    for (const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
-         std::chrono::steady_clock::now() < deadline; ::sched_yield())
-        if (condition())
-            return ::testing::AssertionSuccess();
-    return ::testing::AssertionFailure() << "not within ten seconds";
-}
+// NUL when it is gone.
+char state_of(pid_t pid) { return status_line(pid, "State").c_str()[0]; }
 
 struct Counters {
     std::array<std::atomic<uint64_t>, 4> counts;
@@ -242,6 +236,50 @@ TEST(StoppedThreads, KilledWhileStopped) {
     EXPECT_EQ(again.error().status, DWUNW_ERR_NO_PROCESS);
 }
 
+TEST(StoppedThreads, KilledWhileStoppedItsParentHearsOfIt) {
+    Shared<std::atomic<int>> status;
+    *status = -1;
+    Child parent([&status](const Child::Line &line) {
+        Counting counting;
+        line.say(static_cast<uint64_t>(counting.child.pid()));
+        *status = counting.child.reap();
+        line.hear();
+    });
+    const auto pid = static_cast<pid_t>(parent.hear());
+    const ProcDir directory = directory_of(pid);
+    auto stopped = StoppedThreads::stop(directory);
+    ASSERT_TRUE(stopped);
+    ASSERT_EQ(::kill(pid, SIGKILL), 0);
+    ASSERT_TRUE(soon([&] { return state_of(pid) == 'Z'; }));
+    stopped->reset();
+    EXPECT_TRUE(soon([&] { return *status != -1; }));
+    EXPECT_EQ(*status, SIGKILL);
+}
+
+// The caller is not made to wait for ever, and the thread is not lost.
+TEST(StoppedThreads, AThreadInAnUninterruptibleWait) {
+    Child child([](const Child::Line &line) {
+        line.say();
+        // Until its child has ended, a vfork's parent is stopped by nothing but SIGKILL.
+        if (::vfork() == 0) {
+            line.hear();
+            ::_exit(0);
+        }
+        line.say();
+        line.hear();
+    });
+    child.hear();
+    ASSERT_TRUE(soon([&] { return state_of(child.pid()) == 'D'; }));
+    auto stopped = StoppedThreads::stop(directory_of(child.pid()));
+    ASSERT_TRUE(stopped) << dwunw_status_string(stopped.error().status);
+    ASSERT_EQ((*stopped)->threads().size(), 1u);
+    EXPECT_EQ((*stopped)->threads()[0].status, DWUNW_ERR_REGISTER_UNKNOWN);
+    child.say();
+    stopped->reset();
+    child.hear();
+    EXPECT_EQ(status_line(child.pid(), "TracerPid"), "0");
+}
+
 TEST(StoppedThreads, AThreadOrAProcessThatEndsMeanwhile) {
     size_t caught = 0;
     for (int i = 0; i < 100; ++i) {
@@ -253,6 +291,8 @@ TEST(StoppedThreads, AThreadOrAProcessThatEndsMeanwhile) {
             if (i % 2 == 0)
                 for (std::thread &thread : threads)
                     thread.join();
+            if (i % 4 == 0)
+                line.hear();
             ::_exit(0);
         });
         child.hear();
@@ -260,13 +300,14 @@ TEST(StoppedThreads, AThreadOrAProcessThatEndsMeanwhile) {
         auto stopped = StoppedThreads::stop(directory);
         if (!stopped) {
             EXPECT_EQ(stopped.error().status, DWUNW_ERR_NO_PROCESS);
+            EXPECT_NE(i % 4, 0) << "it has not ended";
             continue;
         }
         ++caught;
         for (const StoppedThread &thread : (*stopped)->threads())
             EXPECT_TRUE(thread.status == DWUNW_OK || thread.status == DWUNW_ERR_NO_PROCESS);
     }
-    RecordProperty("caught", static_cast<int>(caught));
+    EXPECT_GE(caught, 25u);
 }
 
 TEST(StoppedThreads, AProcessThatMakesThreadsAllTheTime) {

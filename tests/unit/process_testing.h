@@ -11,11 +11,13 @@
 #include <linux/sched.h>
 #include <sched.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -37,8 +39,17 @@ template <typename T> T take(Result<T> result) {
     return std::move(*result);
 }
 
+// What happens in another process happens some time; the limit is only so that a failure ends.
+template <typename F>::testing::AssertionResult soon(F condition) {
+    for (const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+         std::chrono::steady_clock::now() < deadline; ::sched_yield())
+        if (condition())
+            return ::testing::AssertionSuccess();
+    return ::testing::AssertionFailure() << "not within a minute";
+}
+
 // A child process that runs `body` and then exits. They talk through two pipes: the child says() numbers and hears()
-// when to go on. Killed and reaped at the end.
+// when to go on. Killed and reaped at the end, also at the end of a test program that is killed.
 class Child {
   public:
     class Line {
@@ -66,6 +77,7 @@ class Child {
         int from_child[2];
         if (::pipe2(to_child, O_CLOEXEC) != 0 || ::pipe2(from_child, O_CLOEXEC) != 0)
             std::abort();
+        const pid_t parent = ::getpid();
         if (pid == 0) {
             pid_ = ::fork();
         } else {
@@ -77,6 +89,9 @@ class Child {
             error_ = errno;
         }
         if (pid_ == 0) {
+            ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+            if (::getppid() != parent)
+                ::_exit(98);
             Line line{UniqueFd(to_child[0]), UniqueFd(from_child[1])};
             ::close(to_child[1]);
             ::close(from_child[0]);
