@@ -76,8 +76,14 @@ bool StoppedThreads::reap(Tracee &tracee) {
     do
         status = ::waitid(P_PID, static_cast<id_t>(tracee.tid), &info, news | WNOHANG | __WALL);
     while (status < 0 && errno == EINTR);
-    if (status == 0 && info.si_pid == 0)
-        return false;
+    if (status == 0 && info.si_pid == 0) {
+        // The number can have become that of another thread, which executed a program before it was seized. For the
+        // caller's own child that is no ECHILD, and it would never stop.
+        if (!tracee.own_child || trace(PTRACE_INTERRUPT, tracee.tid, 0) == 0 || errno != ESRCH)
+            return false;
+        tracee.state = Tracee::State::kEnded;
+        return true;
+    }
     if (status < 0 || (info.si_code != CLD_TRAPPED && info.si_code != CLD_STOPPED)) {
         // Ended; or, with ECHILD, another thread executed a program and this one's number went with the rest.
         tracee.state = Tracee::State::kEnded;

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#
+# Tests of src/capi: from C, and each of its files.
+add_executable(capi_c_test capi_c_test.c)
+set_target_properties(capi_c_test PROPERTIES C_STANDARD 11 C_EXTENSIONS ON LINKER_LANGUAGE CXX)
+target_compile_definitions(capi_c_test PRIVATE _GNU_SOURCE)
+target_compile_options(capi_c_test PRIVATE -Wall -Wextra -Wpedantic -Werror -O2 -fomit-frame-pointer -fno-sanitize=all)
+target_link_libraries(capi_c_test PRIVATE dwunw)
+add_test(NAME unit.capi_c COMMAND capi_c_test)
+set_tests_properties(unit.capi_c PROPERTIES LABELS unit TIMEOUT 120)
