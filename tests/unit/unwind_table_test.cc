@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// The compiled table beside a slow reading of the same bytes, on files of the distribution and this program itself; and
+// tables of bytes that no compiler wrote.
+#include "unwind/table.h"
+
+#include "../support/cfi_bytes.h"
+#include "../support/reference_cfi.h"
+#include "elf/image.h"
+#include "process/file_source.h"
+
+#include <gtest/gtest.h>
+
+#include <elf.h>
+#include <link.h>
+
+#include <random>
+
+namespace dwunw::unwind {
+namespace {
+
+using testing::Bytes;
+using testing::FrameSection;
+using enum testing::Reg;
+
+const arch::Arch &x86_64() { return *arch::find_by_machine(EM_X86_64); }
+
+std::string register_text(uint8_t reg) { return "r" + std::to_string(reg); }
+
+std::string signed_text(int64_t value) { return (value < 0 ? "" : "+") + std::to_string(value); }
+
+std::string cfa_text(const Rule &rule) {
+    return rule.cfa_kind == CfaKind::kRegister ? register_text(rule.cfa_reg) + signed_text(rule.cfa_offset) : "exp";
+}
+
+std::string value_text(ValueKind kind, uint8_t reg, int32_t offset) {
+    switch (kind) {
+    case ValueKind::kSame:
+        return "s";
+    case ValueKind::kUndefined:
+        return "u";
+    case ValueKind::kAtCfa:
+        return "c" + signed_text(offset);
+    case ValueKind::kCfaPlus:
+        return "v" + signed_text(offset);
+    case ValueKind::kRegister:
+        return register_text(reg);
+    case ValueKind::kAtRegister:
+    case ValueKind::kExpression:
+        return "exp";
+    case ValueKind::kValExpression:
+        return "vexp";
+    }
+    return "?";
+}
+
+std::string text_of(const Rule &rule) {
+    return cfa_text(rule) + " " + value_text(rule.ra_kind, rule.ra_reg, rule.ra_offset) + " " +
+           value_text(rule.fp_kind, rule.fp_reg, rule.fp_offset) + (rule.signal_frame ? " signal" : "");
+}
+
+std::string text_of(const reference::Row &row, const reference::Fde &fde) {
+    return row.cfa + " " + row.of(RIP) + " " + row.of(RBP) + (fde.signal_frame ? " signal" : "");
+}
+
+dwarf::CfiSection section_of(const FrameSection &bytes, dwarf::SectionKind kind = dwarf::SectionKind::kEhFrame) {
+    return {kind, bytes.data(), LinkAddr(0x100000), LinkAddr(), LinkAddr()};
+}
+
+Table table_of(const FrameSection &bytes) {
+    const auto section = section_of(bytes);
+    return Table::build(std::span(&section, 1), x86_64());
+}
+
+std::vector<std::string> loaded_files() {
+    std::vector<std::string> files = {"/proc/self/exe", "/usr/bin/python3", "/usr/bin/gdb"};
+    ::dl_iterate_phdr(
+        [](dl_phdr_info *info, size_t, void *out) {
+            if (*info->dlpi_name == '/')
+                static_cast<std::vector<std::string> *>(out)->emplace_back(info->dlpi_name);
+            return 0;
+        },
+        &files);
+    return files;
+}
+
+TEST(Table, EqualsTheReference) {
+    std::mt19937_64 random(20);
+    size_t compared = 0;
+    size_t signal_frames = 0;
+    size_t expressions = 0;
+    for (const std::string &path : loaded_files()) {
+        SCOPED_TRACE(path);
+        auto source = process::FileSource::open(path.c_str());
+        ASSERT_TRUE(source);
+        auto image = elf::Image::parse(*source);
+        ASSERT_TRUE(image);
+        auto eh_frame = image->read_eh_frame(*source);
+        ASSERT_TRUE(eh_frame && *eh_frame);
+        const SectionBytes &bytes = **eh_frame;
+        const dwarf::CfiSection section(dwarf::SectionKind::kEhFrame, bytes.bytes, bytes.address, image->text_base(),
+                                        image->data_base());
+        const Table table = Table::build(std::span(&section, 1), x86_64());
+        const auto fdes = reference::read_eh_frame(bytes.bytes, bytes.address.value);
+        EXPECT_EQ(table.fde_count() + table.tombstone_count(), fdes.size());
+        EXPECT_TRUE(table.refusals().empty());
+        for (const reference::Fde &fde : fdes) {
+            if (fde.start == 0 || fde.start == fde.end)
+                continue;
+            const FdeRef *ref = table.find_fde(LinkAddr(fde.start));
+            ASSERT_NE(ref, nullptr) << std::hex << fde.start;
+            ASSERT_EQ(ref->end.value, fde.end) << std::hex << fde.start;
+            for (size_t i = 0; i < fde.rows.size(); ++i) {
+                const uint64_t start = fde.rows[i].start;
+                const uint64_t end = i + 1 < fde.rows.size() ? fde.rows[i + 1].start : fde.end;
+                const std::string expected = text_of(fde.rows[i], fde);
+                for (const uint64_t pc : {start, end - 1, start + random() % (end - start)}) {
+                    const auto found = table.lookup(LinkAddr(pc));
+                    ASSERT_EQ(found.status, DWUNW_OK) << std::hex << pc;
+                    ASSERT_EQ(text_of(*found.rule), expected) << std::hex << pc;
+                    ASSERT_TRUE(found.start.value <= start && end <= found.end.value) << std::hex << pc;
+                    ++compared;
+                }
+                expressions += fde.rows[i].cfa == "exp";
+            }
+            signal_frames += fde.signal_frame;
+        }
+        // What no FDE covers is a gap, to its last byte.
+        for (size_t i = 0; i < table.row_count(); ++i) {
+            const Table::Row row = table.row(i);
+            if (row.rule == nullptr)
+                ASSERT_EQ(table.find_fde(row.start), nullptr) << std::hex << row.start.value;
+        }
+    }
+    EXPECT_GT(compared, 500'000u);
+    EXPECT_GE(signal_frames, 1u);
+    EXPECT_GT(expressions, 10u);
+}
+
+TEST(Table, GapsAndEnds) {
+    FrameSection bytes;
+    const size_t cie = bytes.cie();
+    bytes.fde(cie, 0x1000, 0x10);
+    bytes.fde(cie, 0x1010, 0x10, Bytes().advance(4).def_cfa_offset(16));
+    bytes.fde(cie, 0x2000, 0x20);
+    bytes.end();
+    const Table table = table_of(bytes);
+    EXPECT_EQ(table.fde_count(), 3u);
+    for (const uint64_t pc : {0x0ull, 0xfffull, 0x1020ull, 0x1fffull, 0x2020ull, ~0ull}) {
+        EXPECT_EQ(table.lookup(LinkAddr(pc)).status, DWUNW_ERR_NO_CFI) << std::hex << pc;
+        EXPECT_EQ(table.find_fde(LinkAddr(pc)), nullptr) << std::hex << pc;
+    }
+    for (const uint64_t pc : {0x1000ull, 0x100full, 0x1010ull, 0x1013ull, 0x2000ull, 0x201full})
+        EXPECT_EQ(text_of(*table.lookup(LinkAddr(pc)).rule), "r7+8 c-8 s") << std::hex << pc;
+    for (const uint64_t pc : {0x1014ull, 0x101full})
+        EXPECT_EQ(text_of(*table.lookup(LinkAddr(pc)).rule), "r7+16 c-8 s") << std::hex << pc;
+    // Equal rules of two functions stay two rows.
+    EXPECT_EQ(table.lookup(LinkAddr(0x100f)).end, LinkAddr(0x1010));
+    EXPECT_EQ(table.rule_count(), 2u);
+}
+
+TEST(Table, AnFdeThatCannotBeExecutedIsRefusedWhole) {
+    FrameSection bytes;
+    const size_t cie = bytes.cie();
+    bytes.fde(cie, 0x1000, 0x10);
+    const size_t bad = bytes.fde(cie, 0x1010, 0x10, Bytes().advance(4).def_cfa_offset(16).advance(4).u8(0x3f));
+    bytes.fde(cie, 0x1020, 0x10);
+    const Table table = table_of(bytes);
+    EXPECT_EQ(table.fde_count(), 2u);
+    ASSERT_EQ(table.refusals().size(), 1u);
+    EXPECT_EQ(table.refusals()[0].error.status, DWUNW_ERR_CFI_MALFORMED);
+    EXPECT_EQ(table.refusals()[0].section_offset, bad);
+    EXPECT_EQ(table.refusals()[0].start, LinkAddr(0x1010));
+    EXPECT_EQ(table.lookup(LinkAddr(0x100f)).status, DWUNW_OK);
+    for (uint64_t pc = 0x1010; pc < 0x1020; ++pc)
+        EXPECT_EQ(table.lookup(LinkAddr(pc)).status, DWUNW_ERR_CFI_MALFORMED) << std::hex << pc;
+    EXPECT_EQ(table.lookup(LinkAddr(0x1020)).status, DWUNW_OK);
+}
+
+TEST(Table, AnOffsetBeyond32BitsIsRefused) {
+    FrameSection bytes;
+    const size_t cie = bytes.cie();
+    bytes.fde(cie, 0x1000, 0x10, Bytes().def_cfa_offset(uint64_t{1} << 31));
+    bytes.fde(cie, 0x1010, 0x10, Bytes().def_cfa_offset((uint64_t{1} << 31) - 1));
+    const Table table = table_of(bytes);
+    ASSERT_EQ(table.refusals().size(), 1u);
+    EXPECT_EQ(table.refusals()[0].error.status, DWUNW_ERR_LIMIT);
+    EXPECT_EQ(text_of(*table.lookup(LinkAddr(0x1010)).rule), "r7+2147483647 c-8 s");
+}
+
+TEST(Table, ForeignReturnAddressColumnsAreRefused) {
+    FrameSection bytes;
+    const size_t cie = bytes.cie(testing::usual_cie_instructions(), "zR", dwarf::DW_EH_PE_absptr, RAX);
+    bytes.fde(cie, 0x1000, 0x10);
+    const Table table = table_of(bytes);
+    EXPECT_EQ(table.fde_count(), 0u);
+    EXPECT_EQ(table.lookup(LinkAddr(0x1000)).status, DWUNW_ERR_CFI_MALFORMED);
+}
+
+TEST(Table, OverlappingFdes) {
+    FrameSection bytes;
+    const size_t cie = bytes.cie();
+    bytes.fde(cie, 0x1000, 0x100, Bytes().def_cfa_offset(16));
+    bytes.fde(cie, 0x1040, 0x10, Bytes().def_cfa_offset(32)); // inside the first
+    bytes.fde(cie, 0x1000, 0x10, Bytes().def_cfa_offset(64)); // where one begins already
+    const Table table = table_of(bytes);
+    EXPECT_EQ(text_of(*table.lookup(LinkAddr(0x1000)).rule), "r7+16 c-8 s");
+    EXPECT_EQ(text_of(*table.lookup(LinkAddr(0x103f)).rule), "r7+16 c-8 s");
+    EXPECT_EQ(text_of(*table.lookup(LinkAddr(0x1040)).rule), "r7+32 c-8 s");
+    // Behind the inner one nothing is certain.
+    EXPECT_EQ(table.lookup(LinkAddr(0x1050)).status, DWUNW_ERR_NO_CFI);
+}
+
+TEST(Table, DiscardedCodeIsLeftOut) {
+    FrameSection bytes;
+    const size_t cie = bytes.cie();
+    bytes.fde(cie, 0, 0x100);
+    bytes.fde(cie, 0x1000, 0);
+    bytes.fde(cie, 0x2000, 0x10);
+    const Table table = table_of(bytes);
+    EXPECT_EQ(table.tombstone_count(), 2u);
+    EXPECT_EQ(table.fde_count(), 1u);
+    EXPECT_EQ(table.lookup(LinkAddr(0x10)).status, DWUNW_ERR_NO_CFI);
+}
+
+TEST(Table, EhFrameComesBeforeDebugFrame) {
+    FrameSection eh_frame;
+    eh_frame.fde(eh_frame.cie(), 0x1000, 0x10, Bytes().def_cfa_offset(16));
+    FrameSection debug_frame(true);
+    const size_t cie = debug_frame.cie();
+    debug_frame.fde(cie, 0x0ff8, 0x10, Bytes().def_cfa_offset(32)); // overlaps
+    debug_frame.fde(cie, 0x1008, 0x4, Bytes().def_cfa_offset(32));  // lies inside
+    debug_frame.fde(cie, 0x1010, 0x10, Bytes().def_cfa_offset(48));
+    const std::array sections = {section_of(eh_frame), section_of(debug_frame, dwarf::SectionKind::kDebugFrame)};
+    const Table table = Table::build(sections, x86_64());
+    EXPECT_EQ(table.lookup(LinkAddr(0x0ff8)).status, DWUNW_ERR_NO_CFI);
+    for (const uint64_t pc : {0x1000ull, 0x1008ull, 0x100full})
+        EXPECT_EQ(text_of(*table.lookup(LinkAddr(pc)).rule), "r7+16 c-8 s") << std::hex << pc;
+    EXPECT_EQ(text_of(*table.lookup(LinkAddr(0x1010)).rule), "r7+48 c-8 s");
+    EXPECT_EQ(table.find_fde(LinkAddr(0x1010))->section, 1u);
+}
+
+TEST(Table, ASectionCutAnywhere) {
+    FrameSection bytes;
+    const size_t cie = bytes.cie();
+    for (uint64_t i = 0; i < 8; ++i)
+        bytes.fde(cie, 0x1000 + 0x10 * i, 0x10, Bytes().advance(2).def_cfa_offset(16));
+    const Table whole = table_of(bytes);
+    ASSERT_EQ(whole.fde_count(), 8u);
+    for (size_t size = 0; size < bytes.data().size(); ++size) {
+        FrameSection cut;
+        cut.data().assign(bytes.data().begin(), bytes.data().begin() + static_cast<ptrdiff_t>(size));
+        const Table table = table_of(cut);
+        EXPECT_LT(table.fde_count(), 8u);
+        for (uint64_t pc = 0x1000; pc < 0x1080; ++pc) {
+            const auto found = table.lookup(LinkAddr(pc));
+            if (found.status == DWUNW_OK)
+                ASSERT_EQ(*found.rule, *whole.lookup(LinkAddr(pc)).rule) << size << " " << std::hex << pc;
+        }
+    }
+}
+
+TEST(Table, RandomBytesEndInTypedRefusals) {
+    FrameSection bytes;
+    const size_t cie = bytes.cie();
+    for (uint64_t i = 0; i < 8; ++i)
+        bytes.fde(cie, 0x1000 + 0x10 * i, 0x10, Bytes().advance(2).def_cfa_offset(16).offset(RBP, 2).advance(3));
+    const std::vector<uint8_t> good = bytes.data();
+    std::mt19937_64 random(7);
+    size_t refused = 0;
+    for (int round = 0; round < 20'000; ++round) {
+        bytes.data() = good;
+        for (uint64_t flips = 1 + random() % 4; flips > 0; --flips)
+            bytes.data()[random() % good.size()] = static_cast<uint8_t>(random());
+        const Table table = table_of(bytes);
+        for (const Refusal &refusal : table.refusals()) {
+            EXPECT_NE(refusal.error.status, DWUNW_OK);
+            EXPECT_LT(refusal.section_offset, good.size());
+        }
+        refused += !table.refusals().empty();
+        for (size_t i = 1; i < table.row_count(); ++i)
+            ASSERT_LT(table.row(i - 1).start, table.row(i).start);
+    }
+    EXPECT_GT(refused, 1000u);
+}
+
+TEST(Table, Empty) {
+    const Table table = Table::build({}, x86_64());
+    EXPECT_EQ(table.row_count(), 0u);
+    EXPECT_EQ(table.lookup(LinkAddr(0x1000)).status, DWUNW_ERR_NO_CFI);
+    EXPECT_EQ(table.find_fde(LinkAddr(0x1000)), nullptr);
+}
+
+} // namespace
+} // namespace dwunw::unwind
