@@ -120,9 +120,11 @@ void StoppedThreads::wait_for_all() {
     }
 }
 
-void StoppedThreads::read_registers(const ProcDir &process) {
+bool StoppedThreads::read_registers(const ProcDir &process) {
     std::ranges::sort(tracees_, {}, &Tracee::tid);
-    for (const Tracee &tracee : tracees_) {
+    threads_.clear();
+    bool all = true;
+    for (Tracee &tracee : tracees_) {
         StoppedThread thread;
         thread.tid = tracee.tid;
         thread.name = process.thread_name(tracee.tid);
@@ -132,14 +134,16 @@ void StoppedThreads::read_registers(const ProcDir &process) {
             thread.status = DWUNW_ERR_NO_PROCESS;
         else if (tracee.state == Tracee::State::kInterrupted)
             thread.status = DWUNW_ERR_REGISTER_UNKNOWN;
-        else if (::ptrace(PTRACE_GETREGSET, tracee.tid, NT_PRSTATUS, &buffer) != 0)
-            thread.status = DWUNW_ERR_NO_PROCESS;     // killed meanwhile: SIGKILL needs nobody's leave
-        else if (buffer.iov_len != sizeof(registers)) // a 32-bit thread's set is shorter
+        else if (::ptrace(PTRACE_GETREGSET, tracee.tid, NT_PRSTATUS, &buffer) != 0) {
+            tracee.state = Tracee::State::kInterrupted;
+            all = false;
+        } else if (buffer.iov_len != sizeof(registers)) // a 32-bit thread's set is shorter
             thread.status = DWUNW_ERR_UNSUPPORTED_ARCH;
         else
             std::memcpy(thread.pt_regs.data(), &registers, sizeof(thread.pt_regs));
         threads_.push_back(std::move(thread));
     }
+    return all;
 }
 
 Result<std::unique_ptr<StoppedThreads>> StoppedThreads::stop(const ProcDir &process) {
@@ -157,29 +161,40 @@ Result<std::unique_ptr<StoppedThreads>> StoppedThreads::stop(const ProcDir &proc
         // The kernel's list can miss a thread while another one ends.
         if (++quiet_rounds < kQuietRounds)
             continue;
+        quiet_rounds = 0;
         if (!std::ranges::all_of(stopped->tracees_, [](const Tracee &t) { return t.state == Tracee::State::kEnded; })) {
-            stopped->read_registers(process);
-            return stopped;
+            if (stopped->read_registers(process))
+                return stopped;
+            stopped->wait_for_all();
+            continue;
         }
         if (process.state() != ProcDir::State::kAlive)
             return Error{DWUNW_ERR_NO_PROCESS, static_cast<uint64_t>(process.pid())};
         // All ended, and yet it lives: one of them executed a program, and goes on under the main thread's number.
         stopped->tracees_.clear();
-        quiet_rounds = 0;
     }
     return Error{DWUNW_ERR_LIMIT, stopped->tracees_.size()};
 }
 
 StoppedThreads::~StoppedThreads() {
     // Only a stopped thread can be let go. One that still does not stop stays seized until the calling program ends.
-    wait_for_all();
-    for (Tracee &tracee : tracees_)
-        if (tracee.state == Tracee::State::kStopped)
+    // One that stood still and cannot be let go was killed; or its number has become that of a seized thread that
+    // executed a program and is about to stop. A tracee's end has to be taken note of by its tracer before its parent
+    // can be told of it. So they are waited for again.
+    constexpr int kAttempts = 8;
+    bool again = true;
+    for (int attempt = 0; again && attempt < kAttempts; ++attempt) {
+        again = false;
+        wait_for_all();
+        for (Tracee &tracee : tracees_) {
+            if (tracee.state != Tracee::State::kStopped)
+                continue;
             // Without the signal a group-stop stays in force.
-            if (trace(PTRACE_DETACH, tracee.tid, static_cast<unsigned long>(tracee.signal)) != 0)
-                tracee.state = Tracee::State::kInterrupted;
-    // Those were killed. A tracee's end has to be taken note of by its tracer before its parent can be told of it.
-    wait_for_all();
+            const bool gone = trace(PTRACE_DETACH, tracee.tid, static_cast<unsigned long>(tracee.signal)) == 0;
+            tracee.state = gone ? Tracee::State::kEnded : Tracee::State::kInterrupted;
+            again |= !gone;
+        }
+    }
 }
 
 } // namespace dwunw::process

@@ -54,7 +54,8 @@ class StoppedThreads {
     // Takes what a thread has to report, without waiting; true when it stopped or ended.
     static bool reap(Tracee &tracee);
     void wait_for_all();
-    void read_registers(const ProcDir &process);
+    // False when a thread that stood still has been killed, or replaced by one that executed a program.
+    bool read_registers(const ProcDir &process);
 
     std::vector<Tracee> tracees_;
     std::vector<StoppedThread> threads_;
