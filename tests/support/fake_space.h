@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// A process made of hand-written modules and stack words, for tests of the walk.
+#pragma once
+
+#include "cfi_bytes.h"
+#include "unwind/address_space.h"
+#include "unwind/module_cfi.h"
+#include "unwind/registers.h"
+#include "unwind/stack_memory.h"
+
+#include <gtest/gtest.h>
+
+#include <elf.h>
+
+#include <map>
+#include <memory>
+#include <vector>
+
+namespace dwunw::testing {
+
+inline const arch::Arch &x86_64() { return *arch::find_by_machine(EM_X86_64); }
+
+class FakeSpace final : public unwind::AddressSpace {
+  public:
+    // A module mapped at [start, start + size), linked to 0; its rules are `section`'s.
+    void add_module(uint64_t start, uint64_t size, const FrameSection &section, uint64_t entry = 0) {
+        unwind::CfiInput input;
+        input.eh_frame = SectionBytes{section.data(), LinkAddr(0x100000)};
+        input.machine = EM_X86_64;
+        input.entry = LinkAddr(entry);
+        auto cfi = unwind::ModuleCfi::build(std::move(input));
+        ASSERT_TRUE(cfi);
+        modules_.push_back(std::move(*cfi));
+        add({.kind = unwind::CodeKind::kModule,
+             .status = DWUNW_OK,
+             .cfi = modules_.back().get(),
+             .module = reinterpret_cast<const dwunw_module *>(modules_.back().get()),
+             .bias = LoadBias{start},
+             .start = RunAddr(start),
+             .end = RunAddr(start + size)});
+    }
+    void add_other(unwind::CodeKind kind, uint64_t start, uint64_t size, dwunw_status status = DWUNW_ERR_NO_CFI) {
+        add({.kind = kind, .status = status, .start = RunAddr(start), .end = RunAddr(start + size)});
+    }
+    // Code bytes; all others are 0xcc.
+    void set_code(uint64_t address, std::initializer_list<uint8_t> code) {
+        for (const uint8_t byte : code)
+            code_[address++] = byte;
+    }
+
+    unwind::CodeLocation find(RunAddr address) override {
+        ++finds;
+        for (const unwind::CodeLocation &location : locations_)
+            if (address >= location.start && address < location.end)
+                return location;
+        return {.start = address, .end = address + 1};
+    }
+    bool read_code(RunAddr address, std::span<uint8_t> buffer) override {
+        for (size_t i = 0; i < buffer.size(); ++i) {
+            if (find(address + i).kind == unwind::CodeKind::kUnmapped)
+                return false;
+            const auto found = code_.find(address.value + i);
+            buffer[i] = found == code_.end() ? 0xcc : found->second;
+        }
+        return true;
+    }
+
+    size_t finds = 0;
+
+  private:
+    void add(unwind::CodeLocation location) { locations_.push_back(location); }
+    std::vector<std::unique_ptr<unwind::ModuleCfi>> modules_;
+    std::vector<unwind::CodeLocation> locations_;
+    std::map<uint64_t, uint8_t> code_;
+};
+
+// Words of stack from an address on.
+class FakeStack {
+  public:
+    FakeStack(uint64_t start, size_t words) : start_(start), words_(words) {}
+
+    FakeStack &set(uint64_t address, uint64_t value) {
+        words_.at((address - start_) / 8) = value;
+        return *this;
+    }
+    unwind::StackMemory memory() const { return memory(words_.size() * 8); }
+    // Only its first `size` bytes.
+    unwind::StackMemory memory(size_t size) const {
+        return {RunAddr(start_), std::span(reinterpret_cast<const uint8_t *>(words_.data()), size)};
+    }
+    size_t bytes() const { return words_.size() * 8; }
+
+  private:
+    uint64_t start_;
+    std::vector<uint64_t> words_;
+};
+
+inline unwind::Registers registers(std::initializer_list<std::pair<Reg, uint64_t>> values) {
+    unwind::Registers result;
+    for (const auto &[reg, value] : values)
+        result.set(reg, value);
+    return result;
+}
+
+} // namespace dwunw::testing

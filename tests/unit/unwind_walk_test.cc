@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// Whole walks over hand-written modules and stacks, each stop reason, and slices cut at every byte.
+#include "unwind/walk.h"
+
+#include "../support/fake_space.h"
+
+namespace dwunw::unwind {
+namespace {
+
+using namespace dwarf;
+using testing::Bytes;
+using testing::FakeSpace;
+using testing::FakeStack;
+using testing::FrameSection;
+using testing::registers;
+using testing::x86_64;
+using enum testing::Reg;
+
+constexpr uint64_t kModule = 0x400000;
+constexpr uint64_t kJit = 0x10000;
+constexpr uint64_t kUprobes = 0x7fffffffe000;
+constexpr uint64_t kStack = 0x7ff000;
+constexpr uint64_t kSp = kStack + 128;
+
+// Functions of the module, by link address, and the code of those that have none.
+enum Function : uint64_t {
+    kLeaf = 0x1000,     // CFA = rsp+8
+    kMiddle = 0x1100,   // CFA = rsp+32, rbp saved at CFA−16
+    kByRbp = 0x1200,    // CFA = rbp+16, rbp saved at CFA−16
+    kByRbx = 0x1300,    // CFA = rbx+0: the interpreter's
+    kSavesRbx = 0x1400, // CFA = rsp+24, rbx saved at CFA−16
+    kRoot = 0x1500,     // the return address is undefined
+    kSignal = 0x1600,   // a trampoline with the usual CFI
+    kBad = 0x1700,      // cannot be executed
+    kStuck = 0x1800,    // CFA = rsp+8 in memory: *(rsp)
+    kNoCfi = 0x1900,    // none covers it
+    kMusl = 0x1a00,     // neither, and the code of a signal trampoline
+    kStart = 0x1b00,    // neither, and the entry point
+};
+
+class WalkTest : public ::testing::Test {
+  protected:
+    WalkTest() {
+        FrameSection section;
+        const size_t cie = section.cie();
+        section.fde(cie, kLeaf, 0x100);
+        section.fde(cie, kMiddle, 0x100, Bytes().def_cfa_offset(32).offset(RBP, 2));
+        section.fde(cie, kByRbp, 0x100, Bytes().def_cfa(RBP, 16).offset(RBP, 2));
+        section.fde(cie, kByRbx, 0x100, Bytes().def_cfa(RBX, 0));
+        section.fde(cie, kSavesRbx, 0x100, Bytes().def_cfa_offset(24).offset(RBX, 2));
+        section.fde(cie, kRoot, 0x100, Bytes({DW_CFA_undefined, RIP}));
+        section.fde(cie, kBad, 0x100, Bytes({0x3f}));
+        section.fde(cie, kStuck, 0x100, Bytes({DW_CFA_def_cfa_expression, 3, DW_OP_breg0 + 7, 0, DW_OP_deref}));
+        const size_t signal_cie = section.cie(testing::usual_cie_instructions(), "zRS");
+        section.fde(signal_cie, kSignal - 1, 0x101, // as glibc does: a handler returns to the first byte
+
+                    Bytes({DW_CFA_def_cfa_expression, 4, DW_OP_breg0 + 7, 0xa0, 1, DW_OP_deref})
+                        .add({DW_CFA_expression, RIP, 3, DW_OP_breg0 + 7, 0xa8, 1})
+                        .add({DW_CFA_expression, RBP, 3, DW_OP_breg0 + 7, 0xf8, 0})
+                        .add({DW_CFA_expression, RSP, 3, DW_OP_breg0 + 7, 0xa0, 1}));
+        space_.add_module(kModule, 0x3000, section, kStart);
+        space_.add_other(CodeKind::kAnonymous, kJit, 0x1000);
+        space_.add_other(CodeKind::kUprobeTrampoline, kUprobes, 0x1000);
+        space_.add_other(CodeKind::kUnusableModule, 0x20000, 0x1000, DWUNW_ERR_MODULE_CHANGED);
+        space_.set_code(at(kMusl), {0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05});
+        for (const uint64_t pc : {kJit + 0x100, kJit + 0x200, at(kMiddle, 0x20), at(kRoot, 0x20), kModule + 0x1920})
+            space_.set_code(pc - 5, {0xe8, 0, 0, 0, 0});
+    }
+
+    static uint64_t at(uint64_t function, uint64_t offset = 0) { return kModule + function + offset; }
+
+    dwunw_status walk_from(const Registers &regs, const StackMemory &memory) {
+        const WalkRequest request{space_, x86_64(), regs, memory, pending_, std::span(frames_).first(room_), cfi_only_};
+        result_ = walk(request);
+        return result_.status;
+    }
+    dwunw_status walk_from(uint64_t pc, uint64_t fp = 0) {
+        return walk_from(registers({{RIP, pc}, {RSP, kSp}, {RBP, fp}, {RBX, 0}}), stack_.memory());
+    }
+    std::vector<uint64_t> pcs() const {
+        std::vector<uint64_t> result;
+        for (size_t i = 0; i < result_.written; ++i)
+            result.push_back(frames_[i].pc);
+        return result;
+    }
+
+    FakeSpace space_;
+    FakeStack stack_{kStack, 256};
+    std::vector<dwunw_pending_return> pending_;
+    std::array<dwunw_frame, 64> frames_{};
+    size_t room_ = 64;
+    bool cfi_only_ = false;
+    WalkResult result_;
+};
+
+using Pcs = std::vector<uint64_t>;
+
+// leaf → middle → by_rbp → root
+void lay_down_four(FakeStack &stack) {
+    stack
+        .set(kSp, kModule + kMiddle + 0x20)         // leaf's return address; middle's SP is kSp + 8
+        .set(kSp + 8 + 16, kSp + 80)                // rbp of by_rbp
+        .set(kSp + 8 + 24, kModule + kByRbp + 0x30) // its return address; by_rbp's SP is kSp + 40
+        .set(kSp + 80, 0)
+        .set(kSp + 88, kModule + kRoot + 0x40);
+}
+
+TEST_F(WalkTest, DownToAnUndefinedReturnAddress) {
+    lay_down_four(stack_);
+    ASSERT_EQ(walk_from(at(kLeaf, 4)), DWUNW_OK);
+    EXPECT_EQ(pcs(), (Pcs{at(kLeaf, 4), at(kMiddle, 0x20), at(kByRbp, 0x30), at(kRoot, 0x40)}));
+    EXPECT_EQ(frames_[0].source, DWUNW_SOURCE_REGISTERS);
+    EXPECT_EQ(frames_[0].flags, DWUNW_FRAME_FLAG_EXACT_PC);
+    EXPECT_EQ(frames_[1].source, DWUNW_SOURCE_CFI);
+    EXPECT_EQ(frames_[1].flags, 0u);
+    EXPECT_EQ(frames_[0].cfa, kSp + 8);
+    EXPECT_EQ(frames_[1].sp, kSp + 8);
+    EXPECT_EQ(frames_[1].cfa, kSp + 40);
+    EXPECT_EQ(frames_[2].cfa, kSp + 96);
+    EXPECT_EQ(frames_[3].sp, kSp + 96);
+    EXPECT_EQ(frames_[3].cfa, 0u);
+    EXPECT_EQ(frames_[1].module_offset, kMiddle + 0x20u);
+    EXPECT_NE(frames_[1].module, nullptr);
+    EXPECT_FALSE(result_.used_interpreter);
+}
+
+TEST_F(WalkTest, AZeroReturnAddressIsTheRoot) {
+    stack_.set(kSp, 0);
+    ASSERT_EQ(walk_from(at(kLeaf)), DWUNW_OK);
+    EXPECT_EQ(result_.written, 1u);
+}
+
+TEST_F(WalkTest, ACallAtAFunctionsEndIsLookedUpInside) {
+    // The return address is the next function's first byte; its rules would be wrong.
+    stack_.set(kSp, at(kMiddle)).set(kSp + 8, 0); // the call is leaf's last instruction: leaf called leaf
+    ASSERT_EQ(walk_from(at(kLeaf)), DWUNW_OK);
+    EXPECT_EQ(pcs(), (Pcs{at(kLeaf), at(kMiddle)}));
+    EXPECT_EQ(frames_[1].cfa, kSp + 16); // by leaf's rule
+}
+
+TEST_F(WalkTest, AnotherRegisterStartsAgainWithTheInterpreter) {
+    // leaf → saves_rbx → by_rbx → root: by_rbx's CFA needs the rbx that saves_rbx saved.
+    stack_.set(kSp, at(kSavesRbx, 0x10))
+        .set(kSp + 8 + 8, kSp + 160)
+        .set(kSp + 8 + 16, at(kByRbx, 0x10))
+        .set(kSp + 152, at(kRoot, 0x10));
+    ASSERT_EQ(walk_from(at(kLeaf)), DWUNW_OK);
+    EXPECT_EQ(pcs(), (Pcs{at(kLeaf), at(kSavesRbx, 0x10), at(kByRbx, 0x10), at(kRoot, 0x10)}));
+    EXPECT_TRUE(result_.used_interpreter);
+    EXPECT_EQ(frames_[1].source, DWUNW_SOURCE_INTERPRETER);
+    EXPECT_EQ(frames_[3].sp, kSp + 160);
+}
+
+TEST_F(WalkTest, AnUnknownRegisterIsNeverGuessed) {
+    stack_.set(kSp, at(kByRbx, 0x10)).set(kSp + 152, at(kRoot, 0x10));
+    const Registers without_rbx = registers({{RIP, at(kLeaf)}, {RSP, kSp}});
+    EXPECT_EQ(walk_from(without_rbx, stack_.memory()), DWUNW_ERR_REGISTER_UNKNOWN);
+    EXPECT_EQ(result_.written, 2u);
+}
+
+TEST_F(WalkTest, ThroughASignal) {
+    // leaf, a handler → the trampoline → middle, interrupted at its first instruction → root
+    const uint64_t frame = kSp + 8;
+    stack_.set(kSp, at(kSignal))
+        .set(frame + 120, 0)           // rbp
+        .set(frame + 160, kSp + 400)   // rsp
+        .set(frame + 168, at(kMiddle)) // rip
+        .set(kSp + 400 + 24, at(kRoot, 8));
+    ASSERT_EQ(walk_from(at(kLeaf)), DWUNW_OK);
+    EXPECT_EQ(result_.written, 4u);
+    EXPECT_EQ(frames_[2].pc, at(kMiddle));
+    EXPECT_EQ(frames_[2].source, DWUNW_SOURCE_SIGNAL);
+    EXPECT_TRUE(frames_[1].flags & DWUNW_FRAME_FLAG_SIGNAL);
+    EXPECT_TRUE(frames_[2].flags & DWUNW_FRAME_FLAG_EXACT_PC);
+    EXPECT_EQ(frames_[2].cfa, kSp + 400 + 32); // looked up at the interrupted instruction, not before it
+    EXPECT_EQ(frames_[3].pc, at(kRoot, 8));
+}
+
+TEST_F(WalkTest, ThroughASignalWithoutCfi) {
+    const uint64_t frame = kSp + 8;
+    stack_.set(kSp, at(kMusl))
+        .set(frame + 160, kSp + 400)
+        .set(frame + 168, at(kMiddle, 4))
+        .set(kSp + 400 + 24, at(kRoot, 8));
+    ASSERT_EQ(walk_from(at(kLeaf)), DWUNW_OK);
+    EXPECT_EQ(pcs(), (Pcs{at(kLeaf), at(kMusl), at(kMiddle, 4), at(kRoot, 8)}));
+    EXPECT_EQ(frames_[2].source, DWUNW_SOURCE_SIGNAL);
+}
+
+TEST_F(WalkTest, TheEntryPointWithoutCfi) {
+    stack_.set(kSp, at(kStart, 0x21));
+    EXPECT_EQ(walk_from(at(kLeaf), 0), DWUNW_OK);
+    EXPECT_EQ(result_.written, 2u);
+    // Only with rbp zero, as the psABI has it at a process's entry.
+    EXPECT_EQ(walk_from(at(kLeaf), 8), DWUNW_ERR_NO_CFI);
+}
+
+TEST_F(WalkTest, JitCodeByItsFramePointer) {
+    stack_.set(kSp + 32, kSp + 64).set(kSp + 40, kJit + 0x200).set(kSp + 64, 0).set(kSp + 72, at(kRoot, 0x20));
+    ASSERT_EQ(walk_from(kJit + 0x10, kSp + 32), DWUNW_OK);
+    EXPECT_EQ(pcs(), (Pcs{kJit + 0x10, kJit + 0x200, at(kRoot, 0x20)}));
+    EXPECT_EQ(frames_[1].source, DWUNW_SOURCE_FRAME_POINTER);
+    EXPECT_EQ(frames_[1].module, nullptr);
+    EXPECT_EQ(frames_[2].source, DWUNW_SOURCE_FRAME_POINTER);
+    EXPECT_EQ(result_.frame_pointer_frames, 2u);
+
+    cfi_only_ = true;
+    EXPECT_EQ(walk_from(kJit + 0x10, kSp + 32), DWUNW_ERR_NO_CFI);
+    EXPECT_EQ(result_.written, 1u);
+}
+
+TEST_F(WalkTest, NoFramePointerStepIntoWhatNobodyCalled) {
+    stack_.set(kSp + 32, kSp + 64).set(kSp + 40, kJit + 0x300);
+    EXPECT_EQ(walk_from(kJit + 0x10, kSp + 32), DWUNW_ERR_NO_CFI);
+    EXPECT_EQ(result_.written, 1u);
+}
+
+TEST_F(WalkTest, PendingUretprobes) {
+    // Both of middle's and by_rbp's return addresses were replaced.
+    lay_down_four(stack_);
+    stack_.set(kSp + 32, kUprobes).set(kSp + 88, kUprobes);
+    EXPECT_EQ(walk_from(at(kLeaf, 4)), DWUNW_ERR_UPROBE_TRAMPOLINE);
+    EXPECT_EQ(result_.written, 2u);
+
+    pending_ = {{kSp + 32, at(kByRbp, 0x30)}, {kSp + 88, at(kRoot, 0x40)}};
+    ASSERT_EQ(walk_from(at(kLeaf, 4)), DWUNW_OK);
+    EXPECT_EQ(pcs(), (Pcs{at(kLeaf, 4), at(kMiddle, 0x20), at(kByRbp, 0x30), at(kRoot, 0x40)}));
+    EXPECT_EQ(frames_[2].source, DWUNW_SOURCE_TRAMPOLINE);
+    EXPECT_EQ(result_.trampoline_frames, 2u);
+
+    // One of another slot is no help: it would be a wrong frame.
+    pending_ = {{kSp + 24, at(kByRbp, 0x30)}};
+    EXPECT_EQ(walk_from(at(kLeaf, 4)), DWUNW_ERR_UPROBE_TRAMPOLINE);
+}
+
+TEST_F(WalkTest, StopReasons) {
+    EXPECT_EQ(walk_from(0x999), DWUNW_ERR_NO_MAPPING);
+    EXPECT_EQ(result_.written, 1u);
+    EXPECT_EQ(frames_[0].module, nullptr);
+    EXPECT_EQ(walk_from(at(kBad)), DWUNW_ERR_CFI_MALFORMED);
+    EXPECT_EQ(result_.written, 1u);
+    EXPECT_EQ(walk_from(at(kNoCfi, 0x20)), DWUNW_ERR_NO_CFI);
+    EXPECT_EQ(walk_from(0x20010), DWUNW_ERR_MODULE_CHANGED);
+
+    stack_.set(kSp, 0x999); // a return address in nothing
+    EXPECT_EQ(walk_from(at(kLeaf)), DWUNW_ERR_NO_MAPPING);
+    EXPECT_EQ(result_.written, 1u);
+    stack_.set(kSp, kSp); // in the stack, which is not executable
+    EXPECT_EQ(walk_from(at(kLeaf)), DWUNW_ERR_NO_MAPPING);
+
+    // A frame that is its own caller: *(rsp) says where the CFA is, and the word below it who called.
+    stack_.set(kSp, kSp).set(kSp - 8, at(kStuck, 0x10));
+    EXPECT_EQ(walk_from(at(kStuck, 0x10)), DWUNW_ERR_NO_PROGRESS);
+    EXPECT_LE(result_.written, 3u);
+}
+
+TEST_F(WalkTest, FrameLimit) {
+    lay_down_four(stack_);
+    for (room_ = 1; room_ < 4; ++room_) {
+        EXPECT_EQ(walk_from(at(kLeaf, 4)), DWUNW_ERR_FRAME_LIMIT);
+        EXPECT_EQ(result_.written, room_);
+    }
+    EXPECT_EQ(walk_from(at(kLeaf, 4)), DWUNW_OK);
+}
+
+TEST_F(WalkTest, LoopsEndAtTheFrameLimit) {
+    // Two frames that call each other: rbp chains in a ring.
+    stack_.set(kSp + 32, kSp + 64).set(kSp + 40, at(kByRbp, 1)).set(kSp + 64, kSp + 32).set(kSp + 72, at(kByRbp, 2));
+    EXPECT_EQ(walk_from(at(kByRbp), kSp + 32), DWUNW_ERR_FRAME_LIMIT);
+    EXPECT_EQ(result_.written, frames_.size());
+}
+
+TEST_F(WalkTest, SlicesCutAnywhere) {
+    lay_down_four(stack_);
+    const Registers regs = registers({{RIP, at(kLeaf, 4)}, {RSP, kSp}, {RBP, 0}});
+    ASSERT_EQ(walk_from(regs, stack_.memory()), DWUNW_OK);
+    const Pcs whole = pcs();
+    size_t longest = 0;
+    for (size_t size = 0; size <= stack_.bytes(); ++size) {
+        const dwunw_status status = walk_from(regs, stack_.memory(size));
+        const Pcs cut = pcs();
+        ASSERT_LE(cut.size(), whole.size()) << size;
+        ASSERT_TRUE(std::equal(cut.begin(), cut.end(), whole.begin())) << size;
+        ASSERT_EQ(status, cut.size() == whole.size() ? DWUNW_OK : DWUNW_ERR_SLICE_EXHAUSTED) << size;
+        ASSERT_GE(cut.size(), longest) << size;
+        longest = cut.size();
+    }
+    EXPECT_EQ(longest, whole.size());
+}
+
+TEST_F(WalkTest, AReaderGoesOnWhereTheSliceEnds) {
+    lay_down_four(stack_);
+    const Registers regs = registers({{RIP, at(kLeaf, 4)}, {RSP, kSp}, {RBP, 0}});
+    StackMemory memory = stack_.memory(0);
+    memory.add_reader({.read = [](void *arg, uint64_t address, void *buffer, size_t length) -> size_t {
+                           auto value = static_cast<FakeStack *>(arg)->memory().read(RunAddr(address), length);
+                           if (!value)
+                               return 0;
+                           std::memcpy(buffer, &*value, length);
+                           return length;
+                       },
+                       .arg = &stack_});
+    EXPECT_EQ(walk_from(regs, memory), DWUNW_OK);
+    EXPECT_EQ(result_.written, 4u);
+
+    StackMemory nothing = stack_.memory(0);
+    nothing.add_reader({.read = [](void *, uint64_t, void *, size_t) -> size_t { return 0; }});
+    EXPECT_EQ(walk_from(regs, nothing), DWUNW_ERR_MEMORY_UNREADABLE);
+}
+
+} // namespace
+} // namespace dwunw::unwind
