@@ -7,6 +7,9 @@ namespace dwunw::dwarf {
 namespace {
 
 constexpr uint64_t kAddressSize = 8;
+// Real ones have under a hundred bytes. A CIE is read for each FDE that names it, and CIEs may overlap: without a bound
+// a small hostile section would keep its reader busy for hours.
+constexpr size_t kMaxCieBytes = 1024;
 constexpr uint32_t kExtendedLength = 0xffffffff; // 64-bit DWARF: an 8-byte length follows
 
 Error malformed(size_t offset) { return Error{DWUNW_ERR_CFI_MALFORMED, offset}; }
@@ -59,6 +62,8 @@ Result<CfiSection::Entry> CfiSection::entry_at(size_t offset) const {
 Result<Cie> CfiSection::parse_cie(const Entry &entry) const {
     if (entry.kind != Entry::Kind::kCie)
         return malformed(entry.offset);
+    if (entry.next - entry.body > kMaxCieBytes)
+        return Error{DWUNW_ERR_LIMIT, entry.offset};
     Cursor cursor(bytes_.first(entry.next), entry.body);
     Cie cie;
     cie.offset = entry.offset;

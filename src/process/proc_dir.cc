@@ -6,10 +6,12 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <csignal>
 #include <memory>
 #include <string_view>
 
@@ -21,13 +23,21 @@ std::string task_file(pid_t thread, const char *name) { return "task/" + std::to
 } // namespace
 
 Result<ProcDir> ProcDir::open(pid_t pid) {
-    UniqueFd fd(::open(("/proc/" + std::to_string(pid)).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!fd.valid()) {
-        if (errno == ENOENT)
-            return Error{DWUNW_ERR_NO_PROCESS, static_cast<uint64_t>(pid)};
-        return error_from_errno(errno);
+    // While a thread that is not the main one executes a program, the process's number passes to it. The kernel may
+    // look it up in vain then, or tie the directory to the number that goes.
+    constexpr int kAttempts = 100;
+    const std::string path = "/proc/" + std::to_string(pid);
+    for (int attempt = 0; attempt < kAttempts; ++attempt) {
+        UniqueFd fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+        if (!fd.valid() && errno != ENOENT && errno != ESRCH)
+            return error_from_errno(errno);
+        if (fd.valid() && ::faccessat(fd.get(), "stat", F_OK, 0) == 0)
+            return ProcDir(pid, std::move(fd));
+        if (::kill(pid, 0) != 0 && errno == ESRCH)
+            break;
+        ::sched_yield();
     }
-    return ProcDir(pid, std::move(fd));
+    return Error{DWUNW_ERR_NO_PROCESS, static_cast<uint64_t>(pid)};
 }
 
 Result<UniqueFd> ProcDir::open_file(const char *name, int flags) const {

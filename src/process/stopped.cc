@@ -77,9 +77,9 @@ bool StoppedThreads::reap(Tracee &tracee) {
         status = ::waitid(P_PID, static_cast<id_t>(tracee.tid), &info, news | WNOHANG | __WALL);
     while (status < 0 && errno == EINTR);
     if (status == 0 && info.si_pid == 0) {
-        // The number can have become that of another thread, which executed a program before it was seized. For the
-        // caller's own child that is no ECHILD, and it would never stop.
-        if (!tracee.own_child || trace(PTRACE_INTERRUPT, tracee.tid, 0) == 0 || errno != ESRCH)
+        // The number can have become that of another thread, which executed a program: one that was seized and not
+        // yet interrupted, or one that was not seized. The latter is no ECHILD where it is the caller's own child.
+        if (trace(PTRACE_INTERRUPT, tracee.tid, 0) == 0 || errno != ESRCH)
             return false;
         tracee.state = Tracee::State::kEnded;
         return true;

@@ -99,6 +99,25 @@ TEST(ProcDir, AProcessWhoseMainThreadHasEndedIsAlive) {
     EXPECT_EQ(directory->state(), State::kZombie);
 }
 
+TEST(ProcDir, OpensWhileAThreadExecutesAProgram) {
+    for (int i = 0; i < 200; ++i) {
+        Child child([](const Child::Line &line) {
+            // Not the main thread: it takes the main thread's number over.
+            std::thread([&line] {
+                line.say();
+                ::dup2(line.in.get(), 0);
+                ::execl("/bin/cat", "cat", nullptr);
+            }).join();
+        });
+        child.hear();
+        do {
+            const auto directory = ProcDir::open(child.pid());
+            ASSERT_TRUE(directory);
+            ASSERT_NE(directory->state(), State::kGone);
+        } while (testing::read_file("/proc/" + std::to_string(child.pid()) + "/comm") != "cat\n");
+    }
+}
+
 TEST(ProcDir, NoSuchProcess) {
     const auto directory = ProcDir::open(std::numeric_limits<pid_t>::max());
     ASSERT_FALSE(directory);

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#
+# Tests of src/base, src/elf, src/dwarf and src/arch: bytes in, values or typed errors out.
+foreach(name IN ITEMS base_cursor dwarf_cfi_section dwarf_encoded_pointer)
+    set(test ${name}_test)
+    add_executable(${test} ${test}.cc)
+    target_include_directories(${test} PRIVATE "${PROJECT_SOURCE_DIR}/src")
+    target_link_libraries(${test} PRIVATE dwunw GTest::gtest_main ZLIB::ZLIB PkgConfig::libzstd)
+    gtest_discover_tests(${test} TEST_PREFIX unit. PROPERTIES LABELS unit TIMEOUT 120)
+endforeach()
