@@ -6,7 +6,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <array>
@@ -20,12 +19,16 @@ namespace {
 
 std::string task_file(pid_t thread, const char *name) { return "task/" + std::to_string(thread) + "/" + name; }
 
+// While a thread that is not the main one executes a program, the process's number passes to it, and the kernel may tie
+// what is looked up in that moment to the number that goes: then it reads as gone. So that is believed at once only
+// where nobody has the number any more.
+constexpr int kAttempts = 10;
+
+bool nobody_has(pid_t number) { return ::kill(number, 0) != 0 && errno == ESRCH; }
+
 } // namespace
 
 Result<ProcDir> ProcDir::open(pid_t pid) {
-    // While a thread that is not the main one executes a program, the process's number passes to it. The kernel may
-    // look it up in vain then, or tie the directory to the number that goes.
-    constexpr int kAttempts = 100;
     const std::string path = "/proc/" + std::to_string(pid);
     for (int attempt = 0; attempt < kAttempts; ++attempt) {
         UniqueFd fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -33,35 +36,46 @@ Result<ProcDir> ProcDir::open(pid_t pid) {
             return error_from_errno(errno);
         if (fd.valid() && ::faccessat(fd.get(), "stat", F_OK, 0) == 0)
             return ProcDir(pid, std::move(fd));
-        if (::kill(pid, 0) != 0 && errno == ESRCH)
+        if (nobody_has(pid))
             break;
-        ::sched_yield();
     }
     return Error{DWUNW_ERR_NO_PROCESS, static_cast<uint64_t>(pid)};
 }
 
-Result<UniqueFd> ProcDir::open_file(const char *name, int flags) const {
-    UniqueFd fd(::openat(fd_.get(), name, flags | O_CLOEXEC));
-    if (fd.valid())
-        return fd;
-    if (errno == ENOENT || errno == ESRCH)
-        return Error{DWUNW_ERR_NO_PROCESS, static_cast<uint64_t>(pid_)};
-    return error_from_errno(errno);
+Result<UniqueFd> ProcDir::open_file(const char *name, int flags) const { return open_file_of(pid_, name, flags); }
+
+Result<UniqueFd> ProcDir::open_file_of(pid_t number, const char *name, int flags) const {
+    for (int attempt = 0; attempt < kAttempts; ++attempt) {
+        UniqueFd fd(::openat(fd_.get(), name, flags | O_CLOEXEC));
+        if (fd.valid())
+            return fd;
+        if (errno != ENOENT && errno != ESRCH)
+            return error_from_errno(errno);
+        if (nobody_has(number))
+            break;
+    }
+    return Error{DWUNW_ERR_NO_PROCESS, static_cast<uint64_t>(pid_)};
 }
 
 Result<std::string> ProcDir::stat_after_name(pid_t thread) const {
     const std::string name = thread == 0 ? "stat" : task_file(thread, "stat");
-    auto file = open_file(name.c_str(), O_RDONLY);
-    if (!file)
-        return file.error();
-    std::array<uint8_t, 512> buffer;
-    const size_t size = read_at(file->get(), 0, buffer);
-    if (size == 0)
-        return Error{DWUNW_ERR_NO_PROCESS, static_cast<uint64_t>(pid_)};
-    // "12 (name) S …": the name is at most 64 bytes and may hold anything, so the last parenthesis counts.
-    const std::string_view text(reinterpret_cast<const char *>(buffer.data()), size);
-    const size_t name_end = text.rfind(')');
-    return std::string(name_end == std::string_view::npos ? "" : text.substr(std::min(size, name_end + 2)));
+    const pid_t number = thread == 0 ? pid_ : thread;
+    for (int attempt = 0; attempt < kAttempts; ++attempt) {
+        auto file = open_file_of(number, name.c_str(), O_RDONLY);
+        if (!file)
+            return file.error();
+        std::array<uint8_t, 512> buffer;
+        const size_t size = read_at(file->get(), 0, buffer);
+        if (size > 0) {
+            // "12 (name) S …": the name is at most 64 bytes and may hold anything, so the last parenthesis counts.
+            const std::string_view text(reinterpret_cast<const char *>(buffer.data()), size);
+            const size_t name_end = text.rfind(')');
+            return std::string(name_end == std::string_view::npos ? "" : text.substr(std::min(size, name_end + 2)));
+        }
+        if (nobody_has(number))
+            break;
+    }
+    return Error{DWUNW_ERR_NO_PROCESS, static_cast<uint64_t>(pid_)};
 }
 
 pid_t ProcDir::parent() const {
@@ -72,20 +86,25 @@ pid_t ProcDir::parent() const {
     return parent;
 }
 
-ProcDir::State ProcDir::state(pid_t thread) const {
+ProcDir::State ProcDir::state_of(pid_t thread) const {
     const auto fields = stat_after_name(thread);
     if (!fields)
         // Anything but "gone" (no descriptors left, say) says nothing about the process.
         return fields.error().status == DWUNW_ERR_NO_PROCESS ? State::kGone : State::kAlive;
     const char state = fields->empty() ? '?' : fields->front();
-    if (state != 'Z' && state != 'X')
-        return State::kAlive;
+    return state == 'Z' || state == 'X' ? State::kZombie : State::kAlive;
+}
+
+ProcDir::State ProcDir::state(pid_t thread) const {
     if (thread != 0)
-        return State::kZombie;
+        return state_of(thread);
+    if (const State process = state_of(0); process != State::kZombie)
+        return process;
     const auto all = threads();
     const bool others =
-        std::ranges::any_of(all, [this](pid_t other) { return other != pid_ && this->state(other) == State::kAlive; });
-    return others ? State::kAlive : State::kZombie;
+        std::ranges::any_of(all, [this](pid_t other) { return other != pid_ && state_of(other) == State::kAlive; });
+    // Where there were none: the last other one may just have become the main one, executing a program.
+    return others ? State::kAlive : state_of(0);
 }
 
 std::vector<pid_t> ProcDir::threads() const {
@@ -113,7 +132,7 @@ std::vector<pid_t> ProcDir::threads() const {
 }
 
 std::string ProcDir::thread_name(pid_t thread) const {
-    auto file = open_file(task_file(thread, "comm").c_str(), O_RDONLY);
+    auto file = open_file_of(thread, task_file(thread, "comm").c_str(), O_RDONLY);
     if (!file)
         return {};
     std::array<uint8_t, 16> buffer;

@@ -37,6 +37,10 @@ class ProcDir {
     std::string thread_name(pid_t thread) const;
 
   private:
+    // `number` is who has to be there for the file to be there: the process, or one of its threads.
+    Result<UniqueFd> open_file_of(pid_t number, const char *name, int flags) const;
+    // As the kernel says it: a zombie leader is a zombie, for the whole process, too.
+    State state_of(pid_t thread) const;
     // The fields of stat from the state letter on; of the whole process when `thread` is 0.
     Result<std::string> stat_after_name(pid_t thread) const;
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
 # Tests of src/base, src/elf, src/dwarf and src/arch: bytes in, values or typed errors out.
-foreach(name IN ITEMS base_cursor dwarf_cfi_section dwarf_encoded_pointer)
+foreach(name IN ITEMS base_cursor dwarf_cfi_program dwarf_cfi_section dwarf_encoded_pointer dwarf_expression)
     set(test ${name}_test)
     add_executable(${test} ${test}.cc)
     target_include_directories(${test} PRIVATE "${PROJECT_SOURCE_DIR}/src")

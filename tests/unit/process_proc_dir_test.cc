@@ -110,11 +110,13 @@ TEST(ProcDir, OpensWhileAThreadExecutesAProgram) {
             }).join();
         });
         child.hear();
-        do {
+        for (std::string name; name != "cat";) {
             const auto directory = ProcDir::open(child.pid());
             ASSERT_TRUE(directory);
-            ASSERT_NE(directory->state(), State::kGone);
-        } while (testing::read_file("/proc/" + std::to_string(child.pid()) + "/comm") != "cat\n");
+            ASSERT_EQ(directory->state(), State::kAlive);
+            ASSERT_TRUE(directory->open_file("maps", O_RDONLY));
+            name = directory->thread_name(child.pid());
+        }
     }
 }
 
