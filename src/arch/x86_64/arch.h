@@ -30,8 +30,8 @@ enum Register : uint8_t {
 
 extern const Arch kArch;
 
-// Whether code that ends at a return address can end in a call (Intel SDM volume 2, CALL: E8, FF /2, FF /3 with the
-// prefixes compilers use).
+// Whether code that ends at a return address can end in a near call (Intel SDM volume 2, CALL: E8 and FF /2; prefixes
+// stand before these and are not looked at). Other bytes can look like one.
 bool ends_in_call(std::span<const uint8_t> code);
 
 } // namespace dwunw::arch::x86_64
