@@ -15,7 +15,8 @@ namespace {
 
 constexpr Error kMalformed{DWUNW_ERR_ELF_MALFORMED};
 
-// Section name tables and notes are small; these bound what a hostile header can make us read.
+// Section name tables and notes are small; these bound what hostile headers can make us read. The notes' bound is for all
+// of a file's together: a million headers can name the same megabyte.
 constexpr uint64_t kMaxNamesBytes = 16 << 20;
 constexpr uint64_t kMaxNoteBytes = 1 << 20;
 constexpr size_t kMaxBuildIdBytes = 64;
@@ -156,9 +157,10 @@ Status Image::parse_sections(const ByteSource &source, uint64_t offset, uint16_t
 void Image::read_build_id(const ByteSource &source, FileOffset offset, uint64_t size) {
     if (!build_id_.empty())
         return;
-    auto bytes = read_range(source, offset, size, kMaxNoteBytes);
+    auto bytes = read_range(source, offset, size, kMaxNoteBytes - note_bytes_read_);
     if (!bytes)
         return;
+    note_bytes_read_ += size;
     Cursor cursor(*bytes);
     while (!cursor.at_end()) {
         const uint32_t name_size = cursor.u32();

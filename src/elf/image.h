@@ -80,6 +80,7 @@ class Image {
     std::vector<Segment> loads_;
     std::vector<Section> sections_;
     std::vector<uint8_t> build_id_;
+    uint64_t note_bytes_read_ = 0;
     std::optional<Segment> eh_frame_hdr_segment_;
     LinkAddr data_base_;
     LinkAddr text_base_;

@@ -28,6 +28,7 @@ namespace dwunw::process {
 namespace {
 
 using testing::Child;
+using testing::soon;
 using testing::TemporaryFolder;
 using unwind::CodeKind;
 using unwind::CodeLocation;
@@ -38,6 +39,26 @@ std::unique_ptr<Process> open_process(ModuleStore &store, pid_t pid) {
     auto process = Process::open(store, pid, std::nullopt);
     EXPECT_TRUE(process) << dwunw_status_string(process.error().status);
     return process ? std::move(*process) : nullptr;
+}
+
+// Of the module that an address is in; empty where there is none.
+std::string module_path(Process &process, RunAddr address) {
+    const dwunw_module *module = process.find(address).module;
+    return module != nullptr ? module->path : "";
+}
+
+// Executes cat, which sends back what it is sent: once it has, the new program is all there.
+void become_cat(const Child::Line &line) {
+    line.hear();
+    ::dup2(line.in.get(), STDIN_FILENO);
+    ::dup2(line.out.get(), STDOUT_FILENO);
+    ::execl("/bin/cat", "cat", nullptr);
+}
+
+void make_cat_of(const Child &child) {
+    child.say();
+    child.say(1234);
+    ASSERT_EQ(child.hear(), 1234u);
 }
 
 // Maps the pages of a file that hold its code, as a loader would, at an address of the caller's choice (nullptr: any).
@@ -75,6 +96,7 @@ TEST(Process, ItsOwnCode) {
     const auto process = open_process(store, ::getpid());
     const auto here = address_of(&open_process);
     const CodeLocation location = process->find(here);
+    EXPECT_EQ(process->map_reads(), 1u);
     EXPECT_EQ(location.kind, CodeKind::kModule);
     EXPECT_EQ(location.status, DWUNW_OK);
     ASSERT_NE(location.cfi, nullptr);
@@ -89,7 +111,6 @@ TEST(Process, ItsOwnCode) {
     ASSERT_EQ(libc.kind, CodeKind::kModule);
     EXPECT_EQ(libc.bias.link(address_of(&::getpid)).value,
               reinterpret_cast<uint64_t>(&::getpid) - reinterpret_cast<uint64_t>(info.dli_fbase));
-    EXPECT_EQ(process->map_reads(), 1u);
     EXPECT_EQ(process->modules_failed(), 0u);
 }
 
@@ -238,11 +259,12 @@ TEST(Process, GarbageDoesNotReadTheMapEveryTime) {
     EXPECT_LT(process->map_reads(), last / 10);
     // And what is mapped by then is still found, if not at once: typed, never wrong.
     const MappedCode a(PLUGIN_A);
-    CodeLocation location;
-    for (const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
-         location.kind == CodeKind::kUnmapped && std::chrono::steady_clock::now() < deadline;)
-        location = process->find(a.code());
-    EXPECT_EQ(location.kind, CodeKind::kModule);
+    EXPECT_TRUE(soon([&] {
+        const CodeLocation location = process->find(a.code());
+        EXPECT_TRUE(location.kind == CodeKind::kModule || location.kind == CodeKind::kUnmapped);
+        return location.kind == CodeKind::kModule;
+    }));
+    EXPECT_EQ(module_path(*process, a.code()), PLUGIN_A);
     a.unmap();
 }
 
@@ -252,24 +274,20 @@ TEST(Process, AnotherFileAtTheSameAddress) {
     ModuleStore store;
     const MappedCode a(PLUGIN_A);
     const auto process = open_process(store, ::getpid());
-    EXPECT_EQ(process->find(a.code()).module->path, PLUGIN_A);
+    EXPECT_EQ(module_path(*process, a.code()), PLUGIN_A);
     const MappedCode b(PLUGIN_B, a.address());
     ASSERT_TRUE(process->refresh());
-    EXPECT_EQ(process->find(b.code()).module->path, PLUGIN_B);
+    EXPECT_EQ(module_path(*process, b.code()), PLUGIN_B);
 
     for (const char *path : {PLUGIN_A, PLUGIN_B, PLUGIN_A}) {
         const MappedCode next(path, a.address());
-        const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
-        while (process->find(next.code()).module->path != path)
-            ASSERT_LT(std::chrono::steady_clock::now(), deadline) << path;
+        ASSERT_TRUE(soon([&] { return module_path(*process, next.code()) == path; })) << path;
         // Once it is right, it stays so.
         for (int i = 0; i < 1000; ++i)
-            ASSERT_EQ(process->find(next.code()).module->path, path);
+            ASSERT_EQ(module_path(*process, next.code()), path);
     }
     a.unmap();
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
-    while (process->find(a.code()).kind != CodeKind::kUnmapped)
-        ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+    EXPECT_TRUE(soon([&] { return process->find(a.code()).kind == CodeKind::kUnmapped; }));
 }
 
 TEST(Process, AFileRewrittenInPlace) {
@@ -282,10 +300,13 @@ TEST(Process, AFileRewrittenInPlace) {
     const dwunw_module *before = process->find(code.code()).module;
     ASSERT_NE(before, nullptr);
     EXPECT_EQ(process->find(code.code()).module, before);
-    testing::write_file(path, testing::read_file(PLUGIN_B));
+    // Longer, too: the clock of the file system may not have gone on.
+    testing::write_file(path, testing::read_file(PLUGIN_B) + "and more");
     ASSERT_TRUE(process->refresh());
     const dwunw_module *after = process->find(code.code()).module;
     EXPECT_NE(after, before);
+    ASSERT_NE(after, nullptr);
+    ASSERT_NE(after->file, nullptr);
     EXPECT_TRUE(after->file->cfi());
     code.unmap();
 }
@@ -308,16 +329,11 @@ TEST(Process, AFileTruncatedAfterItWasMapped) {
 
 TEST(Process, AfterAnExecItIsTheNewProgram) {
     ModuleStore store;
-    Child child([](const Child::Line &line) {
-        line.hear();
-        ::dup2(line.in.get(), 0);
-        ::execl("/bin/cat", "cat", nullptr);
-    });
+    Child child(become_cat);
     const auto process = open_process(store, child.pid());
     const RunAddr here = address_of(&open_process);
     EXPECT_EQ(process->find(here).kind, CodeKind::kModule);
-    child.say();
-    EXPECT_FALSE(child.still_talking());
+    make_cat_of(child);
     ASSERT_TRUE(process->refresh());
     EXPECT_EQ(process->find(here).kind, CodeKind::kUnmapped);
     const auto maps = testing::read_file("/proc/" + std::to_string(child.pid()) + "/maps");
@@ -326,7 +342,7 @@ TEST(Process, AfterAnExecItIsTheNewProgram) {
     for (std::string line; std::getline(lines, line);)
         if (line.find(" r-xp ") != std::string::npos && line.find("/cat") != std::string::npos) {
             const auto location = process->find(RunAddr(std::stoull(line, nullptr, 16)));
-            EXPECT_EQ(location.kind, CodeKind::kModule);
+            ASSERT_EQ(location.kind, CodeKind::kModule);
             EXPECT_TRUE(location.module->path.ends_with("/cat"));
             ++found;
         }
@@ -335,19 +351,12 @@ TEST(Process, AfterAnExecItIsTheNewProgram) {
 
 TEST(Process, AnExecIsNoticedWithoutARefresh) {
     ModuleStore store;
-    Child child([](const Child::Line &line) {
-        line.hear();
-        ::dup2(line.in.get(), 0);
-        ::execl("/bin/cat", "cat", nullptr);
-    });
+    Child child(become_cat);
     const auto process = open_process(store, child.pid());
     const RunAddr here = address_of(&open_process);
     EXPECT_EQ(process->find(here).kind, CodeKind::kModule);
-    child.say();
-    EXPECT_FALSE(child.still_talking());
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
-    while (process->find(here).kind != CodeKind::kUnmapped)
-        ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+    make_cat_of(child);
+    EXPECT_TRUE(soon([&] { return process->find(here).kind == CodeKind::kUnmapped; }));
 }
 
 TEST(Process, AfterItsEndItsStacksCanStillBeWalked) {
@@ -470,10 +479,13 @@ TEST(Process, TheWarmPathAllocatesNothing) {
         }
     };
     walk();
-    const size_t before = allocations;
-    walk();
-    process->find(here);
-    EXPECT_EQ(allocations, before);
+    // On a kernel before Linux 6.11, one that is interrupted for long reads the map again.
+    EXPECT_TRUE(soon([&] {
+        const size_t before = allocations;
+        walk();
+        process->find(here);
+        return allocations == before;
+    }));
 }
 
 TEST(Process, ThreeThousandMappings) {
@@ -524,7 +536,10 @@ TEST(Process, ManyThreadsWhileTheMapChanges) {
         if (i % 3 == 0) {
             EXPECT_TRUE(process->refresh());
         }
-        ASSERT_LT(i, 1'000'000);
+        if (i == 1'000'000) {
+            ADD_FAILURE() << a_seen << " and " << b_seen << " seen";
+            break;
+        }
     }
     stop = true;
     for (std::thread &thread : threads)
