@@ -15,8 +15,8 @@ namespace {
 
 constexpr Error kMalformed{DWUNW_ERR_ELF_MALFORMED};
 
-// Section name tables and notes are small; these bound what hostile headers can make us read. The notes' bound is for all
-// of a file's together: a million headers can name the same megabyte.
+// Section name tables and notes are small; these bound what hostile headers can make us read. The notes' bound is for
+// all of a file's together: a million headers can name the same megabyte.
 constexpr uint64_t kMaxNamesBytes = 16 << 20;
 constexpr uint64_t kMaxNoteBytes = 1 << 20;
 constexpr size_t kMaxBuildIdBytes = 64;

@@ -98,6 +98,34 @@ TEST(Image, BuildId) {
     }
 }
 
+// A million headers may name the same megabyte of notes: what is read for them is bounded all the same.
+TEST(Image, NotesWithoutEnd) {
+    class Counting final : public ByteSource {
+      public:
+        explicit Counting(const Vector &file) : file_(file) {}
+        uint64_t size() const override { return file_.size(); }
+        size_t read(FileOffset offset, std::span<uint8_t> buffer) const override {
+            bytes_read += buffer.size();
+            return file_.read(offset, buffer);
+        }
+        mutable uint64_t bytes_read = 0;
+
+      private:
+        MemorySource file_;
+    };
+    ElfBuilder builder;
+    builder.add({".long", Vector(600 << 10), 0x1000});
+    builder.add({".id", testing::note("GNU", NT_GNU_BUILD_ID, {7}), 0x100, SHF_ALLOC, SHT_NOTE});
+    for (size_t i = 0; i < 500; ++i)
+        builder.add_segment(PT_NOTE, PF_R, ".long");
+    const Vector file = builder.build();
+    const Counting source(file);
+    const auto image = Image::parse(source);
+    ASSERT_TRUE(image);
+    EXPECT_EQ(image->build_id(), Vector{7});
+    EXPECT_LT(source.bytes_read, 2u << 20);
+}
+
 Vector zlib_bytes(const Vector &plain) {
     uLongf size = ::compressBound(plain.size());
     Vector out(size);
@@ -231,6 +259,26 @@ TEST(Image, ExtendedNumbering) {
     std::memcpy(file.data(), &header, sizeof(header));
     std::memcpy(file.data() + header.e_shoff, &first, sizeof(first));
     EXPECT_EQ(good(file).sections().size(), 3u);
+    // As many as the table says, and no more than the file holds.
+    first.sh_size = 1000;
+    std::memcpy(file.data() + header.e_shoff, &first, sizeof(first));
+    EXPECT_FALSE(parse(file));
+
+    ElfBuilder many;
+    many.add({".text", Vector(16), 0x1000});
+    for (size_t i = 0; i < 3; ++i)
+        many.add_segment(PT_LOAD, PF_R | PF_X, ".text");
+    file = many.build();
+    std::memcpy(&header, file.data(), sizeof(header));
+    first = {};
+    first.sh_info = header.e_phnum;
+    header.e_phnum = PN_XNUM;
+    std::memcpy(file.data(), &header, sizeof(header));
+    std::memcpy(file.data() + header.e_shoff, &first, sizeof(first));
+    EXPECT_EQ(good(file).load_segments().size(), 3u);
+    first.sh_info = kMaxProgramHeaders + 1;
+    std::memcpy(file.data() + header.e_shoff, &first, sizeof(first));
+    EXPECT_FALSE(parse(file));
 }
 
 TEST(Image, ARealProgram) {
