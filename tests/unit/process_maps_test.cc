@@ -266,7 +266,8 @@ TEST(Maps, ADescriptorIsTiedToItsAddressSpace) {
     ASSERT_TRUE(before);
     EXPECT_FALSE(before->mappings().empty());
     const RunAddr code(reinterpret_cast<uint64_t>(&open_maps));
-    EXPECT_EQ(query_mapping(fd.get(), code).outcome, MappingQuery::Outcome::kFound);
+    const auto found = query_mapping(fd.get(), code).outcome;
+    EXPECT_TRUE(found == MappingQuery::Outcome::kFound || found == MappingQuery::Outcome::kUnsupported);
 
     child.say();
     child.hear();
