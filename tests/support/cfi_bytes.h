@@ -76,6 +76,11 @@ class Bytes {
 // x86-64's DWARF numbers.
 enum Reg : uint8_t { RAX, RDX, RCX, RBX, RSI, RDI, RBP, RSP, R8, R9, R10, R11, R12, R13, R14, R15, RIP };
 
+// The opcodes that hold a register's number.
+constexpr uint8_t breg(Reg reg) { return static_cast<uint8_t>(dwarf::DW_OP_breg0 + uint8_t{reg}); }
+constexpr uint8_t cfa_offset(Reg reg) { return static_cast<uint8_t>(dwarf::DW_CFA_offset | uint8_t{reg}); }
+constexpr uint8_t cfa_restore(Reg reg) { return static_cast<uint8_t>(dwarf::DW_CFA_restore | uint8_t{reg}); }
+
 // What every function's CIE says: CFA = rsp+8, return address at CFA−8.
 inline Bytes usual_cie_instructions() { return Bytes().def_cfa(RSP, 8).offset(RIP, 1); }
 

@@ -12,7 +12,9 @@
 namespace dwunw::dwarf {
 namespace {
 
+using testing::breg;
 using testing::Bytes;
+using testing::cfa_restore;
 using testing::FrameSection;
 using enum testing::Reg;
 
@@ -128,7 +130,7 @@ TEST(CfiProgram, CfaRules) {
     EXPECT_EQ(cfa(Bytes({DW_CFA_def_cfa_register, RBP})), of(RBP, 8));
     EXPECT_EQ(cfa(Bytes().def_cfa_offset(1000)), of(RSP, 1000));
     EXPECT_EQ(cfa(Bytes({DW_CFA_def_cfa_offset_sf, 0x7e})), of(RSP, 16)); // −2 × −8
-    const CfaRule expression = cfa({DW_CFA_def_cfa_expression, 2, DW_OP_breg0 + RSP, 8});
+    const CfaRule expression = cfa({DW_CFA_def_cfa_expression, 2, breg(RSP), 8});
     EXPECT_EQ(expression.kind, CfaRule::Kind::kExpression);
     EXPECT_EQ(expression.expression_length, 2u);
 }
@@ -145,8 +147,8 @@ TEST(CfiProgram, RegisterRules) {
     EXPECT_EQ(rule({DW_CFA_same_value, RBX}).kind, RuleKind::kSameValue);
     EXPECT_EQ(rule({DW_CFA_register, RBX, R12}), (RegisterRule{RuleKind::kRegister, R12, 0, 0}));
     EXPECT_EQ(rule({DW_CFA_register, RBX, 40}).kind, RuleKind::kUndefined); // saved where nobody looks
-    EXPECT_EQ(rule({DW_CFA_expression, RBX, 2, DW_OP_breg0 + RSP, 8}).kind, RuleKind::kExpression);
-    EXPECT_EQ(rule({DW_CFA_val_expression, RBX, 2, DW_OP_breg0 + RSP, 8}).kind, RuleKind::kValExpression);
+    EXPECT_EQ(rule({DW_CFA_expression, RBX, 2, breg(RSP), 8}).kind, RuleKind::kExpression);
+    EXPECT_EQ(rule({DW_CFA_val_expression, RBX, 2, breg(RSP), 8}).kind, RuleKind::kValExpression);
     EXPECT_EQ(rule({DW_CFA_GNU_args_size, 32}).kind, RuleKind::kUnspecified);
     // Registers that are not tracked are passed over.
     EXPECT_TRUE(run(Bytes({DW_CFA_offset_extended, 100, 2, DW_CFA_undefined, 60}).offset(63, 1)).status);
@@ -154,7 +156,7 @@ TEST(CfiProgram, RegisterRules) {
 
 TEST(CfiProgram, ExpressionsAreFoundAgain) {
     FrameSection bytes;
-    const Bytes expression = {DW_OP_breg0 + RSP, 8, DW_OP_deref};
+    const Bytes expression = {breg(RSP), 8, DW_OP_deref};
     const size_t offset =
         bytes.fde(bytes.cie(), kStart, kLength, Bytes({DW_CFA_val_expression, RBX}).block(expression));
     const CfiSection section(SectionKind::kEhFrame, bytes.data(), LinkAddr(), LinkAddr(), LinkAddr());
@@ -169,9 +171,9 @@ TEST(CfiProgram, ExpressionsAreFoundAgain) {
 
 TEST(CfiProgram, RestoreGoesBackToTheCie) {
     const Bytes initial = testing::usual_cie_instructions().offset(RBX, 3);
-    EXPECT_EQ(run(Bytes().offset(RBX, 9).u8(DW_CFA_restore | RBX), initial).rule(RBX), saved(-24));
+    EXPECT_EQ(run(Bytes().offset(RBX, 9).u8(cfa_restore(RBX)), initial).rule(RBX), saved(-24));
     EXPECT_EQ(run(Bytes().offset(RBX, 9).u8(DW_CFA_restore_extended).uleb(RBX), initial).rule(RBX), saved(-24));
-    EXPECT_EQ(run(Bytes().offset(R12, 9).u8(DW_CFA_restore | R12), initial).rule(R12).kind, RuleKind::kUnspecified);
+    EXPECT_EQ(run(Bytes().offset(R12, 9).u8(cfa_restore(R12)), initial).rule(R12).kind, RuleKind::kUnspecified);
 }
 
 TEST(CfiProgram, RememberAndRestoreState) {
@@ -224,7 +226,7 @@ TEST(CfiProgram, RefusedWithTheOpcode) {
         EXPECT_EQ(result.status.error().value, opcode);
     }
     // What only an FDE may do.
-    for (const Bytes &initial : {Bytes().advance(1), Bytes().u8(DW_CFA_restore | RBX)})
+    for (const Bytes &initial : {Bytes().advance(1), Bytes().u8(cfa_restore(RBX))})
         EXPECT_FALSE(run({}, initial).status);
 }
 

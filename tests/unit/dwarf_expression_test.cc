@@ -11,6 +11,7 @@
 namespace dwunw::dwarf {
 namespace {
 
+using testing::breg;
 using testing::Bytes;
 using enum testing::Reg;
 
@@ -61,12 +62,12 @@ TEST(Expression, Constants) {
 }
 
 TEST(Expression, RegistersAndMemory) {
-    EXPECT_EQ(value_of({DW_OP_breg0 + RSP, 8}), 0x7008u);
-    EXPECT_EQ(value_of({DW_OP_breg0 + RBP, 0x78}), 0x5ff8u); // −8
+    EXPECT_EQ(value_of({breg(RSP), 8}), 0x7008u);
+    EXPECT_EQ(value_of({breg(RBP), 0x78}), 0x5ff8u); // −8
     EXPECT_EQ(value_of({DW_OP_bregx, RIP, 1}), 0x10001u);
-    EXPECT_EQ(value_of({DW_OP_breg0 + RSP, 8, DW_OP_deref}), 0x7009u);
-    EXPECT_EQ(value_of({DW_OP_breg0 + RSP, 8, DW_OP_deref_size, 1}), 0x09u);
-    EXPECT_EQ(value_of({DW_OP_breg0 + RSP, 8, DW_OP_deref_size, 2}), 0x7009u);
+    EXPECT_EQ(value_of({breg(RSP), 8, DW_OP_deref}), 0x7009u);
+    EXPECT_EQ(value_of({breg(RSP), 8, DW_OP_deref_size, 1}), 0x09u);
+    EXPECT_EQ(value_of({breg(RSP), 8, DW_OP_deref_size, 2}), 0x7009u);
     EXPECT_EQ(evaluated({DW_OP_bregx, 20, 0}).error().status, DWUNW_ERR_REGISTER_UNKNOWN);
     EXPECT_EQ(evaluated({DW_OP_lit0, DW_OP_deref}).error().status, DWUNW_ERR_MEMORY_UNREADABLE);
     for (const int size : {0, 3, 5, 9})
@@ -177,29 +178,30 @@ TEST(Expression, AnyBytesEnd) {
             expression.u8(random());
         const auto value = evaluated(expression, random());
         values += value.ok();
-        if (!value)
+        if (!value) {
             ASSERT_NE(value.error().status, DWUNW_OK);
+        }
     }
     EXPECT_GT(values, 100u);
 }
 
 TEST(Recognise, TheShapesThatAreEmitted) {
     const auto shape = [](const Bytes &expression) { return recognise(expression.data(), RIP); };
-    auto found = shape({DW_OP_breg0 + RBP, 0x70});
+    auto found = shape({breg(RBP), 0x70});
     ASSERT_TRUE(found);
     EXPECT_EQ(found->kind, SimpleExpression::Kind::kRegisterOffset);
     EXPECT_EQ(found->reg, RBP);
     EXPECT_EQ(found->offset, -16);
-    found = shape({DW_OP_breg0 + RBP, 0x78, DW_OP_deref});
+    found = shape({breg(RBP), 0x78, DW_OP_deref});
     ASSERT_TRUE(found);
     EXPECT_EQ(found->kind, SimpleExpression::Kind::kDeref);
     EXPECT_EQ(found->offset, -8);
     EXPECT_EQ(found->addend, 0);
-    found = shape({DW_OP_breg0 + RSP, 0x78, DW_OP_deref, DW_OP_plus_uconst, 8});
+    found = shape({breg(RSP), 0x78, DW_OP_deref, DW_OP_plus_uconst, 8});
     ASSERT_TRUE(found);
     EXPECT_EQ(found->addend, 8);
-    const Bytes plt = {DW_OP_breg0 + RSP, 8,        DW_OP_breg0 + RIP, 0,         DW_OP_lit0 + 15, DW_OP_and,
-                       DW_OP_lit0 + 11,   DW_OP_ge, DW_OP_lit0 + 3,    DW_OP_shl, DW_OP_plus};
+    const Bytes plt = {breg(RSP),       8,        breg(RIP),      0,         DW_OP_lit0 + 15, DW_OP_and,
+                       DW_OP_lit0 + 11, DW_OP_ge, DW_OP_lit0 + 3, DW_OP_shl, DW_OP_plus};
     found = shape(plt);
     ASSERT_TRUE(found);
     EXPECT_EQ(found->kind, SimpleExpression::Kind::kPlt);
@@ -210,8 +212,9 @@ TEST(Recognise, TheShapesThatAreEmitted) {
     for (size_t i = 0; i < plt.size(); ++i) {
         Bytes cut = plt;
         cut.data().resize(i);
-        if (i != 2)
+        if (i != 2) {
             EXPECT_FALSE(shape(cut)) << i;
+        }
         for (int byte = 0; byte < 256; ++byte) {
             Bytes changed = plt;
             changed.data()[i] = static_cast<uint8_t>(byte);

@@ -73,14 +73,15 @@ TEST_P(Decompress, ChangedAnywhere) {
         changed[at] ^= 0x10;
         const auto result = decompress(GetParam(), changed, 1000);
         refused += !result;
-        if (result)
+        if (result) {
             EXPECT_EQ(result->size(), 1000u);
+        }
     }
     EXPECT_GT(refused, 0u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Methods, Decompress, ::testing::Values(Compression::kZlib, Compression::kZstd),
-                         [](const auto &info) { return info.param == Compression::kZlib ? "Zlib" : "Zstd"; });
+                         [](const auto &test) { return test.param == Compression::kZlib ? "Zlib" : "Zstd"; });
 
 } // namespace
 } // namespace dwunw::elf

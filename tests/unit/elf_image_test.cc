@@ -84,7 +84,7 @@ TEST(Image, BuildId) {
         for (const Vector &more : {testing::note("GNU", NT_GNU_ABI_TAG, {1, 2, 3, 4, 5}), // padded to 4
                                    testing::note("GNU", NT_GNU_BUILD_ID, id)})
             notes.insert(notes.end(), more.begin(), more.end());
-        builder.add({".note", notes, 0x100, SHF_ALLOC, in_section ? SHT_NOTE : SHT_PROGBITS});
+        builder.add({".note", notes, 0x100, SHF_ALLOC, in_section ? uint32_t{SHT_NOTE} : uint32_t{SHT_PROGBITS}});
         if (!in_section)
             builder.add_segment(PT_NOTE, PF_R, ".note");
         EXPECT_EQ(good(builder.build()).build_id(), id);
@@ -108,14 +108,11 @@ TEST(Image, NotesWithoutEnd) {
             bytes_read += buffer.size();
             return file_.read(offset, buffer);
         }
-        mutable uint64_t bytes_read = 0;
-
-      private:
         MemorySource file_;
+        mutable uint64_t bytes_read = 0;
     };
     ElfBuilder builder;
-    builder.add({".long", Vector(600 << 10), 0x1000});
-    builder.add({".id", testing::note("GNU", NT_GNU_BUILD_ID, {7}), 0x100, SHF_ALLOC, SHT_NOTE});
+    builder.add({".long", Vector(600 << 10)}).add({".id", testing::note("GNU", NT_GNU_BUILD_ID, {7}), 0, 0, SHT_NOTE});
     for (size_t i = 0; i < 500; ++i)
         builder.add_segment(PT_NOTE, PF_R, ".long");
     const Vector file = builder.build();
@@ -246,39 +243,35 @@ TEST(Image, HeadersThatLie) {
 
 TEST(Image, ExtendedNumbering) {
     // More sections than 16 bits count: the number and the names' index are in section 0.
-    ElfBuilder builder;
-    builder.add({".eh_frame", kFrames, 0x2000});
-    Vector file = builder.build();
+    Vector file = ElfBuilder().add({".eh_frame", kFrames, 0x2000}).build();
     Elf64_Ehdr header;
+    const auto parse_with = [&](const Elf64_Shdr &first) {
+        std::memcpy(file.data(), &header, sizeof(header));
+        std::memcpy(file.data() + header.e_shoff, &first, sizeof(first));
+        return parse(file);
+    };
     std::memcpy(&header, file.data(), sizeof(header));
     Elf64_Shdr first{};
     first.sh_size = header.e_shnum;
     first.sh_link = header.e_shstrndx;
     header.e_shnum = 0;
     header.e_shstrndx = SHN_XINDEX;
-    std::memcpy(file.data(), &header, sizeof(header));
-    std::memcpy(file.data() + header.e_shoff, &first, sizeof(first));
-    EXPECT_EQ(good(file).sections().size(), 3u);
-    // As many as the table says, and no more than the file holds.
-    first.sh_size = 1000;
-    std::memcpy(file.data() + header.e_shoff, &first, sizeof(first));
-    EXPECT_FALSE(parse(file));
+    EXPECT_EQ(parse_with(first)->sections().size(), 3u);
+    first.sh_size = 1000; // more than the file holds
+    EXPECT_FALSE(parse_with(first));
 
     ElfBuilder many;
     many.add({".text", Vector(16), 0x1000});
-    for (size_t i = 0; i < 3; ++i)
-        many.add_segment(PT_LOAD, PF_R | PF_X, ".text");
+    for (const uint32_t flags : {PF_R, PF_R | PF_X, PF_R | PF_W})
+        many.add_segment(PT_LOAD, flags, ".text");
     file = many.build();
     std::memcpy(&header, file.data(), sizeof(header));
     first = {};
     first.sh_info = header.e_phnum;
     header.e_phnum = PN_XNUM;
-    std::memcpy(file.data(), &header, sizeof(header));
-    std::memcpy(file.data() + header.e_shoff, &first, sizeof(first));
-    EXPECT_EQ(good(file).load_segments().size(), 3u);
+    EXPECT_EQ(parse_with(first)->load_segments().size(), 3u);
     first.sh_info = kMaxProgramHeaders + 1;
-    std::memcpy(file.data() + header.e_shoff, &first, sizeof(first));
-    EXPECT_FALSE(parse(file));
+    EXPECT_FALSE(parse_with(first));
 }
 
 TEST(Image, ARealProgram) {
@@ -306,8 +299,9 @@ void look_everywhere(const Vector &file) {
     }
     for (const char *name : {".eh_frame", ".debug_frame", ".text", ""}) {
         auto section = image->read_section(source, name);
-        if (section && *section)
+        if (section && *section) {
             ASSERT_LE((*section)->bytes.size(), size_t{1} << 24);
+        }
     }
     (void)image->read_eh_frame(source);
     (void)image->file_offset(LinkAddr(0x1000));

@@ -68,7 +68,7 @@ TEST(Rule, WhatTheFastWalkDoesNotCarry) {
              Bytes({DW_CFA_expression, RBP, 2, DW_OP_breg0 + 10, 0}),    // rbp saved relative to r10
              Bytes({DW_CFA_val_expression, RBP, 2, DW_OP_breg0 + 7, 0}), // rbp computed
              Bytes({DW_CFA_val_expression, RIP, 2, DW_OP_breg0 + 7, 0}), //
-             Bytes({DW_CFA_offset | RSP, 2}),                            // SP is not the CFA
+             Bytes({testing::cfa_offset(RSP), 2}),                       // SP is not the CFA
              Bytes({DW_CFA_val_offset, RSP, 1}),                         //
          })
         EXPECT_TRUE(good_rule(instructions).needs_interpreter);
