@@ -99,6 +99,31 @@ TEST(CfiProgram, Locations) {
     }
 }
 
+TEST(CfiProgram, DeltasAndOffsetsAreFactored) {
+    Bytes instructions = Bytes().def_cfa(RSP, 8).offset(RBX, 3).advance(2).u8(DW_CFA_advance_loc2).u16(0x100);
+    Fde fde;
+    fde.start = LinkAddr(kStart);
+    fde.end = LinkAddr(kStart + 0x1000);
+    fde.cie.code_alignment = 4;
+    fde.cie.data_alignment = -16;
+    const auto rows_of = [&] {
+        fde.instructions = instructions.data();
+        Rows rows;
+        return Outcome{run_cfi_program(fde, rows), rows.seen};
+    };
+    Outcome result = rows_of();
+    ASSERT_TRUE(result.status);
+    ASSERT_EQ(result.rows.size(), 3u);
+    EXPECT_EQ(result.rows[1].start, LinkAddr(kStart + 8));
+    EXPECT_EQ(result.rows[2].start, LinkAddr(kStart + 0x408));
+    EXPECT_EQ(result.last().cfa.value, 8); // as it is written
+    EXPECT_EQ(result.rule(RBX), saved(-48));
+    fde.cie.code_alignment = ~uint64_t{0};
+    result = rows_of();
+    EXPECT_EQ(result.status.status(), DWUNW_ERR_CFI_MALFORMED);
+    EXPECT_EQ(result.status.error().value, DW_CFA_advance_loc | 2);
+}
+
 TEST(CfiProgram, SetLocIsEncodedAsTheFdesPointers) {
     // Relative to the operand's own address in the section.
     FrameSection bytes;
@@ -267,7 +292,16 @@ TEST(CfiProgram, RowAt) {
     EXPECT_EQ(row_at(*fde, LinkAddr(kStart + 3))->cfa.value, 8);
     EXPECT_EQ(row_at(*fde, LinkAddr(kStart + 4))->cfa.value, 16);
     EXPECT_EQ(row_at(*fde, LinkAddr(kStart + 8)).error().status, DWUNW_ERR_CFI_MALFORMED);
+    // Outside the FDE there is none, whether the program is good or not.
     EXPECT_FALSE(row_at(*fde, LinkAddr(kStart - 1)));
+    const size_t good = bytes.fde(0, kStart, 0x100);
+    const CfiSection both(SectionKind::kEhFrame, bytes.data(), LinkAddr(), LinkAddr(), LinkAddr());
+    for (const uint64_t address : {kStart - 1, kStart + 0x100}) {
+        const auto none = row_at(*both.fde_at(good), LinkAddr(address));
+        ASSERT_FALSE(none);
+        EXPECT_EQ(none.error().status, DWUNW_ERR_NO_CFI);
+        EXPECT_EQ(none.error().value, address);
+    }
 }
 
 TEST(CfiProgram, AnyBytesEnd) {

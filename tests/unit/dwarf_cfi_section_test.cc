@@ -192,6 +192,53 @@ TEST(CfiSection, FdesThatAreNone) {
     }
 }
 
+TEST(CfiSection, EntriesAreWhatTheyAre) {
+    FrameSection bytes;
+    const size_t cie_offset = bytes.cie();
+    const size_t fde_offset = bytes.fde(cie_offset, 0x1000, 0x10);
+    const CfiSection section = eh_frame(bytes.data());
+    const auto cie = section.entry_at(cie_offset);
+    const auto fde = section.entry_at(fde_offset);
+    ASSERT_TRUE(cie && fde);
+    EXPECT_EQ(section.parse_cie(*fde).error().value, fde_offset);
+    EXPECT_EQ(section.parse_fde(*cie, *section.parse_cie(*cie)).error().value, cie_offset);
+    EXPECT_FALSE(section.fde_at(cie_offset));
+}
+
+// An entry's length is its border, though the section goes on behind it.
+TEST(CfiSection, EntriesThatEndTooSoon) {
+    for (uint64_t length = 1; length < 4; ++length) {
+        const Bytes section = Bytes().u32(length).u64(0).u64(0);
+        EXPECT_EQ(eh_frame(section.data()).entry_at(0).error().status, DWUNW_ERR_CFI_MALFORMED) << length;
+        EXPECT_EQ(debug_frame(section.data()).entry_at(0).error().status, DWUNW_ERR_CFI_MALFORMED) << length;
+    }
+    const Bytes wide = Bytes().u32(0xffffffff).u64(7).u64(0).u64(0);
+    EXPECT_FALSE(debug_frame(wide.data()).entry_at(0));
+
+    FrameSection bytes;
+    const size_t cie = bytes.cie({}, "zR");
+    const size_t offset = bytes.fde(cie, 0x1000, 0x10);
+    const auto with_length = [&](size_t entry, uint32_t length) {
+        std::vector<uint8_t> changed = bytes.data();
+        std::memcpy(changed.data() + entry, &length, sizeof(length));
+        return eh_frame(changed).fde_at(offset).ok();
+    };
+    // id, start, length, the augmentation data's length: 21 bytes.
+    for (uint32_t length = 0; length < 24; ++length)
+        EXPECT_EQ(with_length(offset, length), length >= 21) << length;
+    // id, version, "zR", alignments, the return address, one byte of data and its length: 13 bytes.
+    for (uint32_t length = 0; length < 16; ++length)
+        EXPECT_EQ(with_length(cie, length), length >= 13) << length;
+}
+
+TEST(CfiSection, ACieThatCannotBeRead) {
+    // The FDE's pointer leads to a length that leaves the section.
+    const Bytes section = Bytes().u32(0x1000).u32(24).u32(8).u64(0x1000).u64(0x10).u32(0);
+    const auto fde = eh_frame(section.data()).fde_at(4);
+    ASSERT_FALSE(fde);
+    EXPECT_EQ(fde.error().value, 0u);
+}
+
 TEST(CfiSection, CutAnywhere) {
     FrameSection bytes;
     const size_t cie = bytes.cie();

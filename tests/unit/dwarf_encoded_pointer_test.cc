@@ -77,6 +77,14 @@ TEST(EncodedPointer, Aligned) {
         EXPECT_EQ(*value, 0x1234u);
     }
     EXPECT_FALSE(read(DW_EH_PE_aligned, bytes, 9));
+    // Where the section is, not where it begins in memory, decides.
+    Cursor shifted(bytes.data(), 1);
+    const auto value = read_encoded_pointer(shifted, DW_EH_PE_aligned, {LinkAddr(0x10006), {}, {}, {}});
+    ASSERT_TRUE(value);
+    EXPECT_EQ(shifted.offset(), 10u);
+    // A length that follows is as wide, and stands where it stands.
+    Cursor length(bytes.data(), 8);
+    EXPECT_EQ(*read_encoded_length(length, DW_EH_PE_aligned), 0x1234u);
 }
 
 TEST(EncodedPointer, WhatCannotBeRead) {
