@@ -130,6 +130,7 @@ TEST(X86_64, WhatIsNoCall) {
         {0xff, 0x25, 0, 0, 0, 0},    // jmp *sym(%rip): a PLT entry
         {0xff, 0x35, 0, 0, 0, 0},    // push sym(%rip): PLT 0
         {0xff, 0x14},                // its SIB is missing
+        {0xff, 0x14, 0x25},          // its displacement is missing
         {0xff, 0x15, 0, 0, 0},       // cut
         {0xe8, 0, 0, 0, 0, 0xc3},    // ret
         {0xc3, 0xcc, 0xcc, 0xcc},    // between functions

@@ -66,13 +66,14 @@ TEST(Cursor, Uleb128) {
         EXPECT_TRUE(cursor.ok() && cursor.at_end()) << value;
         for (size_t size = 0; size < bytes.size(); ++size) {
             Cursor cut(std::span(bytes.data()).first(size));
-            cut.uleb128();
+            EXPECT_EQ(cut.uleb128(), 0u);
             EXPECT_FALSE(cut.ok()) << value << " " << size;
         }
     }
     const auto read = [](const Bytes &bytes) {
         Cursor cursor(bytes.data());
         const uint64_t value = cursor.uleb128();
+        EXPECT_TRUE(cursor.ok() || (value == 0 && cursor.at_end()));
         return cursor.ok() ? value : uint64_t{0xbad};
     };
     EXPECT_EQ(read({0x82, 0x80, 0x80, 0x00}), 2u); // padded
@@ -80,6 +81,7 @@ TEST(Cursor, Uleb128) {
     // 64 bits and one more.
     EXPECT_EQ(read({0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}), ~uint64_t{0});
     EXPECT_EQ(read({0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x03}), 0xbadu);
+    EXPECT_EQ(read({0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02}), 0xbadu);
     EXPECT_EQ(read({0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01}), 0xbadu);
 }
 
@@ -93,13 +95,14 @@ TEST(Cursor, Sleb128) {
         EXPECT_TRUE(cursor.ok() && cursor.at_end()) << value;
         for (size_t size = 0; size < bytes.size(); ++size) {
             Cursor cut(std::span(bytes.data()).first(size));
-            cut.sleb128();
+            EXPECT_EQ(cut.sleb128(), 0);
             EXPECT_FALSE(cut.ok()) << value << " " << size;
         }
     }
     const auto read = [](const Bytes &bytes) {
         Cursor cursor(bytes.data());
         const int64_t value = cursor.sleb128();
+        EXPECT_TRUE(cursor.ok() || (value == 0 && cursor.at_end()));
         return cursor.ok() ? value : int64_t{0xbad};
     };
     EXPECT_EQ(read({0xff, 0xff, 0x7f}), -1); // padded

@@ -80,6 +80,17 @@ TEST(CfiSection, ACiesFields) {
     EXPECT_TRUE(cie->instructions.empty());
 }
 
+TEST(CfiSection, NothingBehindTheTerminator) {
+    FrameSection bytes;
+    bytes.end();
+    const size_t cie = bytes.cie();
+    const auto entry = eh_frame(bytes.data()).entry_at(0);
+    ASSERT_TRUE(entry);
+    EXPECT_EQ(entry->kind, Kind::kEnd);
+    EXPECT_FALSE(eh_frame(bytes.data()).fde_at(0));
+    EXPECT_EQ(eh_frame(bytes.data()).entry_at(cie)->kind, Kind::kCie);
+}
+
 TEST(CfiSection, Augmentations) {
     const auto with = [](const std::string &augmentation, const Bytes &data) {
         Bytes body = Bytes().u8(1).text(augmentation);
@@ -109,6 +120,9 @@ TEST(CfiSection, Augmentations) {
 
 TEST(CfiSection, Versions) {
     EXPECT_TRUE(parse_cie(Bytes().u8(3).text("").uleb(1).sleb(-8).uleb(RIP)));
+    // One byte in version 1, a number of any length since.
+    EXPECT_EQ(parse_cie(Bytes().u8(1).text("").uleb(1).sleb(-8).u8(0x90).u8(0))->return_address_register, 0x90u);
+    EXPECT_EQ(parse_cie(Bytes().u8(3).text("").uleb(1).sleb(-8).uleb(0x90).u8(0))->return_address_register, 0x90u);
     EXPECT_TRUE(parse_cie(Bytes().u8(4).text("").u8(8).u8(0).uleb(1).sleb(-8).uleb(RIP)));
     EXPECT_FALSE(parse_cie(Bytes().u8(4).text("").u8(4).u8(0).uleb(1).sleb(-8).uleb(RIP))); // 4-byte addresses
     EXPECT_FALSE(parse_cie(Bytes().u8(4).text("").u8(8).u8(2).uleb(1).sleb(-8).uleb(RIP))); // segments
@@ -118,9 +132,10 @@ TEST(CfiSection, Versions) {
 
 TEST(CfiSection, ACieTooLongToBeReal) {
     Bytes body = Bytes().u8(1).text("").uleb(1).sleb(-8).u8(RIP);
-    while (body.size() <= 1100)
+    while (body.size() < 1024)
         body.u8(DW_CFA_nop);
-    const auto cie = parse_cie(body);
+    EXPECT_TRUE(parse_cie(body));
+    const auto cie = parse_cie(body.u8(DW_CFA_nop));
     ASSERT_FALSE(cie);
     EXPECT_EQ(cie.error().status, DWUNW_ERR_LIMIT);
 }
