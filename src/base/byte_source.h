@@ -29,7 +29,7 @@ class MemorySource final : public ByteSource {
     explicit MemorySource(std::span<const uint8_t> bytes) : bytes_(bytes) {}
     uint64_t size() const override { return bytes_.size(); }
     size_t read(FileOffset offset, std::span<uint8_t> buffer) const override {
-        if (offset.value >= bytes_.size())
+        if (buffer.empty() || offset.value >= bytes_.size())
             return 0;
         const size_t count = std::min<uint64_t>(buffer.size(), bytes_.size() - offset.value);
         std::memcpy(buffer.data(), bytes_.data() + offset.value, count);
