@@ -130,6 +130,35 @@ TEST(ModuleStore, ImagesFromMemoryAreTheirBytes) {
     EXPECT_TRUE((*one)->file->cfi());
 }
 
+// Their hashes are equal; where the bytes lie is part of what they are.
+TEST(ModuleStore, ImagesFromMemoryAreNotTheirHashes) {
+    const TemporaryFolder folder;
+    const size_t page = testing::page_size();
+    const std::string first = testing::read_file(PLUGIN_A).substr(0, page);
+    const std::string last(page, 'x');
+    const ProcDir self = testing::take(ProcDir::open(::getpid()));
+    const auto target = testing::take(Target::open(self));
+    std::vector<std::unique_ptr<const MemoryImage>> images;
+    for (const size_t hole : {page, 2 * page}) {
+        const std::string path = folder / std::to_string(hole);
+        testing::write_file(path, first + std::string(hole, '\0') + last);
+        const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+        auto *const begin = static_cast<char *>(::mmap(nullptr, 2 * page + hole, PROT_READ, MAP_PRIVATE, fd.get(), 0));
+        ASSERT_NE(begin, MAP_FAILED);
+        ::munmap(begin + page, hole);
+        const Maps maps = testing::take(Maps::read(target->maps_fd()));
+        images.push_back(
+            testing::take(MemoryImage::copy(maps, *maps.find(RunAddr(reinterpret_cast<uint64_t>(begin))), *target)));
+        ::munmap(begin, 2 * page + hole);
+    }
+    ASSERT_EQ(images[0]->hash(), images[1]->hash());
+    ModuleStore store;
+    const auto one = store.intern(std::move(images[0]), "plugin.so");
+    const auto two = store.intern(std::move(images[1]), "plugin.so");
+    ASSERT_TRUE(one && two);
+    EXPECT_NE(*one, *two);
+}
+
 TEST(ModuleStore, UnusableModulesHaveTheirNameAndReason) {
     ModuleStore store;
     const dwunw_module *module = store.intern_unusable("/gone", DWUNW_ERR_NO_FILE);
@@ -143,24 +172,27 @@ TEST(ModuleStore, UnusableModulesHaveTheirNameAndReason) {
 TEST(ModuleStore, ManyThreadsInternOneModule) {
     const TemporaryFolder folder;
     std::filesystem::copy_file(PLUGIN_A, folder / "plugin.so");
-    ModuleStore store;
     const size_t before = open_descriptors();
-    std::vector<const dwunw_module *> seen(8);
-    std::vector<std::thread> threads;
-    std::atomic<size_t> ready = 0;
-    for (auto &each : seen)
-        threads.emplace_back([&] {
-            const LocatedFile file = locate(folder / "plugin.so");
-            ++ready;
-            while (ready < seen.size())
-                std::this_thread::yield();
-            each = *store.intern(file, "/plugin.so");
-        });
-    for (std::thread &thread : threads)
-        thread.join();
-    for (const dwunw_module *each : seen)
-        EXPECT_EQ(each, seen[0]);
-    EXPECT_EQ(open_descriptors(), before + 1);
+    // They meet in the middle of it only now and then.
+    for (int round = 0; round < 300; ++round) {
+        ModuleStore store;
+        std::vector<const dwunw_module *> seen(4);
+        std::vector<std::thread> threads;
+        std::atomic<size_t> ready = 0;
+        for (auto &each : seen)
+            threads.emplace_back([&] {
+                const LocatedFile file = locate(folder / "plugin.so");
+                ++ready;
+                while (ready < seen.size())
+                    std::this_thread::yield();
+                each = *store.intern(file, "/plugin.so");
+            });
+        for (std::thread &thread : threads)
+            thread.join();
+        for (const dwunw_module *each : seen)
+            ASSERT_EQ(each, seen[0]);
+        ASSERT_EQ(open_descriptors(), before + 1);
+    }
 }
 
 } // namespace
