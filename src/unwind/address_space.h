@@ -27,7 +27,7 @@ struct CodeLocation {
     dwunw_status status = DWUNW_ERR_NO_MAPPING; // why there is no cfi
     const ModuleCfi *cfi = nullptr;             // lives as long as the context
     const dwunw_module *module = nullptr;
-    LoadBias bias;
+    LoadBias bias{};
     // The mapping [start, end) that this answer holds for.
     RunAddr start;
     RunAddr end;

@@ -14,11 +14,11 @@
 namespace dwunw::unwind {
 
 struct CfiInput {
-    std::optional<SectionBytes> eh_frame;
-    std::optional<SectionBytes> debug_frame;
-    LinkAddr text_base;   // what DW_EH_PE_textrel pointers are relative to
-    LinkAddr data_base;   // and DW_EH_PE_datarel ones
-    LinkAddr entry;       // e_entry
+    std::optional<SectionBytes> eh_frame{};
+    std::optional<SectionBytes> debug_frame{};
+    LinkAddr text_base{}; // what DW_EH_PE_textrel pointers are relative to
+    LinkAddr data_base{}; // and DW_EH_PE_datarel ones
+    LinkAddr entry{};     // e_entry
     uint16_t machine = 0; // e_machine
 };
 

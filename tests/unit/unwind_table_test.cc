@@ -127,8 +127,9 @@ TEST(Table, EqualsTheReference) {
         // What no FDE covers is a gap, to its last byte.
         for (size_t i = 0; i < table.row_count(); ++i) {
             const Table::Row row = table.row(i);
-            if (row.rule == nullptr)
+            if (row.rule == nullptr) {
                 ASSERT_EQ(table.find_fde(row.start), nullptr) << std::hex << row.start.value;
+            }
         }
     }
     EXPECT_GT(compared, 500'000u);
@@ -253,8 +254,9 @@ TEST(Table, ASectionCutAnywhere) {
         EXPECT_LT(table.fde_count(), 8u);
         for (uint64_t pc = 0x1000; pc < 0x1080; ++pc) {
             const auto found = table.lookup(LinkAddr(pc));
-            if (found.status == DWUNW_OK)
+            if (found.status == DWUNW_OK) {
                 ASSERT_EQ(*found.rule, *whole.lookup(LinkAddr(pc)).rule) << size << " " << std::hex << pc;
+            }
         }
     }
 }
