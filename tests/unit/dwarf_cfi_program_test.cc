@@ -71,30 +71,24 @@ TEST(CfiProgram, TheCiesRowAlone) {
 }
 
 TEST(CfiProgram, Locations) {
-    const Outcome result = run(Bytes()
-                                   .advance(1)
-                                   .def_cfa_offset(16)
-                                   .u8(DW_CFA_advance_loc1)
-                                   .u8(0xff)
-                                   .def_cfa_offset(24)
-                                   .u8(DW_CFA_advance_loc2)
-                                   .u16(0x1234)
-                                   .def_cfa_offset(32)
-                                   .u8(DW_CFA_advance_loc4)
-                                   .u32(0x10000)
-                                   .def_cfa_offset(40)
-                                   .u8(DW_CFA_MIPS_advance_loc8)
-                                   .u64(0x100)
-                                   .def_cfa_offset(48)
-                                   .u8(DW_CFA_set_loc)
-                                   .u64(kStart + 0x20000)
-                                   .def_cfa_offset(56));
+    const std::vector<std::pair<Bytes, uint64_t>> steps = {
+        {Bytes(), 0},
+        {Bytes().advance(1), 1},
+        {Bytes().u8(DW_CFA_advance_loc1).u8(0xff), 0x100},
+        {Bytes().u8(DW_CFA_advance_loc2).u16(0x1234), 0x1334},
+        {Bytes().u8(DW_CFA_advance_loc4).u32(0x10000), 0x11334},
+        {Bytes().u8(DW_CFA_MIPS_advance_loc8).u64(0x100), 0x11434},
+        {Bytes().u8(DW_CFA_set_loc).u64(kStart + 0x20000), 0x20000},
+    };
+    Bytes instructions;
+    for (size_t i = 0; i < steps.size(); ++i)
+        instructions.add(steps[i].first).def_cfa_offset(8 + 8 * i);
+    const Outcome result = run(instructions);
     ASSERT_TRUE(result.status);
-    const std::vector<uint64_t> starts = {0, 1, 0x100, 0x1334, 0x11334, 0x11434, 0x20000};
-    ASSERT_EQ(result.rows.size(), starts.size());
-    for (size_t i = 0; i < starts.size(); ++i) {
-        EXPECT_EQ(result.rows[i].start, LinkAddr(kStart + starts[i]));
-        EXPECT_EQ(result.rows[i].end, LinkAddr(kStart + (i + 1 < starts.size() ? starts[i + 1] : kLength)));
+    ASSERT_EQ(result.rows.size(), steps.size());
+    for (size_t i = 0; i < steps.size(); ++i) {
+        EXPECT_EQ(result.rows[i].start, LinkAddr(kStart + steps[i].second));
+        EXPECT_EQ(result.rows[i].end, LinkAddr(kStart + (i + 1 < steps.size() ? steps[i + 1].second : kLength)));
         EXPECT_EQ(result.rows[i].state.cfa.value, static_cast<int64_t>(8 + 8 * i));
     }
 }
@@ -171,12 +165,14 @@ TEST(CfiProgram, RegisterRules) {
     EXPECT_EQ(rule({DW_CFA_undefined, RBX}).kind, RuleKind::kUndefined);
     EXPECT_EQ(rule({DW_CFA_same_value, RBX}).kind, RuleKind::kSameValue);
     EXPECT_EQ(rule({DW_CFA_register, RBX, R12}), (RegisterRule{RuleKind::kRegister, R12, 0, 0}));
-    EXPECT_EQ(rule({DW_CFA_register, RBX, 40}).kind, RuleKind::kUndefined); // saved where nobody looks
+    for (const int nobody_looks_there : {17, 40})
+        EXPECT_EQ(rule({DW_CFA_register, RBX, nobody_looks_there}).kind, RuleKind::kUndefined);
     EXPECT_EQ(rule({DW_CFA_expression, RBX, 2, breg(RSP), 8}).kind, RuleKind::kExpression);
     EXPECT_EQ(rule({DW_CFA_val_expression, RBX, 2, breg(RSP), 8}).kind, RuleKind::kValExpression);
     EXPECT_EQ(rule({DW_CFA_GNU_args_size, 32}).kind, RuleKind::kUnspecified);
     // Registers that are not tracked are passed over.
     EXPECT_TRUE(run(Bytes({DW_CFA_offset_extended, 100, 2, DW_CFA_undefined, 60}).offset(63, 1)).status);
+    EXPECT_TRUE(run(Bytes().offset(kTrackedRegisters, 1).u8(DW_CFA_restore | kTrackedRegisters)).status);
 }
 
 TEST(CfiProgram, ExpressionsAreFoundAgain) {
@@ -203,16 +199,9 @@ TEST(CfiProgram, RestoreGoesBackToTheCie) {
 
 TEST(CfiProgram, RememberAndRestoreState) {
     // The CFA is part of what is remembered.
-    const Outcome result = run(Bytes()
-                                   .def_cfa_offset(16)
-                                   .offset(RBX, 2)
-                                   .u8(DW_CFA_remember_state)
-                                   .def_cfa(RBP, 99)
-                                   .u8(DW_CFA_remember_state)
-                                   .offset(RBX, 7)
-                                   .u8(DW_CFA_restore_state)
-                                   .advance(1)
-                                   .u8(DW_CFA_restore_state));
+    Bytes instructions = Bytes().def_cfa_offset(16).offset(RBX, 2).u8(DW_CFA_remember_state);
+    instructions.def_cfa(RBP, 99).u8(DW_CFA_remember_state).offset(RBX, 7).u8(DW_CFA_restore_state);
+    const Outcome result = run(instructions.advance(1).u8(DW_CFA_restore_state));
     ASSERT_TRUE(result.status);
     ASSERT_EQ(result.rows.size(), 2u);
     EXPECT_EQ(result.rows[0].state.cfa.value, 99);
@@ -242,6 +231,15 @@ TEST(CfiProgram, RefusedWithTheOpcode) {
         {Bytes().u8(DW_CFA_MIPS_advance_loc8).u64(~uint64_t{0}), DW_CFA_MIPS_advance_loc8}, // wraps
         {Bytes().u8(DW_CFA_offset_extended).uleb(RBX).uleb(uint64_t{1} << 62), DW_CFA_offset_extended},
         {Bytes().u8(DW_CFA_val_offset_sf).uleb(RBX).sleb(std::numeric_limits<int64_t>::min()), DW_CFA_val_offset_sf},
+        {Bytes().offset(RBX, uint64_t{1} << 62), testing::cfa_offset(RBX)},
+        {Bytes().u8(DW_CFA_offset_extended_sf).uleb(RBX).sleb(int64_t{1} << 62), DW_CFA_offset_extended_sf},
+        {Bytes().u8(DW_CFA_val_offset).uleb(RBX).uleb(uint64_t{1} << 62), DW_CFA_val_offset},
+        {Bytes().u8(DW_CFA_GNU_negative_offset_extended).uleb(RBX).uleb(uint64_t{1} << 62),
+         DW_CFA_GNU_negative_offset_extended},
+        {Bytes().u8(DW_CFA_GNU_negative_offset_extended).uleb(RBX).uleb(uint64_t{1} << 60), // −(−2⁶³)
+         DW_CFA_GNU_negative_offset_extended},
+        {Bytes().def_cfa(kTrackedRegisters, 8), DW_CFA_def_cfa},
+        {{DW_CFA_def_cfa_register, kTrackedRegisters}, DW_CFA_def_cfa_register},
         {{DW_CFA_expression, RBX, 100, 0}, DW_CFA_expression}, // longer than the program
     };
     for (const auto &[instructions, opcode] : cases) {
@@ -280,6 +278,31 @@ TEST(CfiProgram, NoRowBeyondTheFdesEnd) {
     EXPECT_TRUE(result.status); // nothing behind the end can matter
     ASSERT_EQ(result.rows.size(), 1u);
     EXPECT_EQ(result.rows[0].end, LinkAddr(kStart + kLength));
+    EXPECT_TRUE(run(Bytes().u8(DW_CFA_advance_loc4).u32(kLength).u8(0x3f)).status);
+    EXPECT_FALSE(run(Bytes().u8(DW_CFA_advance_loc4).u32(kLength - 1).u8(0x3f)).status);
+}
+
+TEST(CfiProgram, NoEmptyRow) {
+    const Outcome result = run(Bytes().advance(0).def_cfa_offset(16).advance(1).advance(0));
+    ASSERT_TRUE(result.status);
+    ASSERT_EQ(result.rows.size(), 2u);
+    EXPECT_EQ(result.rows[0].state.cfa.value, 16);
+
+    Fde fde; // of no length
+    fde.start = fde.end = LinkAddr(kStart);
+    Rows rows;
+    EXPECT_TRUE(run_cfi_program(fde, rows));
+    EXPECT_TRUE(rows.seen.empty());
+}
+
+TEST(CfiProgram, AVisitorStopsIt) {
+    FrameSection bytes;
+    const size_t offset = bytes.fde(bytes.cie(), kStart, kLength, Bytes().advance(1).advance(1).u8(0x3f));
+    const CfiSection section(SectionKind::kEhFrame, bytes.data(), LinkAddr(), LinkAddr(), LinkAddr());
+    Rows rows;
+    rows.limit = 1;
+    EXPECT_TRUE(run_cfi_program(*section.fde_at(offset), rows));
+    EXPECT_EQ(rows.seen.size(), 1u);
 }
 
 TEST(CfiProgram, RowAt) {

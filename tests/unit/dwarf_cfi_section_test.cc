@@ -116,6 +116,7 @@ TEST(CfiSection, Augmentations) {
     EXPECT_FALSE(with("armcc+", {}));
     EXPECT_FALSE(with("zR", {}));                   // the data ends before its letter's byte
     EXPECT_FALSE(with("zP", {DW_EH_PE_sdata4, 1})); // and in the midst of it
+    EXPECT_FALSE(with("zP", {0x0f, 0, 0, 0, 0}));   // a pointer of a form that is none
 }
 
 TEST(CfiSection, Versions) {
@@ -208,16 +209,33 @@ TEST(CfiSection, FdesThatAreNone) {
 }
 
 TEST(CfiSection, EntriesAreWhatTheyAre) {
+    // Each could be read as the other: an address of 1 looks like a version.
     FrameSection bytes;
-    const size_t cie_offset = bytes.cie();
-    const size_t fde_offset = bytes.fde(cie_offset, 0x1000, 0x10);
+    const size_t cie_offset = bytes.cie(Bytes().u64(0).u64(0));
+    const size_t fde_offset = bytes.fde(cie_offset, 1, 0, Bytes().u64(0).u64(0));
     const CfiSection section = eh_frame(bytes.data());
     const auto cie = section.entry_at(cie_offset);
     const auto fde = section.entry_at(fde_offset);
     ASSERT_TRUE(cie && fde);
     EXPECT_EQ(section.parse_cie(*fde).error().value, fde_offset);
     EXPECT_EQ(section.parse_fde(*cie, *section.parse_cie(*cie)).error().value, cie_offset);
-    EXPECT_FALSE(section.fde_at(cie_offset));
+    EXPECT_EQ(section.fde_at(cie_offset).error().value, cie_offset);
+    EXPECT_EQ(section.fde_at(fde_offset)->start, section.fde_at(fde_offset)->end);
+}
+
+TEST(CfiSection, InstructionsBeginBehindTheAugmentationData) {
+    FrameSection bytes;
+    const size_t cie = bytes.cie();
+    const size_t offset = bytes.data().size();
+    const Bytes lsda = Bytes().u32(0x3f3f3f3f);
+    const Bytes instructions = Bytes().advance(1).def_cfa_offset(16);
+    const Bytes body = Bytes().u32(offset + 4 - cie).u64(0x1000).u64(0x10).block(lsda).add(instructions);
+    const Bytes fde = Bytes().u32(body.size()).add(body);
+    bytes.data().insert(bytes.data().end(), fde.data().begin(), fde.data().end());
+    const auto parsed = eh_frame(bytes.data()).fde_at(offset);
+    ASSERT_TRUE(parsed);
+    EXPECT_EQ(std::vector<uint8_t>(parsed->instructions.begin(), parsed->instructions.end()), instructions.data());
+    EXPECT_EQ(parsed->instructions_offset, bytes.data().size() - instructions.size());
 }
 
 // An entry's length is its border, though the section goes on behind it.
@@ -229,6 +247,11 @@ TEST(CfiSection, EntriesThatEndTooSoon) {
     }
     const Bytes wide = Bytes().u32(0xffffffff).u64(7).u64(0).u64(0);
     EXPECT_FALSE(debug_frame(wide.data()).entry_at(0));
+    const Bytes empty = Bytes().u32(4).u32(0); // an entry, but of what?
+    for (const CfiSection &section : {eh_frame(empty.data()), debug_frame(empty.data())}) {
+        ASSERT_TRUE(section.entry_at(0));
+        EXPECT_FALSE(section.parse_cie(*section.entry_at(0)));
+    }
 
     FrameSection bytes;
     const size_t cie = bytes.cie({}, "zR");

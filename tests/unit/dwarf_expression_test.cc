@@ -69,6 +69,7 @@ TEST(Expression, RegistersAndMemory) {
     EXPECT_EQ(value_of({breg(RSP), 8, DW_OP_deref_size, 1}), 0x09u);
     EXPECT_EQ(value_of({breg(RSP), 8, DW_OP_deref_size, 2}), 0x7009u);
     EXPECT_EQ(evaluated({DW_OP_bregx, 20, 0}).error().status, DWUNW_ERR_REGISTER_UNKNOWN);
+    EXPECT_EQ(evaluated({DW_OP_breg31, 0}).error().status, DWUNW_ERR_REGISTER_UNKNOWN);
     EXPECT_EQ(evaluated({DW_OP_lit0, DW_OP_deref}).error().status, DWUNW_ERR_MEMORY_UNREADABLE);
     for (const int size : {0, 3, 5, 9})
         EXPECT_EQ(evaluated({DW_OP_lit0 + 1, DW_OP_deref_size, size}).error().status, DWUNW_ERR_CFI_MALFORMED);
@@ -107,6 +108,8 @@ TEST(Expression, Arithmetic) {
     is(DW_OP_minus, 3, 5, -2);
     is(DW_OP_mul, -3, 5, -15);
     is(DW_OP_div, -7, 2, -3); // signed
+    is(DW_OP_div, 7, -1, -7);
+    is(DW_OP_div, kMin, 2, kMin / 2);
     is(DW_OP_div, kMin, -1, kMin);
     is(DW_OP_mod, 7, 4, 3);
     is(DW_OP_shl, 3, 4, 48);
@@ -114,6 +117,7 @@ TEST(Expression, Arithmetic) {
     is(DW_OP_shr, -1, 60, 15);
     is(DW_OP_shr, -1, 64, 0);
     is(DW_OP_shra, -16, 2, -4);
+    is(DW_OP_shra, -16, 64, -1);
     is(DW_OP_shra, -16, 200, -1);
     is(DW_OP_eq, 3, 3, 1);
     is(DW_OP_ne, 3, 3, 0);
@@ -121,6 +125,8 @@ TEST(Expression, Arithmetic) {
     is(DW_OP_le, 1, 1, 1);
     is(DW_OP_gt, -1, 1, 0);
     is(DW_OP_ge, 11, 11, 1);
+    is(DW_OP_lt, 1, 1, 0);
+    is(DW_OP_gt, 1, 1, 0);
     for (const int op : {DW_OP_div, DW_OP_mod})
         EXPECT_EQ(binary(op, 1, 0).error().status, DWUNW_ERR_CFI_MALFORMED);
     EXPECT_EQ(value_of({DW_OP_lit0 + 5, DW_OP_neg}), kMinus(5));
@@ -137,7 +143,8 @@ TEST(Expression, Branches) {
     // A loop that counts ten down to nothing.
     EXPECT_EQ(value_of({DW_OP_lit0 + 10, DW_OP_lit0 + 1, DW_OP_minus, DW_OP_dup, DW_OP_bra, 0xfa, 0xff}), 0u);
     for (const Bytes &expression : {
-             Bytes({DW_OP_lit0, DW_OP_skip, 0xfc, 0xff}), // for ever
+             Bytes({DW_OP_lit0, DW_OP_skip, 0xfd, 0xff}), // for ever
+             Bytes({DW_OP_lit0, DW_OP_skip, 0xfc, 0xff}), // for ever, and deeper
              Bytes({DW_OP_lit0, DW_OP_skip, 2, 0}),       // beyond the end
              Bytes({DW_OP_lit0, DW_OP_skip, 0xfb, 0xff}), // before the beginning
              Bytes({DW_OP_lit0, DW_OP_skip, 1}),          // truncated

@@ -58,6 +58,20 @@ TEST_P(Decompress, ASizeThatLies) {
     }
 }
 
+TEST_P(Decompress, AsDenseAsCanBe) {
+    const Vector plain(10'000'000);
+    const auto result = decompress(GetParam(), compressed(GetParam(), plain), plain.size());
+    ASSERT_TRUE(result);
+    EXPECT_EQ(*result, plain);
+}
+
+// More than any memory: refused before it is asked for.
+TEST(DecompressZlib, MoreThanDeflateCanExpandTo) {
+    const auto result = decompress(Compression::kZlib, compressed(Compression::kZlib, Vector(1000)), uint64_t{1} << 62);
+    ASSERT_FALSE(result);
+    EXPECT_EQ(result.error().status, DWUNW_ERR_ELF_MALFORMED);
+}
+
 TEST_P(Decompress, CutAnywhere) {
     const Vector input = compressed(GetParam(), plain_bytes(1000));
     for (size_t size = 0; size < input.size(); ++size)
