@@ -13,6 +13,7 @@
 #include <elf.h>
 #include <link.h>
 
+#include <map>
 #include <random>
 
 namespace dwunw::unwind {
@@ -88,6 +89,7 @@ TEST(Table, EqualsTheReference) {
     size_t compared = 0;
     size_t signal_frames = 0;
     size_t expressions = 0;
+    size_t gaps = 0;
     for (const std::string &path : loaded_files()) {
         SCOPED_TRACE(path);
         auto source = process::FileSource::open(path.c_str());
@@ -124,7 +126,18 @@ TEST(Table, EqualsTheReference) {
             }
             signal_frames += fde.signal_frame;
         }
-        // What no FDE covers is a gap, to its last byte.
+        // What no FDE covers is a gap, from its first byte to its last.
+        std::map<uint64_t, uint64_t> covered;
+        for (const reference::Fde &fde : fdes)
+            if (fde.start != 0)
+                covered[fde.start] = fde.end;
+        for (auto at = covered.begin(); at != covered.end(); ++at) {
+            const auto next = std::next(at);
+            if (next != covered.end() && next->first <= at->second)
+                continue;
+            ASSERT_EQ(table.lookup(LinkAddr(at->second)).status, DWUNW_ERR_NO_CFI) << std::hex << at->second;
+            ++gaps;
+        }
         for (size_t i = 0; i < table.row_count(); ++i) {
             const Table::Row row = table.row(i);
             if (row.rule == nullptr) {
@@ -135,6 +148,7 @@ TEST(Table, EqualsTheReference) {
     EXPECT_GT(compared, 500'000u);
     EXPECT_GE(signal_frames, 1u);
     EXPECT_GT(expressions, 10u);
+    EXPECT_GT(gaps, 1000u);
 }
 
 TEST(Table, GapsAndEnds) {
