@@ -2,7 +2,7 @@
 // The state machine of DWARF 5 §6.4.2. One state is changed in place; a row is shown to the visitor whenever the
 // location advances past it, so nothing is copied a row. `initial_` is the state after the CIE's instructions, what
 // DW_CFA_restore goes back to. Proved against an interpreter that shares nothing with it (tests/support/reference_cfi)
-// and against readelf (tests/integration/table_readelf_test).
+// and against readelf (tests/integration/table_readelf.py).
 #include "dwarf/cfi_program.h"
 
 #include "dwarf/constants.h"
