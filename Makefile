@@ -46,7 +46,7 @@ test: ## install what is missing, build, and run every test (root, for the BPF o
 	@scripts/setup build test
 	@$(CONFIGURE) -DDWUNW_TESTS=ON >/dev/null
 	@$(COMPILE)
-	@ctest --test-dir '$(BUILD)' --output-on-failure --no-tests=error $(CTEST_ARGS)
+	@ctest --test-dir '$(BUILD)' --parallel $(JOBS) --output-on-failure --no-tests=error $(CTEST_ARGS)
 
 asan: ## run the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@scripts/setup build test
@@ -57,7 +57,7 @@ asan: ## run the unit tests under AddressSanitizer and UndefinedBehaviorSanitize
 .unit:
 	@$(CONFIGURE) -DDWUNW_TESTS=ON >/dev/null
 	@$(COMPILE) --target tests/unit/all
-	@ctest --test-dir '$(BUILD)/tests/unit' --output-on-failure --no-tests=error $(CTEST_ARGS)
+	@ctest --test-dir '$(BUILD)/tests/unit' --parallel $(JOBS) --output-on-failure --no-tests=error $(CTEST_ARGS)
 
 check: ## format, clang-tidy, layers, shellcheck and licence lines, without changing anything
 	@scripts/setup build test check
