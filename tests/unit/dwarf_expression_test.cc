@@ -21,7 +21,7 @@ class Context final : public ExpressionContext {
     Result<uint64_t> read_register(uint64_t reg) override {
         if (reg > RIP)
             return Error{DWUNW_ERR_REGISTER_UNKNOWN, reg};
-        return reg * 0x1000;
+        return reg == RIP ? pc : reg * 0x1000;
     }
     Result<uint64_t> read_memory(RunAddr address, size_t size) override {
         if (address.value == 0)
@@ -30,6 +30,8 @@ class Context final : public ExpressionContext {
         return size == 8 ? value : value & ((uint64_t{1} << (8 * size)) - 1);
     }
     RunAddr relocate(LinkAddr address) override { return RunAddr(address.value + 0x400000); }
+
+    uint64_t pc = uint64_t{RIP} * 0x1000;
 };
 
 Result<uint64_t> evaluated(const Bytes &expression, std::optional<uint64_t> initial = std::nullopt) {
@@ -142,6 +144,8 @@ TEST(Expression, Branches) {
     EXPECT_EQ(value_of({DW_OP_lit0 + 9, DW_OP_skip, 1, 0, DW_OP_lit0 + 2}), 9u); // to the end
     // A loop that counts ten down to nothing.
     EXPECT_EQ(value_of({DW_OP_lit0 + 10, DW_OP_lit0 + 1, DW_OP_minus, DW_OP_dup, DW_OP_bra, 0xfa, 0xff}), 0u);
+    // From the first byte on.
+    EXPECT_EQ(value_of({DW_OP_lit0 + 1, DW_OP_minus, DW_OP_dup, DW_OP_bra, 0xfa, 0xff}, 3), 0u);
     for (const Bytes &expression : {
              Bytes({DW_OP_lit0, DW_OP_skip, 0xfd, 0xff}), // for ever
              Bytes({DW_OP_lit0, DW_OP_skip, 0xfc, 0xff}), // for ever, and deeper
@@ -214,8 +218,23 @@ TEST(Recognise, TheShapesThatAreEmitted) {
     EXPECT_EQ(found->kind, SimpleExpression::Kind::kPlt);
     EXPECT_EQ(found->offset, 8);
     EXPECT_EQ(found->addend, 11);
-    // One byte changed anywhere, or one missing, is another expression; what is still recognised means the same.
+    // Any entry's push, at any byte of the entry.
     Context context;
+    for (uint8_t push = 0; push < 16; ++push) {
+        Bytes other = plt;
+        other.data()[6] = DW_OP_lit0 + push;
+        found = shape(other);
+        ASSERT_TRUE(found);
+        EXPECT_EQ(found->addend, push);
+        for (context.pc = 0x401000; context.pc < 0x401010; ++context.pc)
+            EXPECT_EQ(*evaluate(other.data(), context, std::nullopt), (context.pc & 15) >= push ? 0x7010u : 0x7008u);
+    }
+    Bytes beyond = plt;
+    beyond.data()[6] = DW_OP_lit0 + 16; // no entry is so long
+    EXPECT_FALSE(shape(beyond));
+    for (const int opcode : {DW_OP_breg0, DW_OP_breg31})
+        EXPECT_EQ(shape(Bytes({opcode, 8}))->reg, opcode - DW_OP_breg0);
+    // One byte changed anywhere, or one missing, is another expression; what is still recognised means the same.
     for (size_t i = 0; i < plt.size(); ++i) {
         Bytes cut = plt;
         cut.data().resize(i);
@@ -230,9 +249,8 @@ TEST(Recognise, TheShapesThatAreEmitted) {
                 continue;
             const auto value = evaluate(changed.data(), context, std::nullopt);
             ASSERT_TRUE(value);
-            const uint64_t pc = uint64_t{RIP} * 0x1000;
-            EXPECT_EQ(*value, other->reg * uint64_t{0x1000} + static_cast<uint64_t>(other->offset) +
-                                  ((pc & 15) >= static_cast<uint64_t>(other->addend) ? 8 : 0));
+            EXPECT_EQ(*value, *context.read_register(other->reg) + static_cast<uint64_t>(other->offset) +
+                                  ((context.pc & 15) >= static_cast<uint64_t>(other->addend) ? 8 : 0));
         }
     }
     for (const Bytes &other :

@@ -51,7 +51,10 @@ TEST(Image, HeadersSectionsAndSegments) {
     const FileOffset text = image.sections()[1].offset;
     EXPECT_EQ(image.segment_of(LinkAddr(0x103f)), &image.load_segments()[0]);
     EXPECT_EQ(image.segment_of(LinkAddr(0x1040)), nullptr);
+    EXPECT_EQ(image.segment_of(text), &image.load_segments()[0]);
     EXPECT_EQ(image.segment_of(text + 63), &image.load_segments()[0]);
+    EXPECT_EQ(image.segment_of(text + 64), nullptr);
+    EXPECT_EQ(image.segment_of(text - 1), nullptr);
     EXPECT_EQ(image.file_offset(LinkAddr(0x1001)), text + 1);
     EXPECT_FALSE(image.file_offset(LinkAddr(0x5000)));
     EXPECT_TRUE(image.is_executable(LinkAddr(0x1000)));
@@ -77,7 +80,7 @@ TEST(Image, ASectionWithoutBytesIsNone) {
 }
 
 TEST(Image, BuildId) {
-    const Vector id = {0xde, 0xad, 0xbe, 0xef};
+    const Vector id(64, 0xde);
     for (const bool in_section : {true, false}) {
         ElfBuilder builder;
         Vector notes = testing::note("CORE", NT_GNU_BUILD_ID, {1});                       // another owner's
@@ -96,31 +99,6 @@ TEST(Image, BuildId) {
         builder.add({".note", bad, 0, 0, SHT_NOTE});
         EXPECT_TRUE(good(builder.build()).build_id().empty());
     }
-}
-
-// A million headers may name the same megabyte of notes: what is read for them is bounded all the same.
-TEST(Image, NotesWithoutEnd) {
-    class Counting final : public ByteSource {
-      public:
-        explicit Counting(const Vector &file) : file_(file) {}
-        uint64_t size() const override { return file_.size(); }
-        size_t read(FileOffset offset, std::span<uint8_t> buffer) const override {
-            bytes_read += buffer.size();
-            return file_.read(offset, buffer);
-        }
-        MemorySource file_;
-        mutable uint64_t bytes_read = 0;
-    };
-    ElfBuilder builder;
-    builder.add({".long", Vector(600 << 10)}).add({".id", testing::note("GNU", NT_GNU_BUILD_ID, {7}), 0, 0, SHT_NOTE});
-    for (size_t i = 0; i < 500; ++i)
-        builder.add_segment(PT_NOTE, PF_R, ".long");
-    const Vector file = builder.build();
-    const Counting source(file);
-    const auto image = Image::parse(source);
-    ASSERT_TRUE(image);
-    EXPECT_EQ(image->build_id(), Vector{7});
-    EXPECT_LT(source.bytes_read, 2u << 20);
 }
 
 Vector zlib_bytes(const Vector &plain) {
@@ -172,7 +150,10 @@ TEST(Image, CompressedSections) {
     EXPECT_EQ(refused(with_header(ELFCOMPRESS_ZLIB, plain.size() + 1, deflated)), DWUNW_ERR_ELF_MALFORMED);
     EXPECT_EQ(refused(with_header(ELFCOMPRESS_ZLIB, kMaxSectionBytes + 1, deflated)), DWUNW_ERR_LIMIT);
     EXPECT_EQ(refused({1, 0, 0}), DWUNW_ERR_ELF_MALFORMED);
-    EXPECT_FALSE(read(".zdebug_frame", {'Z', 'L', 'I', 'X', 0, 0, 0, 0, 0, 0, 0, 1, 0}, 0));
+    EXPECT_EQ(refused({ELFCOMPRESS_ZLIB, 0, 0, 0, 0, 0, 0, 0, 5}), DWUNW_ERR_ELF_MALFORMED);
+    gnu[3] = 'X';
+    EXPECT_FALSE(read(".zdebug_frame", gnu, 0));
+    EXPECT_FALSE(read(".zdebug_frame", {'Z', 'L', 'I'}, 0));
 }
 
 // .eh_frame of a file whose section headers are gone, found through PT_GNU_EH_FRAME.
@@ -193,10 +174,9 @@ TEST(Image, EhFrameWithoutSectionHeaders) {
     auto frames = good(file).read_eh_frame(MemorySource(file));
     ASSERT_TRUE(frames && *frames);
     EXPECT_EQ((*frames)->address, LinkAddr(0x2008));
-    ASSERT_GE((*frames)->bytes.size(), kFrames.size());
-    EXPECT_TRUE(std::equal(kFrames.begin(), kFrames.end(), (*frames)->bytes.begin()));
-    for (const Vector &bad :
-         {file_with(2, 0x1b, 4), file_with(1, 0x9b, 4), file_with(1, 0x1b, 0x10000), file_with(1, 0x1b, -0x3000)}) {
+    EXPECT_EQ((*frames)->bytes, kFrames); // to the segment's end
+    for (const Vector &bad : {file_with(2, 0x1b, 4), file_with(1, 0x9b, 4), file_with(1, 0x1b, 9),
+                              file_with(1, 0x1b, 0x10000), file_with(1, 0x1b, -0x3000)}) {
         frames = good(bad).read_eh_frame(MemorySource(bad));
         ASSERT_FALSE(frames);
         EXPECT_EQ(frames.error().status, DWUNW_ERR_ELF_MALFORMED);
@@ -209,69 +189,13 @@ TEST(Image, NotElf) {
     Vector file = ElfBuilder().build();
     file.resize(40);
     EXPECT_EQ(parse(file).error().status, DWUNW_ERR_ELF_MALFORMED);
+    EXPECT_EQ(parse(file).error().value, 40u);
     ElfBuilder small;
     small.header.e_ident[EI_CLASS] = ELFCLASS32;
     EXPECT_EQ(parse(small.build()).error().status, DWUNW_ERR_UNSUPPORTED_ARCH);
     ElfBuilder big_endian;
     big_endian.header.e_ident[EI_DATA] = ELFDATA2MSB;
     EXPECT_EQ(parse(big_endian.build()).error().status, DWUNW_ERR_UNSUPPORTED_ARCH);
-}
-
-TEST(Image, HeadersThatLie) {
-    const auto with = [](const auto &change) {
-        ElfBuilder builder;
-        builder.add({".eh_frame", kFrames, 0x2000}).add_segment(PT_LOAD, PF_R, ".eh_frame");
-        Vector file = builder.build();
-        Elf64_Ehdr header;
-        std::memcpy(&header, file.data(), sizeof(header));
-        change(header);
-        std::memcpy(file.data(), &header, sizeof(header));
-        return parse(file);
-    };
-    EXPECT_FALSE(with([](Elf64_Ehdr &h) { h.e_phoff = ~uint64_t{0}; }));
-    EXPECT_FALSE(with([](Elf64_Ehdr &h) { h.e_phentsize = 1; }));
-    EXPECT_FALSE(with([](Elf64_Ehdr &h) { h.e_phnum = 60000; }));
-    // Without section headers its segments still say enough.
-    for (const auto &image :
-         {with([](Elf64_Ehdr &h) { h.e_shoff = ~uint64_t{0} - 8; }), with([](Elf64_Ehdr &h) { h.e_shentsize = 1; }),
-          with([](Elf64_Ehdr &h) { h.e_shnum = 0xfff0; }), with([](Elf64_Ehdr &h) { h.e_shstrndx = 0xfff0; })}) {
-        ASSERT_TRUE(image);
-        EXPECT_EQ(image->load_segments().size(), 1u);
-        EXPECT_TRUE(image->sections().empty());
-    }
-}
-
-TEST(Image, ExtendedNumbering) {
-    // More sections than 16 bits count: the number and the names' index are in section 0.
-    Vector file = ElfBuilder().add({".eh_frame", kFrames, 0x2000}).build();
-    Elf64_Ehdr header;
-    const auto parse_with = [&](const Elf64_Shdr &first) {
-        std::memcpy(file.data(), &header, sizeof(header));
-        std::memcpy(file.data() + header.e_shoff, &first, sizeof(first));
-        return parse(file);
-    };
-    std::memcpy(&header, file.data(), sizeof(header));
-    Elf64_Shdr first{};
-    first.sh_size = header.e_shnum;
-    first.sh_link = header.e_shstrndx;
-    header.e_shnum = 0;
-    header.e_shstrndx = SHN_XINDEX;
-    EXPECT_EQ(parse_with(first)->sections().size(), 3u);
-    first.sh_size = 1000; // more than the file holds
-    EXPECT_FALSE(parse_with(first));
-
-    ElfBuilder many;
-    many.add({".text", Vector(16), 0x1000});
-    for (const uint32_t flags : {PF_R, PF_R | PF_X, PF_R | PF_W})
-        many.add_segment(PT_LOAD, flags, ".text");
-    file = many.build();
-    std::memcpy(&header, file.data(), sizeof(header));
-    first = {};
-    first.sh_info = header.e_phnum;
-    header.e_phnum = PN_XNUM;
-    EXPECT_EQ(parse_with(first)->load_segments().size(), 3u);
-    first.sh_info = kMaxProgramHeaders + 1;
-    EXPECT_FALSE(parse_with(first));
 }
 
 TEST(Image, ARealProgram) {
