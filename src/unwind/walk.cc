@@ -7,8 +7,8 @@
 // not is where the walk stops, not a frame. Where no CFI covers a pc: the kernel's signal trampoline by its code, then
 // the program's entry point by its address, then one checked frame-pointer step.
 //
-// Proved by tests/unit/unwind_walk_test (every stop reason, slices cut at every byte) and tests/integration (real stacks
-// against eu-stack, leaks against the program's own ledger).
+// Proved by tests/unit/unwind_walk_test (every stop reason, slices cut at every byte) and tests/integration (real
+// stacks against eu-stack, leaks against the program's own ledger).
 #include "unwind/walk.h"
 
 #include "unwind/step.h"

@@ -2,7 +2,7 @@
 // What is said of x86-64, beside this machine: its compiler's calls, its kernel's signal frames.
 #include "arch/x86_64/arch.h"
 
-#include "../support/cfi_bytes.h"
+#include "support/cfi_bytes.h"
 
 #include <dwunw/unwind.h>
 

@@ -3,9 +3,9 @@
 #include <dwunw/table.h>
 #include <dwunw/unwind.h>
 
-#include "../support/cfi_bytes.h"
-#include "../support/elf_builder.h"
 #include "process_testing.h"
+#include "support/cfi_bytes.h"
+#include "support/elf_builder.h"
 
 #include <gtest/gtest.h>
 

@@ -2,7 +2,7 @@
 // Every instruction, by the rows it makes; and programs that are none.
 #include "dwarf/cfi_program.h"
 
-#include "../support/cfi_bytes.h"
+#include "support/cfi_bytes.h"
 
 #include <gtest/gtest.h>
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include "dwarf/cfi_section.h"
 
-#include "../support/cfi_bytes.h"
+#include "support/cfi_bytes.h"
 
 #include <gtest/gtest.h>
 

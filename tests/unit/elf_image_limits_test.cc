@@ -2,7 +2,7 @@
 // Numbers in ELF headers that lie, and files that change while they are read.
 #include "elf/image.h"
 
-#include "../support/elf_builder.h"
+#include "support/elf_builder.h"
 
 #include <gtest/gtest.h>
 

@@ -2,8 +2,8 @@
 // ELF files made for the purpose, real ones, and files cut or changed anywhere.
 #include "elf/image.h"
 
-#include "../support/elf_builder.h"
 #include "process/file_source.h"
+#include "support/elf_builder.h"
 
 #include <gtest/gtest.h>
 

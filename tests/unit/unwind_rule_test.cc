@@ -2,8 +2,8 @@
 // Which rows the fast walk can carry, and how each shape that compilers emit becomes a rule.
 #include "unwind/rule.h"
 
-#include "../support/cfi_bytes.h"
 #include "dwarf/expression.h"
+#include "support/cfi_bytes.h"
 
 #include <gtest/gtest.h>
 

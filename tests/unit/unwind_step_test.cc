@@ -2,7 +2,7 @@
 // Each kind of step, from known registers and stack words to the outer frame's; and each way it ends.
 #include "unwind/step.h"
 
-#include "../support/fake_space.h"
+#include "support/fake_space.h"
 
 namespace dwunw::unwind {
 namespace {

@@ -3,10 +3,10 @@
 // tables of bytes that no compiler wrote.
 #include "unwind/table.h"
 
-#include "../support/cfi_bytes.h"
-#include "../support/reference_cfi.h"
 #include "elf/image.h"
 #include "process/file_source.h"
+#include "support/cfi_bytes.h"
+#include "support/reference_cfi.h"
 
 #include <gtest/gtest.h>
 

@@ -2,7 +2,7 @@
 // Whole walks over hand-written modules and stacks, each stop reason, and slices cut at every byte.
 #include "unwind/walk.h"
 
-#include "../support/fake_space.h"
+#include "support/fake_space.h"
 
 namespace dwunw::unwind {
 namespace {
