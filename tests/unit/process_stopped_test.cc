@@ -208,6 +208,32 @@ TEST(StoppedThreads, SignalsAreDeliveredInTheEnd) {
     EXPECT_TRUE(soon([&] { return counting.shared->signals == sent; }));
 }
 
+// A signal comes at any moment of a stop; the next one is sent when it has been delivered.
+TEST(StoppedThreads, SignalsAtAnyMomentAreDelivered) {
+    Counting counting;
+    const pid_t pid = counting.child.pid();
+    const ProcDir directory = directory_of(pid);
+    std::atomic<bool> enough = false;
+    uint64_t sent = 0;
+    std::thread sender([&] {
+        while (!enough) {
+            if (::syscall(SYS_tgkill, pid, counting.shared->tids[sent % 3].load(), SIGUSR1) != 0)
+                return;
+            ++sent;
+            while (counting.shared->signals < sent && !enough) {
+            }
+        }
+    });
+    size_t stops = 0;
+    for (; stops < 1000 && StoppedThreads::stop(directory); ++stops) {
+    }
+    enough = true;
+    sender.join();
+    EXPECT_EQ(stops, 1000u);
+    EXPECT_GT(sent, 100u);
+    EXPECT_TRUE(soon([&] { return counting.shared->signals == sent; })) << counting.shared->signals << " of " << sent;
+}
+
 TEST(StoppedThreads, AStopSignalOnItsWayStillStops) {
     for (int i = 0; i < 20; ++i) {
         Counting counting;

@@ -10,7 +10,6 @@
 namespace dwunw::unwind {
 namespace {
 
-using testing::Bytes;
 using testing::FrameSection;
 
 SectionBytes bytes_of(const FrameSection &section) { return {section.data(), LinkAddr(0x100000)}; }
