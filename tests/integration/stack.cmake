@@ -5,7 +5,7 @@ add_test(NAME integration.stack_cli
     COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/stack_cli.py" "$<TARGET_FILE:dwunw_tool>")
 add_test(NAME integration.stack_equals_eu_stack
     COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/stack_compare.py" --dwunw "$<TARGET_FILE:dwunw_tool>" --samples 12
-            --programs "python3,redis-server,sqlite3,nginx,perl")
+            --programs "python3,redis-server,sqlite3,nginx,perl,node")
 add_test(NAME integration.stack_compare_sees_a_wrong_frame
     COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/stack_compare.py" --dwunw "${CMAKE_CURRENT_SOURCE_DIR}/stack_break_a_frame.sh" --samples 1 --programs python3)
 set_tests_properties(integration.stack_compare_sees_a_wrong_frame PROPERTIES
