@@ -71,12 +71,14 @@ TEST(Image, HeadersSectionsAndSegments) {
 }
 
 TEST(Image, ASectionWithoutBytesIsNone) {
-    ElfBuilder builder;
-    builder.add({".eh_frame", Vector(16), 0x2000, SHF_ALLOC, SHT_NOBITS}); // as in a .debug file
-    const Vector file = builder.build();
-    auto frames = good(file).read_section(MemorySource(file), ".eh_frame");
-    ASSERT_TRUE(frames);
-    EXPECT_FALSE(*frames);
+    const ElfBuilder::Section in_debug_file = {".eh_frame", Vector(16), 0x2000, SHF_ALLOC, SHT_NOBITS};
+    const ElfBuilder::Section empty = {".eh_frame", {}, 0x2000};
+    for (const ElfBuilder::Section &section : {in_debug_file, empty}) {
+        const Vector file = ElfBuilder().add(section).build();
+        auto frames = good(file).read_section(MemorySource(file), ".eh_frame");
+        ASSERT_TRUE(frames);
+        EXPECT_FALSE(*frames);
+    }
 }
 
 TEST(Image, BuildId) {
