@@ -161,7 +161,11 @@ elf::Image image_with(std::initializer_list<Elf64_Phdr> segments) {
     header.e_phnum = static_cast<uint16_t>(segments.size());
     std::vector<uint8_t> bytes(sizeof(header) + segments.size() * sizeof(Elf64_Phdr));
     std::memcpy(bytes.data(), &header, sizeof(header));
-    std::memcpy(bytes.data() + sizeof(header), segments.begin(), segments.size() * sizeof(Elf64_Phdr));
+    uint8_t *out = bytes.data() + sizeof(header);
+    for (const Elf64_Phdr &segment : segments) {
+        std::memcpy(out, &segment, sizeof(segment));
+        out += sizeof(segment);
+    }
     return testing::take(elf::Image::parse(MemorySource(bytes)));
 }
 
