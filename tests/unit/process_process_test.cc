@@ -317,6 +317,12 @@ TEST(Process, AFileRewrittenInPlace) {
     ASSERT_NE(after, nullptr);
     ASSERT_NE(after->file, nullptr);
     EXPECT_TRUE(after->file->cfi());
+    // Without a refresh, too.
+    testing::write_file(path, testing::read_file(PLUGIN_A) + "and more still");
+    EXPECT_TRUE(soon([&] {
+        const dwunw_module *now = process->find(code.code()).module;
+        return now != nullptr && now != before && now != after;
+    }));
     code.unmap();
 }
 
