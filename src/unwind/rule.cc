@@ -132,25 +132,4 @@ Result<Rule> make_rule(const dwarf::RowState &state, const dwarf::Cie &cie, std:
     return RuleMaker(state, cie, section, arch).make();
 }
 
-Rule signal_trampoline_rule(const arch::Arch &arch) {
-    Rule rule;
-    rule.signal_frame = true;
-    for (const arch::SavedRegister &saved : arch.signal_frame) {
-        if (saved.reg == arch.sp) {
-            rule.cfa_kind = CfaKind::kDeref;
-            rule.cfa_reg = arch.sp;
-            rule.cfa_offset = saved.sp_offset;
-        } else if (saved.reg == arch.ra) {
-            rule.ra_kind = ValueKind::kAtRegister;
-            rule.ra_reg = arch.sp;
-            rule.ra_offset = saved.sp_offset;
-        } else if (saved.reg == arch.fp) {
-            rule.fp_kind = ValueKind::kAtRegister;
-            rule.fp_reg = arch.sp;
-            rule.fp_offset = saved.sp_offset;
-        }
-    }
-    return rule;
-}
-
 } // namespace dwunw::unwind

@@ -57,7 +57,4 @@ static_assert(std::has_unique_object_representations_v<Rule>); // hashed by its 
 Result<Rule> make_rule(const dwarf::RowState &state, const dwarf::Cie &cie, std::span<const uint8_t> section,
                        const arch::Arch &arch);
 
-// The rule at a signal trampoline without CFI.
-Rule signal_trampoline_rule(const arch::Arch &arch);
-
 } // namespace dwunw::unwind

@@ -119,7 +119,17 @@ TEST(Rule, ASignalFrame) {
                             .add({DW_CFA_expression, RSP, 3, DW_OP_breg0 + 7, 0xa0, 1}),
                         "zRS");
     ASSERT_TRUE(rule);
-    EXPECT_EQ(*rule, signal_trampoline_rule(x86_64()));
+    // Each register from its place in the ucontext at SP.
+    EXPECT_EQ(*rule, (Rule{.cfa_kind = CfaKind::kDeref,
+                           .cfa_reg = RSP,
+                           .ra_kind = ValueKind::kAtRegister,
+                           .ra_reg = RSP,
+                           .fp_kind = ValueKind::kAtRegister,
+                           .fp_reg = RSP,
+                           .signal_frame = true,
+                           .cfa_offset = 160,
+                           .ra_offset = 168,
+                           .fp_offset = 120}));
     EXPECT_TRUE(rule->signal_frame);
     EXPECT_FALSE(rule->needs_interpreter);
 }
