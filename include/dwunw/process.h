@@ -92,7 +92,8 @@ struct dwunw_thread {
     struct dwunw_regset regs;
 };
 
-/* Errors: DWUNW_ERR_NO_PROCESS, DWUNW_ERR_PERMISSION (also when another tracer is attached). Allocates. */
+/* Also reads the map again, now that it holds still. Errors: DWUNW_ERR_NO_PROCESS, DWUNW_ERR_PERMISSION (also when
+   another tracer is attached). Allocates. */
 dwunw_status dwunw_process_stop(struct dwunw_process *process, struct dwunw_stopped **out);
 size_t dwunw_stopped_thread_count(const struct dwunw_stopped *stopped);
 /* Threads in ascending tid order. tid and name are filled even for one without registers: DWUNW_ERR_NO_PROCESS (it

@@ -158,9 +158,6 @@ dwunw_status walk_threads(dwunw_context *context, dwunw_process *process, uint64
     Stopped stopped;
     if (const dwunw_status status = dwunw_process_stop(process, Receive(stopped)); status != DWUNW_OK)
         return status;
-    // The map that was read before the target stood still may be out of date.
-    if (const dwunw_status status = dwunw_process_refresh(process); status != DWUNW_OK)
-        return status;
     const size_t count = dwunw_stopped_thread_count(stopped.get());
     for (size_t i = 0; i < count; i++) {
         dwunw_thread thread{};
