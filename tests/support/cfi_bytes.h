@@ -2,7 +2,10 @@
 // Bytes of call-frame information, written by hand: for tests of what reads them.
 #pragma once
 
+#include "arch/arch.h"
 #include "dwarf/constants.h"
+
+#include <elf.h>
 
 #include <cstdint>
 #include <cstring>
@@ -73,7 +76,9 @@ class Bytes {
     std::vector<uint8_t> data_;
 };
 
-// x86-64's DWARF numbers.
+inline const arch::Arch &x86_64() { return *arch::find_by_machine(EM_X86_64); }
+
+// Its DWARF numbers.
 enum Reg : uint8_t { RAX, RDX, RCX, RBX, RSI, RDI, RBP, RSP, R8, R9, R10, R11, R12, R13, R14, R15, RIP };
 
 // The opcodes that hold a register's number.

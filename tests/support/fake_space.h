@@ -18,8 +18,6 @@
 
 namespace dwunw::testing {
 
-inline const arch::Arch &x86_64() { return *arch::find_by_machine(EM_X86_64); }
-
 class FakeSpace final : public unwind::AddressSpace {
   public:
     // A module mapped at [start, start + size), linked to 0; its rules are `section`'s.

@@ -7,17 +7,14 @@
 
 #include <gtest/gtest.h>
 
-#include <elf.h>
-
 namespace dwunw::unwind {
 namespace {
 
 using testing::Bytes;
 using testing::FrameSection;
+using testing::x86_64;
 using enum testing::Reg;
 using namespace dwarf;
-
-const arch::Arch &x86_64() { return *arch::find_by_machine(EM_X86_64); }
 
 // The rule of the last row of a function with these instructions.
 Result<Rule> rule_of(const Bytes &instructions, const std::string &augmentation = "zR") {

@@ -10,7 +10,6 @@
 
 #include <gtest/gtest.h>
 
-#include <elf.h>
 #include <link.h>
 
 #include <map>
@@ -21,9 +20,8 @@ namespace {
 
 using testing::Bytes;
 using testing::FrameSection;
+using testing::x86_64;
 using enum testing::Reg;
-
-const arch::Arch &x86_64() { return *arch::find_by_machine(EM_X86_64); }
 
 std::string register_text(uint8_t reg) { return "r" + std::to_string(reg); }
 
