@@ -106,6 +106,7 @@ enum dwunw_frame_source {
     DWUNW_SOURCE_SIGNAL = 3,        /* the registers a signal frame saved */
     DWUNW_SOURCE_TRAMPOLINE = 4,    /* a pending return stood in for the uretprobe trampoline */
     DWUNW_SOURCE_FRAME_POINTER = 5, /* a checked frame-pointer step: no CFI covers the inner frame */
+    DWUNW_SOURCE_CODE = 6,          /* where the inner frame's next instructions lead: no CFI covers them */
 };
 
 struct dwunw_frame {

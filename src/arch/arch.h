@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 namespace dwunw::arch {
@@ -13,6 +14,16 @@ namespace dwunw::arch {
 struct SavedRegister {
     uint8_t reg;
     uint8_t sp_offset;
+};
+
+// Where the next instructions of a thread lead, as far as they change no register but the pc.
+struct CodeFlow {
+    enum class Kind : uint8_t {
+        kUnknown, // nowhere that is known
+        kGoesOn,  // to `offset` bytes from the pc
+        kReturns, // to the address that SP points to
+    } kind = Kind::kUnknown;
+    int64_t offset = 0;
 };
 
 struct Arch {
@@ -26,6 +37,10 @@ struct Arch {
     size_t max_call_length;
     // Whether the bytes that end at a return address can end in a call instruction. Never false for a real call.
     bool (*ends_in_call)(std::span<const uint8_t> code);
+    // Follows the instructions of code[pc…]; `code` may begin before the pc, where that could be read. `result` is the
+    // register that a system call returns in. Bounded by the size of `code`.
+    CodeFlow (*follow)(std::span<const uint8_t> code, size_t pc, std::optional<uint64_t> result);
+    uint8_t result; // that register
     // The code of the kernel's return-from-signal trampoline, at a pc without CFI (musl writes none).
     std::span<const uint8_t> signal_trampoline;
     // What the frame at that trampoline saved.

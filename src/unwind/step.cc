@@ -287,6 +287,23 @@ Step step_by_signal_trampoline(const arch::Arch &arch, const StackMemory &memory
     return step;
 }
 
+Step step_by_return_instruction(const arch::Arch &arch, const StackMemory &memory, Registers &registers) {
+    const RunAddr sp(registers[arch.sp]);
+    auto value = memory.read_word(sp);
+    if (!value)
+        return stopped(value.error().status);
+    Step step;
+    step.return_slot = sp.value;
+    step.cfa = (sp + sizeof(uint64_t)).value;
+    step.outcome = Step::Outcome::kFrame;
+    for (uint8_t reg = 0; reg < arch.register_count; ++reg)
+        if (((arch.preserved >> reg) & 1) == 0)
+            registers.forget(reg);
+    registers.set(arch.ra, *value);
+    registers.set(arch.sp, step.cfa);
+    return step;
+}
+
 Step step_by_frame_pointer(const arch::Arch &arch, AddressSpace &space, const StackMemory &memory,
                            Registers &registers) {
     constexpr uint64_t kWord = sizeof(uint64_t);

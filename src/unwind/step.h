@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// One step of a walk: from a frame's registers to those of the frame outside it. Three ways, each a function of its
-// own: a rule of the compiled table (SP, FP and RA only), the full CFI interpreter (all registers), a checked
-// frame-pointer step. Each changes `registers` only when it succeeds.
+// One step of a walk: from a frame's registers to those of the frame outside it. Each way is a function
+// of its own: a rule of the compiled table (SP, FP and RA only), the full CFI interpreter (all registers), and, without
+// CFI, a signal frame, a return instruction, a checked frame-pointer step. Each changes `registers` only when it succeeds.
 #pragma once
 
 #include "unwind/address_space.h"
@@ -34,6 +34,9 @@ Step step_by_interpreter(const ModuleCfi &module, const arch::Arch &arch, CodeAd
 
 // The registers a signal frame without CFI saved.
 Step step_by_signal_trampoline(const arch::Arch &arch, const StackMemory &memory, Registers &registers);
+
+// The address that SP points to, at a return instruction.
+Step step_by_return_instruction(const arch::Arch &arch, const StackMemory &memory, Registers &registers);
 
 // Accepted only if FP is known, aligned and not below SP, and the word above it is an address of executable code that a
 // call instruction precedes. DWUNW_ERR_NO_CFI where it is not, DWUNW_ERR_SLICE_EXHAUSTED where the frame lies beyond

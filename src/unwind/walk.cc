@@ -5,7 +5,8 @@
 //
 // A frame is written only once its pc is known to lie in executable memory of the process; a return address that does
 // not is where the walk stops, not a frame. Where no CFI covers a pc: the kernel's signal trampoline by its code, then
-// the program's entry point by its address, then one checked frame-pointer step.
+// the few instructions around a clone system call by what they do, then the program's entry point by its address, then
+// one checked frame-pointer step.
 //
 // Proved by tests/unit/unwind_walk_test (every stop reason, slices cut at every byte) and tests/integration (real
 // stacks against eu-stack, leaks against the program's own ledger).
@@ -103,6 +104,10 @@ class Walk {
         // be another function's.
         if (pc.is_return_address() && found.end == location_.bias.link(pc.pc()) && at_signal_trampoline(pc))
             return step_by_signal_trampoline(arch_, request_.memory, registers_);
+        return step_by_row(found, pc);
+    }
+
+    Step step_by_row(const Table::Lookup &found, CodeAddr pc) {
         return interpret_ ? step_by_interpreter(*location_.cfi, arch_, pc, location_.bias, request_.memory, registers_)
                           : step_by_rule(*found.rule, arch_, pc.pc(), request_.memory, registers_);
     }
@@ -114,6 +119,12 @@ class Walk {
             return step;
         if (at_signal_trampoline(pc))
             return step_by_signal_trampoline(arch_, request_.memory, registers_);
+        if (!pc.is_return_address()) {
+            if (const auto by_code = step_by_code(pc)) {
+                source = DWUNW_SOURCE_CODE;
+                return *by_code;
+            }
+        }
         if (location_.cfi != nullptr && location_.cfi->is_entry_point(location_.bias.link(pc.lookup())) &&
             registers_.known(arch_.fp) && registers_[arch_.fp] == 0) {
             // psABI §3.4.1: rbp is zero at process entry, to mark the deepest frame.
@@ -128,6 +139,34 @@ class Walk {
         else if (by_fp.status == DWUNW_ERR_NO_CFI)
             return step; // why there are no rules says more than that FP was no help
         return by_fp;
+    }
+
+    // The way back from a clone system call: by the instructions, up to a return or to code that has CFI.
+    std::optional<Step> step_by_code(CodeAddr pc) {
+        constexpr uint64_t kBytesBefore = 8;
+        constexpr uint64_t kBytesAfter = 16;
+        const uint64_t before = std::min(kBytesBefore, pc.pc() - location_.start);
+        const uint64_t after = std::min(kBytesAfter, location_.end - pc.pc());
+        std::array<uint8_t, kBytesBefore + kBytesAfter> buffer;
+        const auto code = std::span(buffer).first(before + after);
+        if (!request_.space.read_code(pc.pc() - before, code))
+            return std::nullopt;
+        // Table rules do not carry the result register from one frame to the next.
+        if (!interpret_ && result_.written > 1)
+            return Step{.outcome = Step::Outcome::kNeedsInterpreter};
+        std::optional<uint64_t> result;
+        if (registers_.known(arch_.result))
+            result = registers_[arch_.result];
+        const arch::CodeFlow flow = arch_.follow(code, before, result);
+        if (flow.kind == arch::CodeFlow::Kind::kReturns)
+            return step_by_return_instruction(arch_, request_.memory, registers_);
+        const RunAddr target = pc.pc() + static_cast<uint64_t>(flow.offset);
+        if (flow.kind == arch::CodeFlow::Kind::kUnknown || location_.cfi == nullptr || !inside(target))
+            return std::nullopt;
+        const auto found = location_.cfi->table().lookup(location_.bias.link(target));
+        if (found.status != DWUNW_OK)
+            return std::nullopt;
+        return step_by_row(found, CodeAddr::instruction(target));
     }
 
     bool at_signal_trampoline(CodeAddr pc) {

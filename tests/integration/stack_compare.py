@@ -7,14 +7,15 @@ tools on it. A thread's stacks are
 
   equal       the same return addresses from the innermost frame to the root;
   eu shorter  eu-stack ended in an error of its own, and what it found is the beginning of what dwunw found;
+  eu wrong    dwunw reached the root, and eu-stack went on to an address that is no code, where it ended in an error;
   we shorter  dwunw gave a reason why it stopped, and what it found is the beginning of what eu-stack found;
   different   anything else.
 
 Names are compared where both tools have one; two names for one address (aliases) are equal if the process's own symbol
 tables say so.
 
-Exit status: 0 if every thread was equal, or eu-stack stopped short by its own account; 1 otherwise; --allow-shorter also
-accepts stacks that dwunw declares incomplete. --gdb asks gdb about every thread that is not equal.
+Exit status: 0 if every thread was equal, or eu-stack stopped short or went astray by its own account; 1 otherwise;
+--allow-shorter also accepts stacks that dwunw declares incomplete. --gdb asks gdb about every thread that is not equal.
 """
 
 import argparse
@@ -98,8 +99,14 @@ def parse_eu_stack(text, errors, pid):
     return threads
 
 
-def verdict(theirs, ours):
-    """How one thread's two stacks relate."""
+def executable_ranges(pid):
+    with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as maps:
+        fields = [line.split(maxsplit=2) for line in maps]
+    return [tuple(int(end, 16) for end in span.split("-")) for span, mode, _ in fields if "x" in mode]
+
+
+def verdict(theirs, ours, is_code):
+    """How one thread's two stacks relate; `is_code` says whether an address is executable."""
     their_pcs = [frame.pc for frame in theirs.frames]
     our_pcs = [frame.pc for frame in ours.frames]
     if their_pcs == our_pcs:
@@ -109,8 +116,11 @@ def verdict(theirs, ours):
         return "eu shorter" if theirs.problem and not ours.problem else "equal"
     if theirs.problem and our_pcs[: len(their_pcs)] == their_pcs:
         return "eu shorter"
-    if ours.problem and their_pcs[: len(our_pcs)] == our_pcs:
-        return "we shorter"
+    if their_pcs[: len(our_pcs)] == our_pcs:
+        if ours.problem:
+            return "we shorter"
+        if theirs.problem and not is_code(their_pcs[len(our_pcs)]):
+            return "eu wrong"
     return "different"
 
 
@@ -316,9 +326,10 @@ class Comparison:
             raise OutputError(f"{name}: not every thread was shown")
         by_tid = {thread.tid: thread for thread in theirs}
         gdb_stacks = None
+        ranges = executable_ranges(pid)
         for our in ours:
             their = by_tid[our.tid]
-            result = verdict(their, our)
+            result = verdict(their, our, lambda pc: any(start <= pc < end for start, end in ranges))
             figures.threads += 1
             figures.frames += len(our.frames)
             figures.frame_pointer += sum(frame.frame_pointer for frame in our.frames)
@@ -355,7 +366,8 @@ def report(name, figures):
     counts = figures.verdicts
     print(
         f"{name:13} {figures.samples:5} stops {figures.threads:6} threads {figures.frames:8} frames: "
-        f"{counts['equal']} equal, {counts['eu shorter']} eu-stack shorter, {counts['we shorter']} dwunw shorter, "
+        f"{counts['equal']} equal, {counts['eu shorter']} eu-stack shorter, "
+        f"{counts['eu wrong']} eu-stack wrong, {counts['we shorter']} dwunw shorter, "
         f"{counts['different']} different; {figures.frame_pointer} by frame pointer; "
         f"names {figures.names}, of them {figures.aliases} aliases, {sum(figures.wrong_names.values())} differ; "
         f"named by dwunw only {figures.only_ours}, by eu-stack only {figures.only_theirs}"

@@ -36,6 +36,8 @@ enum Function : uint64_t {
     kNoCfi = 0x1900,    // none covers it
     kMusl = 0x1a00,     // neither, and the code of a signal trampoline
     kStart = 0x1b00,    // neither, and the entry point
+    kClone = 0x1c00,    // neither, and glibc's code from the system call on
+    kChild = 0x1c10,    // where that goes in the child: the return address is undefined
 };
 
 class WalkTest : public ::testing::Test {
@@ -49,11 +51,11 @@ class WalkTest : public ::testing::Test {
         section.fde(cie, kByRbx, 0x100, Bytes().def_cfa(RBX, 0));
         section.fde(cie, kSavesRbx, 0x100, Bytes().def_cfa_offset(24).offset(RBX, 2));
         section.fde(cie, kRoot, 0x100, Bytes({DW_CFA_undefined, RIP}));
+        section.fde(cie, kChild, 0x10, Bytes({DW_CFA_undefined, RIP}));
         section.fde(cie, kBad, 0x100, Bytes({0x3f}));
         section.fde(cie, kStuck, 0x100, Bytes({DW_CFA_def_cfa_expression, 3, DW_OP_breg0 + 7, 0, DW_OP_deref}));
         const size_t signal_cie = section.cie(testing::usual_cie_instructions(), "zRS");
         section.fde(signal_cie, kSignal - 1, 0x101, // as glibc does: a handler returns to the first byte
-
                     Bytes({DW_CFA_def_cfa_expression, 4, DW_OP_breg0 + 7, 0xa0, 1, DW_OP_deref})
                         .add({DW_CFA_expression, RIP, 3, DW_OP_breg0 + 7, 0xa8, 1})
                         .add({DW_CFA_expression, RBP, 3, DW_OP_breg0 + 7, 0xf8, 0})
@@ -63,6 +65,8 @@ class WalkTest : public ::testing::Test {
         space_.add_other(CodeKind::kUprobeTrampoline, kUprobes, 0x1000);
         space_.add_other(CodeKind::kUnusableModule, 0x20000, 0x1000, DWUNW_ERR_MODULE_CHANGED);
         space_.set_code(at(kMusl), {0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05});
+        // syscall; test %rax, %rax; jl kClone + 0x30; je kChild; ret
+        space_.set_code(at(kClone), {0x0f, 0x05, 0x48, 0x85, 0xc0, 0x7c, 0x29, 0x74, 0x07, 0xc3});
         for (const uint64_t pc : {kJit + 0x100, kJit + 0x200, at(kMiddle, 0x20), at(kRoot, 0x20), kModule + 0x1920})
             space_.set_code(pc - 5, {0xe8, 0, 0, 0, 0});
     }
@@ -193,6 +197,52 @@ TEST_F(WalkTest, TheEntryPointWithoutCfi) {
     EXPECT_EQ(result_.written, 2u);
     // Only with rbp zero, as the psABI has it at a process's entry.
     EXPECT_EQ(walk_from(at(kLeaf), 8), DWUNW_ERR_NO_CFI);
+}
+
+// eu-stack takes a word of the child's new stack for its caller.
+TEST_F(WalkTest, AThreadJustBornByCloneIsARoot) {
+    stack_.set(kSp, at(kMiddle, 0x20)).set(kSp + 32, at(kRoot, 8));
+    for (const uint64_t offset : {2, 5, 7}) {
+        EXPECT_EQ(walk_from(registers({{RIP, at(kClone, offset)}, {RSP, kSp}, {RAX, 0}}), stack_.memory()), DWUNW_OK);
+        EXPECT_EQ(pcs(), (Pcs{at(kClone, offset)}));
+    }
+}
+
+TEST_F(WalkTest, TheParentComesBackFromClone) {
+    stack_.set(kSp, at(kMiddle, 0x20)).set(kSp + 32, at(kRoot, 8));
+    for (const uint64_t offset : {2, 5, 7, 9}) {
+        ASSERT_EQ(walk_from(registers({{RIP, at(kClone, offset)}, {RSP, kSp}, {RAX, 4711}}), stack_.memory()),
+                  DWUNW_OK);
+        EXPECT_EQ(pcs(), (Pcs{at(kClone, offset), at(kMiddle, 0x20), at(kRoot, 8)}));
+        EXPECT_EQ(frames_[1].source, DWUNW_SOURCE_CODE);
+        EXPECT_EQ(frames_[0].cfa, kSp + 8);
+    }
+    // Where the result is not known, neither is the way; nor in a frame that has called.
+    EXPECT_EQ(walk_from(registers({{RIP, at(kClone, 2)}, {RSP, kSp}}), stack_.memory()), DWUNW_ERR_NO_CFI);
+    stack_.set(kSp, at(kClone, 2));
+    EXPECT_EQ(walk_from(registers({{RIP, at(kLeaf)}, {RSP, kSp}, {RAX, 4711}}), stack_.memory()), DWUNW_ERR_NO_CFI);
+    EXPECT_EQ(walk_from(registers({{RIP, at(kClone, 9)}, {RSP, kStack + stack_.bytes()}}), stack_.memory()),
+              DWUNW_ERR_SLICE_EXHAUSTED);
+}
+
+// The result that counts is the interrupted frame's, not the handler's.
+TEST_F(WalkTest, ASignalBetweenCloneAndItsBranch) {
+    const uint64_t frame = kSp + 8;
+    for (const uint64_t signal : {kSignal, kMusl}) {
+        stack_.set(kSp, at(Function(signal)))
+            .set(frame + 144, 0)
+            .set(frame + 160, kSp + 400)
+            .set(frame + 168, at(kClone, 2))
+            .set(kSp + 400, at(kRoot, 8));
+        const auto handler = registers({{RIP, at(kLeaf)}, {RSP, kSp}, {RAX, 4711}});
+        if (signal == kMusl) {
+            ASSERT_EQ(walk_from(handler, stack_.memory()), DWUNW_OK);
+            EXPECT_EQ(pcs(), (Pcs{at(kLeaf), at(kMusl), at(kClone, 2)}));
+        } else {
+            // This trampoline's CFI does not say where rax is.
+            EXPECT_EQ(walk_from(handler, stack_.memory()), DWUNW_ERR_NO_CFI);
+        }
+    }
 }
 
 TEST_F(WalkTest, JitCodeByItsFramePointer) {

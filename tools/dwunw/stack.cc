@@ -233,6 +233,8 @@ const char *source_name(uint32_t source) {
         return "trampoline";
     case DWUNW_SOURCE_FRAME_POINTER:
         return "frame-pointer";
+    case DWUNW_SOURCE_CODE:
+        return "code";
     default:
         return "unknown";
     }

@@ -55,6 +55,8 @@ const Arch kArch = {
     .names = kNames.data(),
     .max_call_length = 7,
     .ends_in_call = ends_in_call,
+    .follow = follow,
+    .result = kRax,
     .signal_trampoline = kSignalTrampoline,
     .signal_frame = kSignalFrame,
 };

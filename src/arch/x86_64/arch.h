@@ -34,4 +34,7 @@ extern const Arch kArch;
 // stand before these and are not looked at). Other bytes can look like one.
 bool ends_in_call(std::span<const uint8_t> code);
 
+// code_flow.cc
+CodeFlow follow(std::span<const uint8_t> code, size_t pc, std::optional<uint64_t> rax);
+
 } // namespace dwunw::arch::x86_64
