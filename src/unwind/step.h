@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // One step of a walk: from a frame's registers to those of the frame outside it. Each way is a function
 // of its own: a rule of the compiled table (SP, FP and RA only), the full CFI interpreter (all registers), and, without
-// CFI, a signal frame, a return instruction, a checked frame-pointer step. Each changes `registers` only when it succeeds.
+// CFI, a signal frame, a return instruction, a checked frame-pointer step. Each changes `registers` only when it
+// succeeds.
 #pragma once
 
 #include "unwind/address_space.h"
