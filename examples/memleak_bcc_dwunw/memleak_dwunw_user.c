@@ -583,7 +583,7 @@ static int print_outstanding_allocs(int allocs_fd, int stack_traces_fd)
 				stack_id = dwunw_stacks__stack_of(dwunw, keys[i], &infos[i], stack_traces_fd, stack,
 								  (size_t)env.perf_max_stack_depth);
 			/* dwunw-added: end */
-			if (now_ns - (uint64_t)env.min_age_ns < infos[i].timestamp_ns)
+			if (now_ns < infos[i].timestamp_ns + (uint64_t)env.min_age_ns)
 				continue;
 			if ((int64_t)stack_id < 0)
 				continue;

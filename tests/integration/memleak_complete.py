@@ -5,8 +5,8 @@
     memleak_complete.py --memleak FILE [--programs python3,redis-server,…|all] [--seconds N] [-- memleak options]
 
 For each process: what memleak says of all allocations it walked, and each stack of its report. Fails where less than 99 %
-of either are complete, where a frame that is not marked as JIT code's has no module, or where a program's processes allocate
-next to nothing.
+of either are complete, where a frame that is not JIT code's has no module, or where a program's processes allocate next to
+nothing. JIT code is left by frame pointer: the frame around it is marked so.
 """
 
 import argparse
@@ -33,6 +33,12 @@ class RedisOnLibc(workloads.Redis):
 PROGRAMS = {**workloads.PROGRAMS, "redis-server": RedisOnLibc}
 
 
+def frames_without_module(stack):
+    """Those of them that are not JIT code's."""
+    outer_marks = [frame.mark for frame in stack.frames[1:]] + [None]
+    return [frame for frame, outer in zip(stack.frames, outer_marks) if not frame.module and not frame.mark and not outer]
+
+
 def look_at(memleak, name, pid, seconds, options):
     """One process: the number of allocations walked, and whether their stacks are as they should be."""
     command = [memleak, "-p", str(pid), "--dwunw-mode=force", "-T", "100000", *options, str(seconds), "1"]
@@ -43,7 +49,7 @@ def look_at(memleak, name, pid, seconds, options):
     reports, _ = memleak_report.parse(run.stdout)
     stacks, account = reports[-1].stacks, reports[-1].account
     incomplete = [stack for stack in stacks if not stack.is_complete()]
-    unknown = [frame for stack in stacks for frame in stack.frames if not frame.module and not frame.mark]
+    unknown = [frame for stack in stacks for frame in frames_without_module(stack)]
     whole = 1 - account.partial / account.walked if account.walked else 1
     whole_shown = 1 - len(incomplete) / len(stacks) if stacks else 1
     depths = sorted(len(stack.frames) for stack in stacks) or [0]

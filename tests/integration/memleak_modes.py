@@ -199,6 +199,10 @@ class ExactLeaks(unittest.TestCase):
         self.assertEqual(report.stacks, [])
         self.assertGreater(report.account.walked, 100)
 
+    def test_age_greater_than_the_machines_uptime(self):
+        report, *_ = look_at(TARGET, "-o", "1000000000000", "-T", "1000")
+        self.assertEqual(report.stacks, [])
+
     def test_sampling(self):
         with target(None, "20000") as running:
             with memleak("-p", str(running.pid), "-s", "10", "--dwunw-mode=force", PAST_THE_END) as process:

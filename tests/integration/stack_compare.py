@@ -8,6 +8,8 @@ tools on it. A thread's stacks are
   equal       the same return addresses from the innermost frame to the root;
   eu shorter  eu-stack ended in an error of its own, and what it found is the beginning of what dwunw found;
   eu wrong    dwunw reached the root, and eu-stack went on to an address that is no code, where it ended in an error;
+              or the thread stands at a `ret` without CFI, and eu-stack, going by rbp, left out the function that the `ret`
+              returns to, the word at SP;
   we shorter  dwunw gave a reason why it stopped, and what it found is the beginning of what eu-stack found;
   different   anything else.
 
@@ -122,6 +124,28 @@ def verdict(theirs, ours, is_code):
         if theirs.problem and not is_code(their_pcs[len(our_pcs)]):
             return "eu wrong"
     return "different"
+
+
+def returns_to(pid, tid, pc):
+    """Where a thread stopped at a `ret` at `pc` returns to; None where it stands elsewhere."""
+    # Outside a system call the kernel shows -1, SP and pc.
+    words = pathlib.Path(f"/proc/{pid}/task/{tid}/syscall").read_text().split()
+    if len(words) != 3 or int(words[2], 16) != pc:
+        return None
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        memory.seek(pc)
+        if memory.read(1) != b"\xc3":
+            return None
+        memory.seek(int(words[1], 16))
+        return int.from_bytes(memory.read(8), "little")
+
+
+def leaves_out_the_caller(theirs, ours, pid):
+    """Whether eu-stack's stack lacks just the function that the innermost one is returning to."""
+    their_pcs = [frame.pc for frame in theirs.frames]
+    our_pcs = [frame.pc for frame in ours.frames]
+    without_caller = our_pcs[:1] + our_pcs[2:]
+    return their_pcs == without_caller and returns_to(pid, ours.tid, our_pcs[0]) == our_pcs[1]
 
 
 def run(command):
@@ -330,6 +354,8 @@ class Comparison:
         for our in ours:
             their = by_tid[our.tid]
             result = verdict(their, our, lambda pc: any(start <= pc < end for start, end in ranges))
+            if result == "different" and leaves_out_the_caller(their, our, pid):
+                result = "eu wrong"
             figures.threads += 1
             figures.frames += len(our.frames)
             figures.frame_pointer += sum(frame.frame_pointer for frame in our.frames)

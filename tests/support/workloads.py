@@ -704,6 +704,37 @@ class StressNg(Load):
         return True
 
 
+class AtReturn(Load):
+    """Held at a `ret` of code without CFI, behind the `pop %rbp`: rbp is the caller's already."""
+
+    needs = ("/usr/bin/cc", "/usr/bin/gdb")
+
+    SOURCE = r"""
+__asm__(".globl leaf, at_return\n"
+        "leaf: push %rbp\n mov %rsp, %rbp\n pop %rbp\n"
+        "at_return: ret");
+void leaf(void);
+__attribute__((noinline)) void middle(void) { leaf(); __asm__ volatile(""); }
+int main(void) { for (;;) middle(); }
+"""
+
+    def begin(self):
+        program = self.folder / "at_return"
+        source = self.script("at_return.c", self.SOURCE)
+        no_cfi = ("-fno-omit-frame-pointer", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables")
+        subprocess.run(["/usr/bin/cc", "-O1", *no_cfi, "-o", program, source], check=True)
+        pid = self.run(program).pid
+        wait_for(lambda: cpu_ticks(pid) > 0, "at_return does not run")
+        commands = ("break *at_return", "continue", f"shell kill -STOP {pid}", "delete", "detach")
+        gdb = ["/usr/bin/gdb", "-nx", "-q", "-batch", "-iex", "set debuginfod enabled off", "-p", str(pid)]
+        for command in commands:
+            gdb += ["-ex", command]
+        subprocess.run(gdb, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, check=True)
+
+    def is_busy(self, pid):
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
 def comm(pid):
     try:
         return pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
@@ -733,6 +764,7 @@ PROGRAMS = {
     "php": Php,
     "signals": Signals,
     "stress-ng": StressNg,
+    "at-return": AtReturn,
 }
 
 
