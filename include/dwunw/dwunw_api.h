@@ -75,10 +75,30 @@ struct dwunw_context;
 struct dwunw_config {
     uint32_t size;
     uint32_t reserved;
+    /* What call-frame information and tables may take in memory, in bytes; 0: 256 MiB. Where it is exceeded, those of
+       the module that was used longest ago are dropped, and read again at need. */
+    uint64_t table_budget;
 };
 
-/* Makes a context. `config` may be NULL. Allocates; opens nothing. */
+/* Makes a context. `config` may be NULL. Allocates; opens nothing. The first big module starts a thread, which takes no
+   signals and ends with the context: a context that has met modules is not for the child of a fork. */
 dwunw_status dwunw_init(const struct dwunw_config *config, struct dwunw_context **out);
+
+/* Waits until every table that is being compiled in the background is there. Walks never wait for them: this is for
+   measurements, and for those who read tables. Thread-safe. */
+void dwunw_wait_for_tables(struct dwunw_context *context);
+
+struct dwunw_context_counters {
+    uint32_t size;
+    uint32_t reserved;
+    uint64_t modules;         /* distinct files and images met */
+    uint64_t table_bytes;     /* call-frame information and tables held now */
+    uint64_t tables_compiled; /* again after an eviction counts again */
+    uint64_t tables_evicted;  /* modules whose tables were dropped for the budget */
+    uint64_t tables_failed;   /* tables that there was no memory for; such modules are walked by single FDEs */
+};
+/* Thread-safe. */
+dwunw_status dwunw_context_get_counters(const struct dwunw_context *context, struct dwunw_context_counters *out);
 
 /* Ends a context. Every process opened in it must have been closed; its modules, and frames' `module`, end here. */
 void dwunw_shutdown(struct dwunw_context *context);

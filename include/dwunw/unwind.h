@@ -125,8 +125,8 @@ struct dwunw_frame {
  * DWUNW_ERR_INVALID_ARGUMENT and DWUNW_ERR_UNSUPPORTED_ARCH, which write none.
  *
  * Thread-safe: many threads may capture in one context and one process at once. Allocates when it meets a module for
- * the first time (its table is compiled then, under a lock of that module), and where a stack needs the full
- * interpreter or the process's map has to be read again; otherwise not.
+ * the first time (a small one's table is compiled then, a big one's in the background, and never waited for), and where
+ * a stack needs the full interpreter or the process's map has to be read again; otherwise not.
  */
 dwunw_status dwunw_capture(struct dwunw_context *context, const struct dwunw_unwind_request *request, size_t *written);
 

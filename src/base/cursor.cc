@@ -4,7 +4,7 @@
 namespace dwunw {
 
 // DWARF 5 §7.6. Padding bytes (0x80 … 0x00) are legal, so the length is bounded by the bytes and not by ten.
-uint64_t Cursor::uleb128() {
+uint64_t Cursor::long_uleb128() {
     uint64_t value = 0;
     unsigned shift = 0;
     while (true) {

@@ -30,7 +30,12 @@ class Cursor {
     uint32_t u32() { return fixed<uint32_t>(); }
     uint64_t u64() { return fixed<uint64_t>(); }
 
-    uint64_t uleb128();
+    uint64_t uleb128() {
+        // Nearly every one is a single byte.
+        if (offset_ < bytes_.size() && bytes_[offset_] < 0x80)
+            return bytes_[offset_++];
+        return long_uleb128();
+    }
     int64_t sleb128();
 
     void skip(uint64_t count) { take(count); }
@@ -52,6 +57,7 @@ class Cursor {
     }
 
   private:
+    uint64_t long_uleb128();
     template <typename T> T fixed() {
         T value = 0;
         if (remaining() < sizeof(T)) {

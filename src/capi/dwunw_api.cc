@@ -18,7 +18,28 @@ extern "C" dwunw_status dwunw_init(const struct dwunw_config *config, struct dwu
     if (out == nullptr || (config != nullptr && (config->size != sizeof(*config) || config->reserved != 0)))
         return DWUNW_ERR_INVALID_ARGUMENT;
     return dwunw::capi::guarded([&]() -> dwunw_status {
-        *out = new dwunw_context;
+        const bool given = config != nullptr && config->table_budget != 0;
+        *out = new dwunw_context(given ? config->table_budget : dwunw::process::ModuleStore::kDefaultBudget);
+        return DWUNW_OK;
+    });
+}
+
+extern "C" void dwunw_wait_for_tables(struct dwunw_context *context) {
+    if (context != nullptr)
+        context->modules.wait_for_tables();
+}
+
+extern "C" dwunw_status dwunw_context_get_counters(const struct dwunw_context *context,
+                                                   struct dwunw_context_counters *out) {
+    if (context == nullptr || out == nullptr || out->size != sizeof(*out) || out->reserved != 0)
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    return dwunw::capi::guarded([&]() -> dwunw_status {
+        const auto totals = context->modules.totals();
+        out->modules = totals.modules;
+        out->table_bytes = totals.table_bytes;
+        out->tables_compiled = totals.compiled;
+        out->tables_evicted = totals.evicted;
+        out->tables_failed = totals.failed;
         return DWUNW_OK;
     });
 }

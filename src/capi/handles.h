@@ -7,13 +7,15 @@
 #include "process/process.h"
 #include "unwind/walk.h"
 
+#include <dwunw/process.h>
+
+#include <array>
 #include <atomic>
 
 namespace dwunw::capi {
 
 // Totals of one process; each counter is exact, but two read at once may be of different moments.
-class Counters {
-  public:
+struct alignas(64) Counters {
     void add(const unwind::WalkResult &result) {
         constexpr auto kOrder = std::memory_order_relaxed;
         captures.fetch_add(1, kOrder);
@@ -28,6 +30,15 @@ class Counters {
             interpreter_walks.fetch_add(1, kOrder);
     }
 
+    void add_to(dwunw_process_counters &out) const {
+        out.captures += captures;
+        out.complete += complete;
+        out.frames += frames;
+        out.frame_pointer_frames += frame_pointer_frames;
+        out.trampoline_frames += trampoline_frames;
+        out.interpreter_walks += interpreter_walks;
+    }
+
     std::atomic<uint64_t> captures = 0;
     std::atomic<uint64_t> complete = 0;
     std::atomic<uint64_t> frames = 0;
@@ -39,13 +50,15 @@ class Counters {
 } // namespace dwunw::capi
 
 struct dwunw_context {
+    explicit dwunw_context(size_t table_budget) : modules(table_budget) {}
     dwunw::process::ModuleStore modules;
 };
 
 struct dwunw_process {
     dwunw_context *context = nullptr;
     std::unique_ptr<dwunw::process::Process> impl;
-    dwunw::capi::Counters counters;
+    // One for each of some processors: threads that walk at once do not write to one place.
+    std::array<dwunw::capi::Counters, 8> counters;
 };
 
 struct dwunw_stopped {

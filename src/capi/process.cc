@@ -85,13 +85,10 @@ extern "C" dwunw_status dwunw_process_get_counters(const struct dwunw_process *p
                                                    struct dwunw_process_counters *out) {
     if (process == nullptr || out == nullptr || out->size != sizeof(*out) || out->reserved != 0)
         return DWUNW_ERR_INVALID_ARGUMENT;
-    const dwunw::capi::Counters &counters = process->counters;
-    out->captures = counters.captures;
-    out->complete = counters.complete;
-    out->frames = counters.frames;
-    out->frame_pointer_frames = counters.frame_pointer_frames;
-    out->trampoline_frames = counters.trampoline_frames;
-    out->interpreter_walks = counters.interpreter_walks;
+    *out = {};
+    out->size = sizeof(*out);
+    for (const dwunw::capi::Counters &counters : process->counters)
+        counters.add_to(*out);
     out->map_reads = process->impl->map_reads();
     out->modules_failed = process->impl->modules_failed();
     return DWUNW_OK;

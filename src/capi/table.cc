@@ -10,6 +10,8 @@
 #include <chrono>
 
 using dwunw::unwind::CfaKind;
+using dwunw::unwind::FdeIndex;
+using dwunw::unwind::Refusal;
 using dwunw::unwind::Rule;
 using dwunw::unwind::Table;
 using dwunw::unwind::ValueKind;
@@ -18,7 +20,8 @@ struct dwunw_table {
     dwunw_table(std::shared_ptr<const dwunw::ByteSource> source, int fd) : file(std::move(source), fd, std::nullopt) {}
 
     dwunw::process::ModuleFile file;
-    const dwunw::unwind::ModuleCfi *cfi = nullptr; // owned by `file`
+    std::shared_ptr<const dwunw::unwind::ModuleCfi> cfi;
+    const Table *table = nullptr; // owned by `cfi`
     // The rows as they are shown: rules that differ only inside an expression look alike, and adjacent ones of one FDE
     // are then one row.
     struct ShownRow {
@@ -27,6 +30,8 @@ struct dwunw_table {
         const Rule *rule;
     };
     std::vector<ShownRow> rows; // ascending
+    std::vector<Refusal> refusals;
+    uint64_t tombstones = 0;
     uint64_t build_ns = 0;
 };
 
@@ -75,19 +80,24 @@ struct ShownRule {
     dwunw_rule cfa, ra, fp;
 };
 
-std::vector<dwunw_table::ShownRow> shown_rows(const Table &table) {
+std::vector<dwunw_table::ShownRow> shown_rows(const FdeIndex &index, const Table &table) {
     std::vector<dwunw_table::ShownRow> rows;
-    for (size_t i = 0; i < table.row_count(); ++i) {
-        const Table::Row row = table.row(i);
-        if (row.rule == nullptr)
-            continue;
-        const bool continues = !rows.empty() && rows.back().end == row.start &&
-                               (rows.back().rule == row.rule || ShownRule(*rows.back().rule) == ShownRule(*row.rule)) &&
-                               table.find_fde(row.start)->start != row.start;
-        if (continues)
-            rows.back().end = row.end;
-        else
-            rows.push_back({row.start, row.end, row.rule});
+    const auto fdes = index.fdes();
+    for (size_t i = 0; i < fdes.size(); ++i) {
+        const LinkAddr end = i + 1 < fdes.size() ? std::min(fdes[i].end, fdes[i + 1].start) : fdes[i].end;
+        const size_t first = rows.size();
+        for (LinkAddr at = fdes[i].start; at < end;) {
+            const Table::Row row = table.row_at(at);
+            const LinkAddr row_end = std::min(row.end, end);
+            if (row.rule != nullptr) {
+                if (rows.size() > first && rows.back().end == at &&
+                    (rows.back().rule == row.rule || ShownRule(*rows.back().rule) == ShownRule(*row.rule)))
+                    rows.back().end = row_end;
+                else
+                    rows.push_back({at, row_end, row.rule});
+            }
+            at = row_end;
+        }
     }
     return rows;
 }
@@ -109,14 +119,20 @@ dwunw_status open_table(const char *path, dwunw_table **out) {
     auto table = std::make_unique<dwunw_table>(std::make_shared<process::FileSource>(std::move(*source)), fd);
     if (auto &image = table->file.image(); !image)
         return image.error().status;
-    const auto begin = std::chrono::steady_clock::now();
     auto cfi = table->file.cfi();
     if (!cfi)
         return cfi.error().status;
+    const auto begin = std::chrono::steady_clock::now();
+    const Table &compiled = (*cfi)->compile();
     const auto took = std::chrono::steady_clock::now() - begin;
     table->build_ns = static_cast<uint64_t>(std::chrono::nanoseconds(took).count());
-    table->cfi = *cfi;
-    table->rows = shown_rows(table->cfi->table());
+    table->table = &compiled;
+    const FdeIndex &fdes = (*cfi)->fdes();
+    table->rows = shown_rows(fdes, compiled);
+    table->tombstones = fdes.tombstone_count();
+    table->refusals = fdes.refusals();
+    table->refusals.insert(table->refusals.end(), compiled.refusals().begin(), compiled.refusals().end());
+    table->cfi = std::move(*cfi);
     *out = table.release();
     return DWUNW_OK;
 }
@@ -135,11 +151,11 @@ extern "C" void dwunw_table_close(struct dwunw_table *table) { delete table; }
 extern "C" dwunw_status dwunw_table_get_summary(const struct dwunw_table *table, struct dwunw_table_summary *out) {
     if (table == nullptr || out == nullptr || out->size != sizeof(*out))
         return DWUNW_ERR_INVALID_ARGUMENT;
-    const Table &compiled = table->cfi->table();
+    const Table &compiled = *table->table;
     out->arch = compiled.arch()->id;
     out->fdes = compiled.fde_count();
-    out->refused = compiled.refusals().size();
-    out->tombstones = compiled.tombstone_count();
+    out->refused = table->refusals.size();
+    out->tombstones = table->tombstones;
     out->rows = table->rows.size();
     out->rules = compiled.rule_count();
     out->bytes = compiled.memory_bytes();
@@ -172,10 +188,9 @@ extern "C" dwunw_status dwunw_table_get_refusal(const struct dwunw_table *table,
                                                 struct dwunw_refusal *out) {
     if (table == nullptr || out == nullptr || out->size != sizeof(*out))
         return DWUNW_ERR_INVALID_ARGUMENT;
-    const auto &refusals = table->cfi->table().refusals();
-    if (index >= refusals.size())
+    if (index >= table->refusals.size())
         return DWUNW_ERR_NOT_FOUND;
-    const dwunw::unwind::Refusal &refusal = refusals[index];
+    const Refusal &refusal = table->refusals[index];
     out->status = static_cast<uint32_t>(refusal.error.status);
     out->section_offset = refusal.section_offset;
     out->start = refusal.start.value;

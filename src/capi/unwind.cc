@@ -4,6 +4,8 @@
 
 #include "capi/handles.h"
 
+#include <sched.h>
+
 #include <array>
 
 namespace dwunw::capi {
@@ -53,7 +55,7 @@ dwunw_status capture(const dwunw_unwind_request &request, size_t *written) {
         .cfi_only = (request.options & DWUNW_UNWIND_CFI_ONLY) != 0,
     });
     *written = result.written;
-    process.counters.add(result);
+    process.counters[static_cast<unsigned>(::sched_getcpu()) % process.counters.size()].add(result);
     return result.status;
 }
 

@@ -7,7 +7,7 @@
 #include "dwarf/cfi_section.h"
 
 #include <array>
-#include <type_traits>
+#include <memory>
 
 namespace dwunw::dwarf {
 
@@ -52,6 +52,27 @@ struct RowState {
     std::array<RegisterRule, kTrackedRegisters> registers;
 };
 
+// The columns of a row that an unwind table carries: CFA, SP, FP and the return address.
+struct TableState {
+    CfaRule cfa;
+    RegisterRule sp;
+    RegisterRule fp;
+    RegisterRule ra;
+
+    bool operator==(const TableState &) const = default;
+};
+
+// Their DWARF numbers.
+struct TableColumns {
+    uint8_t sp = 0;
+    uint8_t fp = 0;
+    uint8_t ra = 0;
+};
+
+inline TableState table_state(const RowState &state, TableColumns columns) {
+    return {state.cfa, state.registers[columns.sp], state.registers[columns.fp], state.registers[columns.ra]};
+}
+
 // Where an expression's bytes are: rules hold section offsets, so that they stay small and comparable.
 inline std::span<const uint8_t> expression_bytes(std::span<const uint8_t> section, int64_t offset, uint32_t length) {
     const auto begin = static_cast<uint64_t>(offset);
@@ -71,6 +92,30 @@ class RowVisitor {
 // them. DWUNW_ERR_CFI_MALFORMED (value: the opcode) for an unknown opcode, a truncated operand, a register of the CFA
 // out of range, restore_state without remember_state, or a location that runs backwards.
 Status run_cfi_program(const Fde &fde, RowVisitor &visitor);
+
+// Runs the programs of many FDEs for those columns alone, which is what compiling a table spends its time on. A row is
+// shown where one of the columns may have changed, by its first address; it holds until the next one, or the FDE's end.
+class TableProgram {
+  public:
+    class Visitor {
+      public:
+        virtual ~Visitor() = default;
+        // Ascending addresses. Returns false to stop.
+        virtual bool row(LinkAddr start, const TableState &state) = 0;
+    };
+
+    explicit TableProgram(TableColumns columns);
+    ~TableProgram();
+
+    // The state behind a CIE's instructions, from which its FDEs start. run_cfi_program's errors.
+    Result<TableState> initial_state(const Cie &cie);
+    // `initial`: of the FDE's CIE. run_cfi_program's errors.
+    Status run(const Fde &fde, const TableState &initial, Visitor &visitor);
+
+  private:
+    struct Machine;
+    std::unique_ptr<Machine> machine_;
+};
 
 // The row in force at an address within the FDE.
 Result<RowState> row_at(const Fde &fde, LinkAddr address);

@@ -136,14 +136,9 @@ Result<Cie> CfiSection::parse_cie(const Entry &entry) const {
     return cie;
 }
 
-Result<Fde> CfiSection::parse_fde(const Entry &entry, const Cie &cie) const {
+Result<CfiSection::Range> CfiSection::parse_range(const Entry &entry, const Cie &cie, Cursor &cursor) const {
     if (entry.kind != Entry::Kind::kFde)
         return malformed(entry.offset);
-    Cursor cursor(bytes_.first(entry.next), entry.body);
-    Fde fde;
-    fde.offset = entry.offset;
-    fde.cie = cie;
-    fde.bases = bases_;
     const uint8_t encoding = kind_ == SectionKind::kEhFrame ? cie.fde_encoding : uint8_t{DW_EH_PE_absptr};
     auto start = read_encoded_pointer(cursor, encoding, bases_);
     if (!start)
@@ -151,14 +146,34 @@ Result<Fde> CfiSection::parse_fde(const Entry &entry, const Cie &cie) const {
     auto length = read_encoded_length(cursor, encoding);
     if (!length)
         return length.error();
-    fde.start = LinkAddr(*start);
-    fde.end = fde.start + *length;
+    const LinkAddr first(*start);
+    if (first + *length < first)
+        return malformed(entry.offset);
+    return Range{first, first + *length};
+}
+
+Result<CfiSection::Range> CfiSection::parse_range(const Entry &entry, const Cie &cie) const {
+    Cursor cursor(bytes_.first(entry.next), entry.body);
+    return parse_range(entry, cie, cursor);
+}
+
+Result<Fde> CfiSection::parse_fde(const Entry &entry, const Cie &cie) const {
+    Cursor cursor(bytes_.first(entry.next), entry.body);
+    auto range = parse_range(entry, cie, cursor);
+    if (!range)
+        return range.error();
+    Fde fde;
+    fde.offset = entry.offset;
+    fde.cie = cie;
+    fde.start = range->start;
+    fde.end = range->end;
+    fde.bases = bases_;
     fde.bases.function = fde.start;
     if (cie.has_augmentation_data) {
         const uint64_t size = cursor.uleb128();
         cursor.skip(size);
     }
-    if (!cursor.ok() || fde.end < fde.start)
+    if (!cursor.ok())
         return malformed(entry.offset);
     fde.instructions_offset = cursor.offset();
     fde.instructions = cursor.take(cursor.remaining());

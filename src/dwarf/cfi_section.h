@@ -59,12 +59,19 @@ class CfiSection {
     Result<Entry> entry_at(size_t offset) const;
 
     Result<Cie> parse_cie(const Entry &entry) const;
-    // `cie` must be the one at entry.cie_offset.
+    // Where an FDE holds, its code's [start, end). `cie` must be the one at entry.cie_offset, here and below.
+    struct Range {
+        LinkAddr start;
+        LinkAddr end;
+    };
+    Result<Range> parse_range(const Entry &entry, const Cie &cie) const;
     Result<Fde> parse_fde(const Entry &entry, const Cie &cie) const;
     // Both of the above for the FDE at an offset.
     Result<Fde> fde_at(size_t offset) const;
 
   private:
+    Result<Range> parse_range(const Entry &entry, const Cie &cie, Cursor &cursor) const;
+
     SectionKind kind_;
     std::span<const uint8_t> bytes_;
     PointerBases bases_;

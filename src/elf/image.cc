@@ -282,4 +282,13 @@ Result<std::optional<SectionBytes>> Image::read_eh_frame(const ByteSource &sourc
     return std::optional<SectionBytes>({std::move(*bytes), address});
 }
 
+std::optional<SectionBytes> Image::read_eh_frame_hdr(const ByteSource &source) const {
+    if (!eh_frame_hdr_segment_)
+        return std::nullopt;
+    auto bytes = read_range(source, eh_frame_hdr_segment_->offset, eh_frame_hdr_segment_->file_size, kMaxSectionBytes);
+    if (!bytes)
+        return std::nullopt;
+    return SectionBytes{std::move(*bytes), eh_frame_hdr_segment_->address};
+}
+
 } // namespace dwunw::elf

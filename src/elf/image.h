@@ -65,6 +65,9 @@ class Image {
     // .eh_frame by section header, or, in a file stripped of section headers, found through PT_GNU_EH_FRAME.
     Result<std::optional<SectionBytes>> read_eh_frame(const ByteSource &source) const;
 
+    // What PT_GNU_EH_FRAME points to: empty where the file has none or it cannot be read.
+    std::optional<SectionBytes> read_eh_frame_hdr(const ByteSource &source) const;
+
     // The address .eh_frame's DW_EH_PE_datarel pointers are relative to (.got), and .text's, 0 where unknown.
     LinkAddr data_base() const { return data_base_; }
     LinkAddr text_base() const { return text_base_; }

@@ -22,19 +22,35 @@ const Result<elf::Image> &ModuleFile::image() const {
     return *image_;
 }
 
-Result<const unwind::ModuleCfi *> ModuleFile::cfi() const {
-    std::call_once(cfi_once_, [this] { cfi_.emplace(build_cfi()); });
-    if (!cfi_->ok())
-        return cfi_->error();
-    return (*cfi_)->get();
+Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleFile::cfi() const {
+    const std::lock_guard lock(cfi_mutex_);
+    if (!cfi_)
+        cfi_.emplace(build_cfi());
+    return *cfi_;
 }
 
-Result<std::unique_ptr<unwind::ModuleCfi>> ModuleFile::build_cfi() const {
+size_t ModuleFile::drop_cfi() const {
+    std::shared_ptr<const unwind::ModuleCfi> dropped;
+    const std::lock_guard lock(cfi_mutex_);
+    if (!cfi_ || !*cfi_ || (*cfi_)->use_count() != 1)
+        return 0;
+    dropped = std::move(**cfi_);
+    cfi_.reset();
+    return dropped->memory_bytes();
+}
+
+size_t ModuleFile::cfi_bytes() const {
+    const std::lock_guard lock(cfi_mutex_);
+    return cfi_ && *cfi_ ? (**cfi_)->memory_bytes() : 0;
+}
+
+Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleFile::build_cfi() const {
     const Result<elf::Image> &image = this->image();
     if (!image)
         return image.error();
     auto eh_frame = image->read_eh_frame(*source_);
     auto debug_frame = image->read_section(*source_, ".debug_frame");
+    auto eh_frame_hdr = image->read_eh_frame_hdr(*source_);
     if (!unchanged())
         return Error{DWUNW_ERR_MODULE_CHANGED};
     // One section that cannot be read leaves the other's rules as good as they are.
@@ -49,11 +65,16 @@ Result<std::unique_ptr<unwind::ModuleCfi>> ModuleFile::build_cfi() const {
         if (!debug_frame)
             return debug_frame.error();
     }
+    if (input.eh_frame)
+        input.eh_frame_hdr = std::move(eh_frame_hdr);
     input.text_base = image->text_base();
     input.data_base = image->data_base();
     input.entry = image->entry();
     input.machine = image->machine();
-    return unwind::ModuleCfi::build(std::move(input));
+    auto built = unwind::ModuleCfi::build(std::move(input));
+    if (!built)
+        return built.error();
+    return std::shared_ptr<const unwind::ModuleCfi>(std::move(*built));
 }
 
 std::optional<LoadBias> load_bias(const elf::Image &image, const Mapping &mapping) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // One module: an ELF image, what was parsed and compiled from it, and the name a map gives it.
 //
-// Thread-safe. Parsing and compiling happen once each, at first use, under a lock of that module; a failure is
-// remembered like a result.
+// Thread-safe. The image is parsed once, at first use; the CFI is read at first use and again after it was dropped. A
+// failure is remembered like a result.
 #pragma once
 
 #include "base/address.h"
@@ -11,6 +11,7 @@
 #include "process/maps.h"
 #include "unwind/module_cfi.h"
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -33,18 +34,27 @@ class ModuleFile {
     // elf::Image::parse's errors; DWUNW_ERR_MODULE_CHANGED.
     const Result<elf::Image> &image() const;
     // image()'s errors, those of reading its sections, and ModuleCfi::build's.
-    Result<const unwind::ModuleCfi *> cfi() const;
+    Result<std::shared_ptr<const unwind::ModuleCfi>> cfi() const;
+    // Forgets what cfi() made, unless somebody else still holds it. Returns the bytes that this freed.
+    size_t drop_cfi() const;
+    // The bytes it holds by now, 0 where nothing was asked for.
+    size_t cfi_bytes() const;
+
+    // When it was last looked up in, by the clock of whoever evicts.
+    void touch(uint64_t now) const { touched_.store(now, std::memory_order_relaxed); }
+    uint64_t touched() const { return touched_.load(std::memory_order_relaxed); }
 
   private:
-    Result<std::unique_ptr<unwind::ModuleCfi>> build_cfi() const;
+    Result<std::shared_ptr<const unwind::ModuleCfi>> build_cfi() const;
 
     std::shared_ptr<const ByteSource> source_;
     int fd_;
     std::optional<FileIdentity> identity_;
     mutable std::once_flag image_once_;
     mutable std::optional<Result<elf::Image>> image_;
-    mutable std::once_flag cfi_once_;
-    mutable std::optional<Result<std::unique_ptr<unwind::ModuleCfi>>> cfi_;
+    mutable std::mutex cfi_mutex_;
+    mutable std::optional<Result<std::shared_ptr<const unwind::ModuleCfi>>> cfi_;
+    mutable std::atomic<uint64_t> touched_ = 0;
 };
 
 // The bias at which a mapping places the image's segments: that of the PT_LOAD whose pages hold the mapping's first

@@ -3,6 +3,7 @@
 
 #include <elf.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -77,6 +78,65 @@ Result<const dwunw_module *> ModuleStore::intern(std::unique_ptr<const MemoryIma
 const dwunw_module *ModuleStore::intern_unusable(std::string_view path, dwunw_status status) {
     const std::lock_guard lock(mutex_);
     return name(nullptr, status, path);
+}
+
+Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleStore::cfi(const ModuleFile &file) {
+    auto cfi = file.cfi();
+    if (!cfi)
+        return cfi;
+    file.touch(clock_.fetch_add(1, std::memory_order_relaxed));
+    if ((*cfi)->table() != nullptr || !(*cfi)->claim_compile())
+        return cfi;
+    if ((*cfi)->section_bytes() > kCompileAtOnce && queue_.add(*cfi))
+        return cfi;
+    (*cfi)->compile();
+    evict();
+    return cfi;
+}
+
+template <typename Visit> void ModuleStore::each_file(Visit &&visit) const {
+    for (const auto &[key, inode] : inodes_)
+        for (const auto &version : inode.versions)
+            visit(*version);
+    for (const auto &[hash, module] : images_)
+        visit(*module.file);
+}
+
+void ModuleStore::evict() {
+    compiled_.fetch_add(1, std::memory_order_relaxed);
+    const std::lock_guard lock(mutex_);
+    size_t total = 0;
+    std::vector<const ModuleFile *> holders;
+    each_file([&](const ModuleFile &file) {
+        if (const size_t bytes = file.cfi_bytes(); bytes != 0) {
+            total += bytes;
+            holders.push_back(&file);
+        }
+    });
+    if (total <= budget_)
+        return;
+    std::ranges::sort(holders, {}, &ModuleFile::touched);
+    for (const ModuleFile *file : holders) {
+        const size_t freed = file->drop_cfi();
+        evicted_.fetch_add(freed != 0, std::memory_order_relaxed);
+        total -= freed;
+        if (total <= budget_)
+            return;
+    }
+}
+
+ModuleStore::Totals ModuleStore::totals() const {
+    Totals totals;
+    totals.compiled = compiled_.load(std::memory_order_relaxed);
+    totals.evicted = evicted_.load(std::memory_order_relaxed);
+    totals.failed = queue_.failures();
+    totals.compiled -= totals.failed;
+    const std::lock_guard lock(mutex_);
+    each_file([&](const ModuleFile &file) {
+        ++totals.modules;
+        totals.table_bytes += file.cfi_bytes();
+    });
+    return totals;
 }
 
 const dwunw_module *ModuleStore::name(const ModuleFile *file, dwunw_status status, std::string_view path) {

@@ -8,9 +8,13 @@
 // mtime and ctime, the last of which no owner can set. An image from memory is its bytes, all of them compared.
 // The price: equal files on different file systems are compiled once each.
 //
+// Tables have a budget of bytes. Where it is exceeded, the CFI of the module that was looked up in longest ago is
+// dropped and read again when it is needed; the module itself, its name and its descriptor stay.
+//
 // Thread-safe. Its lock is held to look a module up, never to open, parse or compile one.
 #pragma once
 
+#include "process/compile_queue.h"
 #include "process/file_source.h"
 #include "process/memory_image.h"
 #include "process/module_file.h"
@@ -29,6 +33,12 @@ class ModuleStore {
   public:
     // More than this many versions of one inode and something rewrites it on purpose.
     static constexpr size_t kMaxVersions = 64;
+    static constexpr size_t kDefaultBudget = size_t{256} << 20;
+    // Sections up to this size are compiled at once (under a millisecond); of bigger ones the first walks take single
+    // FDEs, until the queue has made the table.
+    static constexpr size_t kCompileAtOnce = size_t{64} << 10;
+
+    explicit ModuleStore(size_t budget = kDefaultBudget) : budget_(budget), queue_([this] { evict(); }) {}
 
     // The module of a file. DWUNW_ERR_NOT_ELF, after which nothing is kept open; LocatedFile::open's errors;
     // DWUNW_ERR_LIMIT after kMaxVersions.
@@ -37,6 +47,19 @@ class ModuleStore {
     Result<const dwunw_module *> intern(std::unique_ptr<const MemoryImage> image, std::string_view path);
     // The module of a file that could not be opened: only a name.
     const dwunw_module *intern_unusable(std::string_view path, dwunw_status status);
+
+    // A module's CFI, with its table or on the way to it. ModuleFile::cfi's errors.
+    Result<std::shared_ptr<const unwind::ModuleCfi>> cfi(const ModuleFile &file);
+    void wait_for_tables() { queue_.wait_until_idle(); }
+
+    struct Totals {
+        uint64_t modules = 0;     // distinct files and images
+        uint64_t table_bytes = 0; // CFI and tables held now
+        uint64_t compiled = 0;    // tables
+        uint64_t evicted = 0;     // modules whose CFI was dropped for the budget
+        uint64_t failed = 0;      // tables that there was no memory for
+    };
+    Totals totals() const;
 
   private:
     struct Inode {
@@ -49,13 +72,23 @@ class ModuleStore {
     };
 
     const dwunw_module *name(const ModuleFile *file, dwunw_status status, std::string_view path);
+    // Every file and image, whatever it is found by. Under mutex_.
+    template <typename Visit> void each_file(Visit &&visit) const;
+    void evict();
 
-    std::mutex mutex_;
+    const size_t budget_;
+    std::atomic<uint64_t> clock_ = 0;
+    std::atomic<uint64_t> compiled_ = 0;
+    std::atomic<uint64_t> evicted_ = 0;
+
+    mutable std::mutex mutex_;
     std::map<std::pair<uint64_t, uint64_t>, Inode> inodes_;
     std::unordered_multimap<size_t, MemoryModule> images_; // by hash
     std::map<std::pair<const ModuleFile *, dwunw_status>,
              std::map<std::string, std::unique_ptr<dwunw_module>, std::less<>>>
         modules_;
+
+    CompileQueue queue_; // last: its thread uses what stands above
 };
 
 } // namespace dwunw::process

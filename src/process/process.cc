@@ -4,6 +4,8 @@
 #include "process/memory_image.h"
 #include "process/module_open.h"
 
+#include <sched.h>
+
 #include <ctime>
 
 namespace dwunw::process {
@@ -128,6 +130,7 @@ Status Process::read_map() {
 void Process::install(Maps maps) {
     auto next = std::make_shared<Snapshot>();
     next->maps = std::move(maps);
+    next->generation = snapshot_ != nullptr ? snapshot_->generation + 1 : 1;
     next->target = target_;
     const uint64_t now = exact_now();
     const auto &mappings = next->maps.mappings();
@@ -150,14 +153,18 @@ void Process::install(Maps maps) {
     }
     for (size_t i = 0; i < mappings.size(); ++i)
         next->slots[i].verified_at.store(now, std::memory_order_relaxed);
-    std::shared_ptr<const Snapshot> published = std::move(next);
-    const std::lock_guard lock(snapshot_mutex_);
-    snapshot_.swap(published);
+    snapshot_ = std::move(next);
+    for (Published &published : published_) {
+        std::shared_ptr<const Snapshot> newer = snapshot_;
+        const std::lock_guard lock(published.mutex);
+        published.snapshot.swap(newer);
+    }
 }
 
 std::shared_ptr<const Snapshot> Process::snapshot() const {
-    const std::lock_guard lock(snapshot_mutex_);
-    return snapshot_;
+    Published &published = published_[static_cast<unsigned>(::sched_getcpu()) % published_.size()];
+    const std::lock_guard lock(published.mutex);
+    return published.snapshot;
 }
 
 const Binding &Process::bind(const Snapshot &snapshot, size_t index) {
@@ -256,15 +263,31 @@ Result<std::unique_ptr<StoppedThreads>> Process::stop() const {
 
 View::View(Process &process) : process_(process), snapshot_(process.snapshot()), now_(coarse_now()) {}
 
+bool View::verified_lately(const Snapshot::Slot &slot) const {
+    // The coarse clock may be behind the exact one.
+    const uint64_t verified = slot.verified_at.load(std::memory_order_relaxed);
+    return now_ <= verified || now_ - verified <= Process::kVerifyAfter;
+}
+
+std::optional<unwind::Place> View::place(uint32_t number, uint64_t generation) {
+    if (generation != snapshot_->generation || number >= snapshot_->maps.mappings().size())
+        return std::nullopt;
+    const Snapshot::Slot &slot = snapshot_->slots[number];
+    if (!slot.bound.load(std::memory_order_acquire) || slot.binding.kind != CodeKind::kModule)
+        return std::nullopt;
+    if (!process_.fixed_map_ && !process_.gone_.load(std::memory_order_relaxed) && !verified_lately(slot))
+        return std::nullopt;
+    return unwind::Place{slot.binding.module, slot.binding.bias};
+}
+
 View::Trust View::trust(RunAddr address, const Answer &answer) const {
     if (process_.fixed_map_ || process_.gone_.load(std::memory_order_relaxed))
         return Trust::kGood;
     if (answer.mapping == nullptr || answer.binding.kind == CodeKind::kUnmapped)
         return Trust::kUnknown;
-    std::atomic<uint64_t> &verified_at = snapshot_->slots[snapshot_->maps.index_of(*answer.mapping)].verified_at;
-    // The coarse clock may be behind the exact one.
-    const uint64_t verified = verified_at.load(std::memory_order_relaxed);
-    if (now_ > verified && now_ - verified > Process::kVerifyAfter) {
+    Snapshot::Slot &slot = snapshot_->slots[snapshot_->maps.index_of(*answer.mapping)];
+    if (!verified_lately(slot)) {
+        const uint64_t verified = slot.verified_at.load(std::memory_order_relaxed);
         const MappingQuery query = query_mapping(snapshot_->target->maps_fd(), address);
         if (query.outcome == MappingQuery::Outcome::kUnsupported) {
             if (now_ - verified > Process::kRereadAfter)
@@ -275,7 +298,7 @@ View::Trust View::trust(RunAddr address, const Answer &answer) const {
         if (answer.binding.kind == CodeKind::kModule && !answer.binding.module->file->unchanged())
             return Trust::kReplaced;
         if (query.outcome == MappingQuery::Outcome::kFound)
-            verified_at.store(now_, std::memory_order_relaxed);
+            slot.verified_at.store(now_, std::memory_order_relaxed);
     }
     if (answer.binding.kind == CodeKind::kUnusableModule && may_be_stale(answer.binding.status))
         return Trust::kUnknown;
@@ -316,9 +339,10 @@ CodeLocation View::find(RunAddr address) {
         location.end = answer.mapping->end;
     }
     if (location.kind == CodeKind::kModule) {
-        const auto cfi = location.module->file->cfi();
+        location.place = static_cast<uint32_t>(snapshot_->maps.index_of(*answer.mapping));
+        auto cfi = process_.store_.cfi(*location.module->file);
         if (cfi)
-            location.cfi = *cfi;
+            location.cfi = std::move(*cfi);
         else
             location.status = cfi.error().status;
     }

@@ -29,7 +29,9 @@
 #include "process/refresh_budget.h"
 #include "process/stopped.h"
 #include "unwind/address_space.h"
+#include "unwind/rule_cache.h"
 
+#include <array>
 #include <atomic>
 #include <memory>
 #include <mutex>
@@ -58,6 +60,7 @@ struct Snapshot {
     };
 
     Maps maps;
+    uint64_t generation = 0;              // of this process's snapshots, counted from 1
     std::shared_ptr<const Target> target; // nullptr: a map without a process
     std::unique_ptr<Slot[]> slots;        // one a mapping
 };
@@ -132,8 +135,14 @@ class Process final : public unwind::AddressSpace {
     std::shared_ptr<const Target> target_;
     RefreshBudget budget_;
 
-    mutable std::mutex snapshot_mutex_; // only to copy or swap the pointer
-    std::shared_ptr<const Snapshot> snapshot_;
+    std::shared_ptr<const Snapshot> snapshot_; // refresh_mutex_'s; what readers take is published
+    // A copy for each of some processors, so that threads which walk at once do not meet at one lock.
+    struct alignas(64) Published {
+        std::mutex mutex; // only to copy or swap the pointer
+        std::shared_ptr<const Snapshot> snapshot;
+    };
+    mutable std::array<Published, 8> published_;
+    unwind::RuleCache rules_;
 
     std::mutex failed_mutex_;
     std::set<std::pair<uint64_t, std::string>> failed_; // (inode, path)
@@ -146,6 +155,8 @@ class View final : public unwind::AddressSpace {
 
     unwind::CodeLocation find(RunAddr address) override;
     bool read_code(RunAddr address, std::span<uint8_t> buffer) override;
+    Warm warm() override { return {&process_.rules_, snapshot_->generation}; }
+    std::optional<unwind::Place> place(uint32_t number, uint64_t generation) override;
     Result<Process::ModuleAt> find_module(RunAddr address);
 
   private:
@@ -161,6 +172,8 @@ class View final : public unwind::AddressSpace {
         kOld,      // the snapshot may be wrong here, and only reading the map again can tell
     };
     Trust trust(RunAddr address, const Answer &answer) const;
+    // Whether what the snapshot says of a mapping was true a moment ago.
+    bool verified_lately(const Snapshot::Slot &slot) const;
 
     Process &process_;
     std::shared_ptr<const Snapshot> snapshot_;

@@ -6,6 +6,8 @@
 #include "base/address.h"
 #include "base/result.h"
 
+#include <memory>
+#include <optional>
 #include <span>
 
 struct dwunw_module;
@@ -13,6 +15,7 @@ struct dwunw_module;
 namespace dwunw::unwind {
 
 class ModuleCfi;
+class RuleCache;
 
 enum class CodeKind : uint8_t {
     kModule,           // an ELF file or the vDSO; `cfi` holds its rules
@@ -25,12 +28,21 @@ enum class CodeKind : uint8_t {
 struct CodeLocation {
     CodeKind kind = CodeKind::kUnmapped;
     dwunw_status status = DWUNW_ERR_NO_MAPPING; // why there is no cfi
-    const ModuleCfi *cfi = nullptr;             // lives as long as the context
-    const dwunw_module *module = nullptr;
+    std::shared_ptr<const ModuleCfi> cfi{};
+    const dwunw_module *module = nullptr; // lives as long as the context
     LoadBias bias{};
+    // The mapping's number, which AddressSpace::place() knows it by; what only the warm walk goes by.
+    static constexpr uint32_t kNoPlace = UINT32_MAX;
+    uint32_t place = kNoPlace;
     // The mapping [start, end) that this answer holds for.
     RunAddr start;
     RunAddr end;
+};
+
+// What a number of a mapping stands for.
+struct Place {
+    const dwunw_module *module = nullptr;
+    LoadBias bias{};
 };
 
 class AddressSpace {
@@ -41,6 +53,16 @@ class AddressSpace {
     // Reads code bytes: from the module's file, or, for anonymous code of a live process, from its memory; false where
     // they cannot be had. Thread-safe.
     virtual bool read_code(RunAddr address, std::span<uint8_t> buffer) = 0;
+
+    // Rules by pc, and the generation in which places now have their numbers. A space may have none.
+    struct Warm {
+        RuleCache *rules = nullptr;
+        uint64_t generation = 0;
+    };
+    virtual Warm warm() { return {}; }
+    // nullopt where the numbers are of another generation by now, or what is mapped there has to be looked at again
+    // first, which find() does.
+    virtual std::optional<Place> place(uint32_t /*number*/, uint64_t /*generation*/) { return std::nullopt; }
 };
 
 } // namespace dwunw::unwind

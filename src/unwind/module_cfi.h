@@ -1,20 +1,31 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// One module's call-frame information: the sections' bytes for the full interpreter, and the table compiled from them.
-// Immutable after build(): any number of threads may look rows up.
+// One module's call-frame information: the sections' bytes, and the table compiled from them.
+//
+// A big module takes some tens of milliseconds to compile, and the first stack through it shall not wait for that.
+// So build() only takes the sections, and until compile() has run (in whatever thread), rule_at() executes the one FDE
+// that is asked for, found through .eh_frame_hdr's search table. That is a claim of the file's own; an answer is used
+// only if the FDE it names covers the address, and where it does not, every FDE is listed.
+//
+// Thread-safe after build().
 #pragma once
 
 #include "base/result.h"
 #include "base/section_bytes.h"
 #include "dwarf/cfi_section.h"
+#include "dwarf/eh_frame_hdr.h"
+#include "unwind/fde_index.h"
 #include "unwind/table.h"
 
+#include <atomic>
 #include <memory>
+#include <mutex>
 #include <optional>
 
 namespace dwunw::unwind {
 
 struct CfiInput {
     std::optional<SectionBytes> eh_frame{};
+    std::optional<SectionBytes> eh_frame_hdr{}; // of that section
     std::optional<SectionBytes> debug_frame{};
     LinkAddr text_base{}; // what DW_EH_PE_textrel pointers are relative to
     LinkAddr data_base{}; // and DW_EH_PE_datarel ones
@@ -24,10 +35,26 @@ struct CfiInput {
 
 class ModuleCfi {
   public:
-    // DWUNW_ERR_UNSUPPORTED_ARCH, DWUNW_ERR_NO_CFI (neither section).
+    // DWUNW_ERR_UNSUPPORTED_ARCH, DWUNW_ERR_NO_CFI (neither section). Compiles nothing.
     static Result<std::unique_ptr<ModuleCfi>> build(CfiInput input);
 
-    const Table &table() const { return table_; }
+    // The table, compiled now unless it has been. Waits for another thread that is at it.
+    const Table &compile() const;
+    // True for the first who asks: whose business it is to have it compiled.
+    bool claim_compile() const { return !claimed_.exchange(true, std::memory_order_relaxed); }
+    // nullptr until it is compiled.
+    const Table *table() const { return table_.load(std::memory_order_acquire); }
+
+    // The rule in force at an address, from the table or, before there is one, from its FDE.
+    struct RuleAt {
+        // DWUNW_OK; DWUNW_ERR_NO_CFI; why the FDE was refused.
+        dwunw_status status = DWUNW_ERR_NO_CFI;
+        Rule rule;
+        // At least up to here; what a table and an FDE say may differ.
+        LinkAddr end;
+    };
+    RuleAt rule_at(LinkAddr address) const;
+
     // The FDE that covers an address, .eh_frame before .debug_frame, and the section its expressions' offsets refer to;
     // DWUNW_ERR_NO_CFI where none does.
     struct FoundFde {
@@ -35,17 +62,36 @@ class ModuleCfi {
         std::span<const uint8_t> section;
     };
     Result<FoundFde> find_fde(LinkAddr address) const;
+    // Every FDE, listed now unless it has been.
+    const FdeIndex &fdes() const;
     // Whether an address lies in the first instructions of the program's entry point, where the outermost frame of a
     // main thread is.
     bool is_entry_point(LinkAddr address) const;
 
+    // The sections' bytes, which decide how long compile() takes.
+    size_t section_bytes() const;
+    // What it holds by now, in bytes.
+    size_t memory_bytes() const;
+
   private:
     ModuleCfi() = default;
+    std::optional<dwarf::Fde> find_by_header(LinkAddr address) const;
+
     std::optional<SectionBytes> eh_frame_bytes_;
+    std::optional<SectionBytes> eh_frame_hdr_bytes_;
     std::optional<SectionBytes> debug_frame_bytes_;
     std::vector<dwarf::CfiSection> sections_; // views of the bytes above, in order of preference
-    Table table_;
+    std::optional<dwarf::EhFrameHdr> header_; // nullopt where there is none that can be searched
+    const arch::Arch *arch_ = nullptr;
     LinkAddr entry_;
+
+    mutable std::atomic<bool> claimed_ = false;
+    mutable std::once_flag compile_once_;
+    mutable std::unique_ptr<const Table> compiled_;
+    mutable std::atomic<const Table *> table_ = nullptr;
+    mutable std::once_flag index_once_;
+    mutable FdeIndex index_;
+    mutable std::atomic<bool> has_index_ = false;
 };
 
 } // namespace dwunw::unwind

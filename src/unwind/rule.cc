@@ -21,7 +21,7 @@ bool narrow(int64_t value, int32_t *out) {
 
 class RuleMaker {
   public:
-    RuleMaker(const dwarf::RowState &state, const dwarf::Cie &cie, std::span<const uint8_t> section,
+    RuleMaker(const dwarf::TableState &state, const dwarf::Cie &cie, std::span<const uint8_t> section,
               const arch::Arch &arch)
         : state_(state), cie_(cie), section_(section), arch_(arch) {}
 
@@ -29,8 +29,8 @@ class RuleMaker {
         if (cie_.return_address_register != arch_.ra || state_.cfa.kind == dwarf::CfaRule::Kind::kNone)
             return Error{DWUNW_ERR_CFI_MALFORMED, cie_.offset};
         rule_.signal_frame = cie_.signal_frame;
-        if (!set_cfa() || !set_value(arch_.ra, &rule_.ra_kind, &rule_.ra_reg, &rule_.ra_offset) ||
-            !set_value(arch_.fp, &rule_.fp_kind, &rule_.fp_reg, &rule_.fp_offset))
+        if (!set_cfa() || !set_value(state_.ra, &rule_.ra_kind, &rule_.ra_reg, &rule_.ra_offset) ||
+            !set_value(state_.fp, &rule_.fp_kind, &rule_.fp_reg, &rule_.fp_offset))
             return Error{DWUNW_ERR_LIMIT, cie_.offset};
         // A row that saves SP itself, elsewhere than in the CFA.
         if (!sp_is_cfa())
@@ -65,8 +65,7 @@ class RuleMaker {
         return true;
     }
 
-    bool set_value(uint8_t reg, ValueKind *kind, uint8_t *value_reg, int32_t *offset) {
-        const RegisterRule &from = state_.registers[reg];
+    bool set_value(const RegisterRule &from, ValueKind *kind, uint8_t *value_reg, int32_t *offset) {
         switch (from.kind) {
         case RuleKind::kUnspecified:
         case RuleKind::kSameValue:
@@ -108,7 +107,7 @@ class RuleMaker {
 
     // Outer SP is the CFA by definition. Signal frames say so again: CFA = [SP + n], SP saved at SP + n.
     bool sp_is_cfa() const {
-        const RegisterRule &sp = state_.registers[arch_.sp];
+        const RegisterRule &sp = state_.sp;
         if (sp.kind == RuleKind::kUnspecified || (sp.kind == RuleKind::kValOffset && sp.value == 0))
             return true;
         if (sp.kind != RuleKind::kExpression || rule_.cfa_kind != CfaKind::kDeref || rule_.cfa_addend != 0)
@@ -118,7 +117,7 @@ class RuleMaker {
                shape->offset == rule_.cfa_offset;
     }
 
-    const dwarf::RowState &state_;
+    const dwarf::TableState &state_;
     const dwarf::Cie &cie_;
     std::span<const uint8_t> section_;
     const arch::Arch &arch_;
@@ -127,7 +126,7 @@ class RuleMaker {
 
 } // namespace
 
-Result<Rule> make_rule(const dwarf::RowState &state, const dwarf::Cie &cie, std::span<const uint8_t> section,
+Result<Rule> make_rule(const dwarf::TableState &state, const dwarf::Cie &cie, std::span<const uint8_t> section,
                        const arch::Arch &arch) {
     return RuleMaker(state, cie, section, arch).make();
 }

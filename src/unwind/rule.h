@@ -54,7 +54,7 @@ static_assert(std::has_unique_object_representations_v<Rule>); // hashed by its 
 // The rule of one row. `section` is what expression offsets in `state` refer to. DWUNW_ERR_CFI_MALFORMED where the row
 // defines no CFA or the CIE's return address is not the architecture's, DWUNW_ERR_LIMIT (value: the offset) where an
 // offset does not fit 32 bits.
-Result<Rule> make_rule(const dwarf::RowState &state, const dwarf::Cie &cie, std::span<const uint8_t> section,
+Result<Rule> make_rule(const dwarf::TableState &state, const dwarf::Cie &cie, std::span<const uint8_t> section,
                        const arch::Arch &arch);
 
 } // namespace dwunw::unwind

@@ -41,6 +41,14 @@ class StackMemory {
                 return value;
         return Error{reader_count_ == 0 ? DWUNW_ERR_SLICE_EXHAUSTED : DWUNW_ERR_MEMORY_UNREADABLE, address.value};
     }
+    // The word at an address, if the slice holds it.
+    bool read_slice(RunAddr address, uint64_t *value) const {
+        const uint64_t offset = address - start_;
+        if (slice_.size() < sizeof(*value) || offset > slice_.size() - sizeof(*value))
+            return false;
+        std::memcpy(value, slice_.data() + offset, sizeof(*value));
+        return true;
+    }
     Result<uint64_t> read_word(RunAddr address) const { return read(address, sizeof(uint64_t)); }
 
   private:

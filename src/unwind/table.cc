@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Building goes in three passes: list the FDEs of every section with their ranges; sort them, and drop what is
-// discarded or covered already; then run each one's CFI program straight into rows. An FDE whose program cannot be
-// executed to its end is refused whole: half an FDE's rows would be right only by luck. Equality with readelf, row for
-// row, is shown by tests/integration/table_readelf.py; with an independent interpreter by
-// tests/unit/unwind_table_test.
+// Building runs each FDE's CFI program straight into the writer. An FDE whose program cannot be executed to its end is
+// refused whole: half an FDE's rows would be right only by luck. Compilers write the same few hundred states over and
+// over, so a state is looked up in a small cache before it is made into a rule and that rule into a number; that is
+// where the build's speed comes from (bench/README.md).
+//
+// Equality with readelf, row for row, is shown by tests/integration/table_readelf.py; with an independent interpreter
+// by tests/unit/unwind_table_test.
 #include "unwind/table.h"
+
+#include "unwind/table_writer.h"
 
 #include <algorithm>
 #include <limits>
@@ -12,6 +16,9 @@
 #include <unordered_map>
 
 namespace dwunw::unwind {
+
+using namespace table_format;
+
 namespace {
 
 struct RuleHash {
@@ -22,234 +29,239 @@ struct RuleHash {
 
 } // namespace
 
-class TableBuilder final : public dwarf::RowVisitor {
+class TableBuilder final : public dwarf::TableProgram::Visitor {
   public:
-    TableBuilder(std::span<const dwarf::CfiSection> sections, const arch::Arch &arch)
-        : sections_(sections), arch_(arch) {
+    TableBuilder(std::span<const dwarf::CfiSection> sections, const FdeIndex &index, const arch::Arch &arch)
+        : sections_(sections), index_(index), arch_(arch), program_({arch.sp, arch.fp, arch.ra}),
+          initial_(index.cies().size()), cache_(kCacheSize) {
         table_.arch_ = &arch;
     }
 
     Table build() {
-        for (uint32_t i = 0; i < sections_.size(); ++i)
-            list_fdes(i);
-        select_fdes();
-        compile_fdes();
-        table_.rows_.shrink_to_fit();
+        const auto fdes = index_.fdes();
+        if (!fdes.empty()) {
+            base_ = fdes.front().start.value & ~uint64_t{(1u << kPageBits) - 1};
+            table_.base_ = LinkAddr(base_);
+        }
+        for (size_t i = 0; i < fdes.size(); ++i) {
+            const FdeRef &fde = fdes[i];
+            if (fde.end.value - base_ > std::numeric_limits<uint32_t>::max() || writer_.units.size() > kMaxUnits) {
+                refuse(Error{DWUNW_ERR_LIMIT, fde.end.value}, fde);
+                continue;
+            }
+            const LinkAddr next = i + 1 < fdes.size() ? fdes[i + 1].start : LinkAddr(~uint64_t{0});
+            compile(fde, std::min(fde.end, next));
+            if (next > fde.end)
+                writer_.add(static_cast<uint32_t>(fde.end.value - base_), kGap);
+        }
+        writer_.finish();
+        table_.pages_ = std::move(writer_.pages);
+        table_.units_ = std::move(writer_.units);
+        table_.overflow_ = std::move(writer_.overflow);
         table_.rules_.shrink_to_fit();
-        table_.fdes_.shrink_to_fit();
         return std::move(table_);
     }
 
-    bool row(LinkAddr start, LinkAddr end, const dwarf::RowState &state) override {
+    bool row(LinkAddr start, const dwarf::TableState &state) override {
         // An FDE that begins inside this one wins from its start on.
         if (start >= limit_)
             return false;
-        auto rule = make_rule(state, *cie_, sections_[fde_->section].bytes(), arch_);
-        if (!rule) {
-            row_error_ = Status(rule.error());
+        auto entry = entry_of(state);
+        if (!entry) {
+            row_error_ = entry.error();
             return false;
         }
-        append(start, intern(*rule));
-        return end < limit_;
+        if (rows_.empty() || rows_.back().second != *entry)
+            rows_.emplace_back(static_cast<uint32_t>(start.value - base_), *entry);
+        return true;
     }
 
   private:
-    void refuse(Error error, size_t offset, LinkAddr start = LinkAddr()) {
-        table_.refusals_.push_back({error, offset, start});
-    }
+    // A table of 2 GiB. A reference to a unit has 31 bits.
+    static constexpr size_t kMaxUnits = size_t{1} << 30;
 
-    void list_fdes(uint32_t index) {
-        const dwarf::CfiSection &section = sections_[index];
-        // FDEs mostly follow their CIE: the last one found answers nearly always.
-        std::unordered_map<size_t, uint32_t> cie_at;
-        size_t offset = 0;
-        while (true) {
-            auto entry = section.entry_at(offset);
-            if (!entry) {
-                refuse(entry.error(), offset);
-                return;
-            }
-            if (entry->kind == dwarf::CfiSection::Entry::Kind::kEnd)
-                return;
-            offset = entry->next;
-            if (entry->kind != dwarf::CfiSection::Entry::Kind::kFde)
-                continue;
-            auto [known, added] = cie_at.try_emplace(entry->cie_offset, kBadCie);
-            if (added) {
-                auto cie_entry = section.entry_at(entry->cie_offset);
-                auto cie = cie_entry ? section.parse_cie(*cie_entry) : Result<dwarf::Cie>(cie_entry.error());
-                if (cie) {
-                    known->second = static_cast<uint32_t>(cies_.size());
-                    cies_.push_back(*cie);
-                } else {
-                    refuse(cie.error(), entry->cie_offset);
-                }
-            }
-            if (known->second == kBadCie) {
-                refuse(Error{DWUNW_ERR_CFI_MALFORMED, entry->cie_offset}, entry->offset);
-                continue;
-            }
-            auto fde = section.parse_fde(*entry, cies_[known->second]);
-            if (!fde) {
-                refuse(fde.error(), entry->offset);
-                continue;
-            }
-            // Discarded code: linkers leave the FDE with its start (or all of it) zeroed.
-            if (fde->start.value == 0 || fde->start == fde->end) {
-                ++table_.tombstones_;
-                continue;
-            }
-            listed_.push_back({fde->start, fde->end, index, known->second, entry->offset});
-        }
-    }
+    void refuse(Error error, const FdeRef &fde) { table_.refusals_.push_back({error, fde.offset, fde.start}); }
 
-    void select_fdes() {
-        std::stable_sort(listed_.begin(), listed_.end(), [](const FdeRef &a, const FdeRef &b) {
-            return a.section != b.section ? a.section < b.section : a.start < b.start;
-        });
-        auto &chosen = table_.fdes_;
-        const auto by_start = [](const FdeRef &a, const FdeRef &b) { return a.start < b.start; };
-        for (size_t i = 0; i < listed_.size();) {
-            const uint32_t section = listed_[i].section;
-            const size_t earlier = chosen.size();
-            for (; i < listed_.size() && listed_[i].section == section; ++i) {
-                const FdeRef &fde = listed_[i];
-                const auto begin = chosen.begin();
-                const auto end = begin + static_cast<ptrdiff_t>(earlier);
-                const auto after = std::upper_bound(begin, end, fde, by_start);
-                const bool covered =
-                    (after != begin && std::prev(after)->end > fde.start) || (after != end && after->start < fde.end);
-                // Within a section, the first of several at one address stands.
-                const bool repeated = chosen.size() > earlier && chosen.back().start == fde.start;
-                if (!covered && !repeated)
-                    chosen.push_back(fde);
-            }
-            std::inplace_merge(chosen.begin(), chosen.begin() + static_cast<ptrdiff_t>(earlier), chosen.end(),
-                               by_start);
-        }
-        listed_ = {};
-    }
-
-    void compile_fdes() {
-        auto &fdes = table_.fdes_;
-        if (fdes.empty())
-            return;
-        table_.base_ = fdes.front().start;
-        std::erase_if(fdes, [&](const FdeRef &fde) {
-            const bool out_of_reach = fde.end - table_.base_ > std::numeric_limits<uint32_t>::max();
-            if (out_of_reach)
-                refuse(Error{DWUNW_ERR_LIMIT, fde.end.value}, fde.offset, fde.start);
-            return out_of_reach;
-        });
-
-        for (size_t i = 0; i < fdes.size(); ++i) {
-            const FdeRef &fde = fdes[i];
-            const LinkAddr next = i + 1 < fdes.size() ? fdes[i + 1].start : LinkAddr(~uint64_t{0});
-            compile_fde(fde, std::min(fde.end, next));
-            if (next > fde.end)
-                append(fde.end, Table::kGap);
-        }
-    }
-
-    void compile_fde(const FdeRef &ref, LinkAddr limit) {
+    void compile(const FdeRef &ref, LinkAddr limit) {
         fde_ = &ref;
-        cie_ = &cies_[ref.cie];
         limit_ = limit;
+        rows_.clear();
         row_error_ = Status();
-        const size_t rows_before = table_.rows_.size();
-        first_row_ = rows_before;
-
-        auto entry = sections_[ref.section].entry_at(ref.offset);
-        auto parsed = entry ? sections_[ref.section].parse_fde(*entry, *cie_) : Result<dwarf::Fde>(entry.error());
-        Status status = parsed ? dwarf::run_cfi_program(*parsed, *this) : Status(parsed.error());
-        if (status.ok())
-            status = row_error_;
-        if (status.ok()) {
-            ++table_.compiled_fdes_;
-        } else {
-            table_.rows_.resize(rows_before);
-            append(ref.start, Table::kRefused);
-            refuse(status.error(), ref.offset, ref.start);
-        }
-    }
-
-    void append(LinkAddr start, uint32_t rule) {
-        auto &rows = table_.rows_;
-        // Adjacent equal rows of one FDE are one. Rows of different FDEs stay apart, so that a row tells where a
-        // function's rules begin.
-        if (rows.size() > first_row_ && rows.back().rule == rule)
+        if (auto status = run(ref); !status) {
+            refuse(status.error(), ref);
+            writer_.add(static_cast<uint32_t>(ref.start.value - base_), kRefused);
             return;
-        rows.push_back({static_cast<uint32_t>(start - table_.base_), rule});
+        }
+        ++table_.compiled_fdes_;
+        for (const auto &[offset, entry] : rows_)
+            writer_.add(offset, entry);
     }
 
-    uint32_t intern(const Rule &rule) {
-        auto [found, added] = rule_numbers_.try_emplace(rule, static_cast<uint32_t>(table_.rules_.size()));
+    Status run(const FdeRef &ref) {
+        const dwarf::CfiSection &section = sections_[ref.section];
+        const dwarf::Cie &cie = index_.cies()[ref.cie];
+        auto &initial = initial_[ref.cie];
+        if (!initial)
+            initial.emplace(program_.initial_state(cie));
+        if (!*initial)
+            return initial->error();
+        auto entry = section.entry_at(ref.offset);
+        if (!entry)
+            return entry.error();
+        auto fde = section.parse_fde(*entry, cie);
+        if (!fde)
+            return fde.error();
+        const Status status = program_.run(*fde, **initial, *this);
+        return status.ok() ? row_error_ : status;
+    }
+
+    // A state that was seen before, and its entry. What a state means depends on the section its expressions lie in and
+    // on the CIE's return address and 'S'.
+    struct Cached {
+        dwarf::TableState state;
+        uint32_t section = UINT32_MAX;
+        uint32_t entry = 0;
+        bool signal_frame = false;
+    };
+    static constexpr size_t kCacheBits = 10;
+    static constexpr size_t kCacheSize = size_t{1} << kCacheBits;
+
+    static size_t hash(const dwarf::TableState &state) {
+        const auto word = [](const dwarf::RegisterRule &rule) {
+            return static_cast<uint64_t>(rule.value) << 8 | static_cast<uint64_t>(rule.kind);
+        };
+        uint64_t value = static_cast<uint64_t>(state.cfa.value) << 8 | state.cfa.reg;
+        value = value * 0x9e3779b97f4a7c15u + word(state.fp);
+        value = value * 0x9e3779b97f4a7c15u + word(state.ra);
+        return value * 0x9e3779b97f4a7c15u >> (64 - kCacheBits);
+    }
+
+    Result<uint32_t> entry_of(const dwarf::TableState &state) {
+        const dwarf::Cie &cie = index_.cies()[fde_->cie];
+        Cached &cached = cache_[hash(state)];
+        const bool usual = cie.return_address_register == arch_.ra;
+        if (usual && cached.section == fde_->section && cached.signal_frame == cie.signal_frame &&
+            cached.state == state)
+            return cached.entry;
+        auto rule = make_rule(state, cie, sections_[fde_->section].bytes(), arch_);
+        if (!rule)
+            return rule.error();
+        const auto [found, added] =
+            numbers_.try_emplace(*rule, static_cast<uint32_t>(table_.rules_.size() + kFirstRule));
         if (added)
-            table_.rules_.push_back(rule);
+            table_.rules_.push_back(*rule);
+        cached = {state, fde_->section, found->second, cie.signal_frame};
         return found->second;
     }
 
-    static constexpr uint32_t kBadCie = 0xffffffff;
-
     std::span<const dwarf::CfiSection> sections_;
+    const FdeIndex &index_;
     const arch::Arch &arch_;
+    dwarf::TableProgram program_;
+    std::vector<std::optional<Result<dwarf::TableState>>> initial_; // by CIE
+    std::vector<Cached> cache_;
+    std::unordered_map<Rule, uint32_t, RuleHash> numbers_;
+    uint64_t base_ = 0;
     Table table_;
-    std::vector<dwarf::Cie> cies_;
-    std::vector<FdeRef> listed_;
-    std::unordered_map<Rule, uint32_t, RuleHash> rule_numbers_;
+    TableWriter writer_;
 
     // The FDE being compiled.
     const FdeRef *fde_ = nullptr;
-    const dwarf::Cie *cie_ = nullptr;
     LinkAddr limit_;
-    size_t first_row_ = 0;
+    std::vector<std::pair<uint32_t, uint32_t>> rows_; // offset, entry
     Status row_error_;
 };
 
-Table Table::build(std::span<const dwarf::CfiSection> sections, const arch::Arch &arch) {
-    return TableBuilder(sections, arch).build();
+Table Table::build(std::span<const dwarf::CfiSection> sections, const FdeIndex &index, const arch::Arch &arch) {
+    return TableBuilder(sections, index, arch).build();
 }
 
-Table::Lookup Table::lookup(LinkAddr address) const {
+namespace {
+
+// One page's arrays within the units, and the place of an offset in it.
+struct Place {
+    Place(const uint16_t *page, uint32_t offset)
+        : rows(page + kBlocks), count(page[0] + 1u), block((offset >> kBlockBits) & (kBlocks - 1)),
+          within(offset & ((1u << kBlockBits) - 1)) {
+        const unsigned first = block == 0 ? 0 : page[block];
+        last = block + 1 == kBlocks ? count : page[block + 1];
+        const auto key = static_cast<uint16_t>(within << kSlotBits | kEscape);
+        // The rows of one block, branch-free: `after` is the first one behind the offset.
+        const uint16_t *base = rows + first;
+        size_t left = last - first;
+        while (left > 0) {
+            const size_t half = (left + 1) / 2;
+            base += base[half - 1] <= key ? half : 0;
+            left -= half;
+        }
+        after = static_cast<unsigned>(base - rows);
+    }
+
+    // How many bytes before row `row` are a gap.
+    unsigned pad(unsigned row) const {
+        const unsigned slot = rows[row] & kEscape;
+        return slot == kEscape ? 0 : static_cast<unsigned>(rows[count + slot] >> kEntryBits);
+    }
+    static unsigned in_block(uint16_t row) { return row >> kSlotBits; }
+    // Whether the offset lies in the gap that belongs to the row behind it.
+    bool in_joined_gap() const { return after < last && in_block(rows[after]) - within <= pad(after); }
+
+    const uint16_t *rows; // and behind them the dictionary
+    unsigned count;
+    unsigned block;
+    unsigned within;
+    unsigned last;  // the block's last row, exclusive
+    unsigned after; // the first row behind the offset; never 0, since a page begins with a row
+};
+
+} // namespace
+
+uint32_t Table::find(uint32_t offset) const {
+    const uint32_t page = pages_[offset >> kPageBits];
+    if ((page & kUniformPage) != 0)
+        return page & ~kUniformPage;
+    const Place place(units_.data() + page, offset);
+    if (place.in_joined_gap())
+        return kGap;
+    const unsigned row = place.after - 1;
+    const unsigned slot = place.rows[row] & kEscape;
+    if (slot == kEscape) [[unlikely]]
+        return overflow_entry(page + static_cast<uint32_t>(kBlocks) + row);
+    return place.rows[place.count + slot] & ((1u << kEntryBits) - 1);
+}
+
+uint32_t Table::overflow_entry(uint32_t unit) const {
+    const auto found = std::lower_bound(overflow_.begin(), overflow_.end(), unit,
+                                        [](const Overflow &row, uint32_t value) { return row.unit < value; });
+    return found->entry;
+}
+
+Table::Row Table::row_at(LinkAddr address) const {
     const uint64_t offset = address - base_;
-    if (address < base_ || offset > std::numeric_limits<uint32_t>::max())
-        return {};
-    const auto after = std::upper_bound(rows_.begin(), rows_.end(), static_cast<uint32_t>(offset),
-                                        [](uint32_t value, const PackedRow &row) { return value < row.offset; });
-    if (after == rows_.begin())
-        return {};
-    const LinkAddr end = after == rows_.end() ? LinkAddr(~uint64_t{0}) : base_ + after->offset;
-    const LinkAddr start = base_ + std::prev(after)->offset;
-    const uint32_t rule = std::prev(after)->rule;
-    if (rule == kGap)
-        return {DWUNW_ERR_NO_CFI, nullptr, start, end};
-    if (rule == kRefused)
-        return {DWUNW_ERR_CFI_MALFORMED, nullptr, start, end};
-    return {DWUNW_OK, &rules_[rule], start, end};
-}
-
-const FdeRef *Table::find_fde(LinkAddr address) const {
-    const auto after = std::upper_bound(fdes_.begin(), fdes_.end(), address,
-                                        [](LinkAddr value, const FdeRef &fde) { return value < fde.start; });
-    if (after == fdes_.begin())
-        return nullptr;
-    const FdeRef &fde = *std::prev(after);
-    return address < fde.end ? &fde : nullptr;
-}
-
-Table::Row Table::row(size_t index) const {
-    const PackedRow &packed = rows_[index];
-    Row row;
-    row.start = base_ + packed.offset;
-    // The last row is a gap without end.
-    row.end = index + 1 < rows_.size() ? base_ + rows_[index + 1].offset : LinkAddr(~uint64_t{0});
-    if (packed.rule != kGap && packed.rule != kRefused)
-        row.rule = &rules_[packed.rule];
+    const uint64_t page_number = offset >> kPageBits;
+    if (page_number >= pages_.size())
+        return {{}, LinkAddr(~uint64_t{0})};
+    Row row{lookup(address), LinkAddr()};
+    const LinkAddr page_start = base_ + (page_number << kPageBits);
+    row.end = page_start + (uint64_t{1} << kPageBits);
+    const uint32_t page = pages_[page_number];
+    if ((page & kUniformPage) != 0)
+        return row;
+    const uint16_t *units = units_.data() + page;
+    const Place place(units, static_cast<uint32_t>(offset));
+    if (place.after == place.count)
+        return row;
+    unsigned block = place.block;
+    while (block + 1 < kBlocks && units[block + 1] <= place.after)
+        ++block;
+    const uint64_t next = uint64_t{block} << kBlockBits | Place::in_block(place.rows[place.after]);
+    row.end = page_start + (place.in_joined_gap() ? next : next - place.pad(place.after));
     return row;
 }
 
 size_t Table::memory_bytes() const {
-    return rows_.capacity() * sizeof(PackedRow) + rules_.capacity() * sizeof(Rule) + fdes_.capacity() * sizeof(FdeRef);
+    return pages_.capacity() * sizeof(pages_[0]) + units_.capacity() * sizeof(units_[0]) +
+           rules_.capacity() * sizeof(Rule) + overflow_.capacity() * sizeof(Overflow);
 }
 
 } // namespace dwunw::unwind

@@ -1,89 +1,95 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The compiled unwind table of a module: immutable, in link addresses, one row wherever the rule changes.
-//
-// A row is 8 bytes: the offset of its first address from the table's base, and the number of its rule; it holds until
-// the next row. Places that no FDE covers have rows too (gaps), so that a lookup is one search and an address past a
-// function's end can never borrow its rules. Equal rules are stored once.
+// The compiled unwind table of a module: immutable, in link addresses. doc/table_format.md is its layout, four arrays
+// of plain integers, which another walker may read as well.
 #pragma once
 
 #include "arch/arch.h"
 #include "base/address.h"
 #include "base/result.h"
 #include "dwarf/cfi_section.h"
+#include "unwind/fde_index.h"
 #include "unwind/rule.h"
 
+#include <array>
 #include <span>
 #include <vector>
 
 namespace dwunw::unwind {
 
-// An FDE that the table does not hold, and why.
-struct Refusal {
-    Error error;
-    size_t section_offset = 0;
-    LinkAddr start;
+// The format's numbers: what the writer and a reader share.
+namespace table_format {
+
+inline constexpr unsigned kPageBits = 16;  // a page is 64 KiB of code
+inline constexpr unsigned kBlockBits = 10; // a block 1 KiB
+inline constexpr size_t kBlocks = size_t{1} << (kPageBits - kBlockBits);
+inline constexpr uint32_t kUniformPage = 0x80000000; // a page's entry is in its reference
+inline constexpr unsigned kSlotBits = 6;
+inline constexpr uint16_t kEscape = (1u << kSlotBits) - 1; // a row's entry is in the overflow list
+inline constexpr unsigned kEntryBits = 12;                 // of a dictionary word; the rest is the gap before the row
+inline constexpr uint32_t kMaxPad = (1u << (16 - kEntryBits)) - 1;
+
+// Entries: what holds from a row on.
+inline constexpr uint32_t kGap = 0;     // no FDE
+inline constexpr uint32_t kRefused = 1; // an FDE that was refused
+inline constexpr uint32_t kFirstRule = 2;
+
+// A row that no dictionary has.
+struct Overflow {
+    uint32_t unit; // of the row, ascending
+    uint32_t entry;
 };
 
-// Where an FDE begins and can be read again, for the full interpreter.
-struct FdeRef {
-    LinkAddr start;
-    LinkAddr end;
-    uint32_t section = 0; // index into the sections given to build()
-    uint32_t cie = 0;     // the builder's own
-    size_t offset = 0;
-};
+} // namespace table_format
 
 class Table {
   public:
-    struct Row {
-        LinkAddr start;
-        LinkAddr end;
-        const Rule *rule = nullptr; // nullptr: a gap
-    };
-
     struct Lookup {
         // DWUNW_OK; DWUNW_ERR_NO_CFI in a gap; DWUNW_ERR_CFI_MALFORMED in an FDE that was refused.
         dwunw_status status = DWUNW_ERR_NO_CFI;
         const Rule *rule = nullptr;
-        LinkAddr start; // of the row
-        LinkAddr end;   // exclusive
+    };
+    struct Row : Lookup {
+        // The same holds up to here; behind it, it may go on.
+        LinkAddr end;
     };
 
-    // Sections come in order of preference: an FDE of a later one that overlaps one of an earlier one is left out.
-    static Table build(std::span<const dwarf::CfiSection> sections, const arch::Arch &arch);
+    // `index` is of the same sections.
+    static Table build(std::span<const dwarf::CfiSection> sections, const FdeIndex &index, const arch::Arch &arch);
 
     // Thread-safe; allocates nothing.
-    Lookup lookup(LinkAddr address) const;
-    // The FDE that covers an address, nullptr where none does.
-    const FdeRef *find_fde(LinkAddr address) const;
-
-    size_t row_count() const { return rows_.size(); }
-    Row row(size_t index) const; // gaps and refused FDEs included
+    Lookup lookup(LinkAddr address) const {
+        const uint64_t offset = address - base_;
+        if (offset >> table_format::kPageBits >= pages_.size())
+            return {};
+        return entry_lookup(find(static_cast<uint32_t>(offset)));
+    }
+    Row row_at(LinkAddr address) const;
 
     const arch::Arch *arch() const { return arch_; }
     size_t rule_count() const { return rules_.size(); }
     size_t fde_count() const { return compiled_fdes_; } // those that have rows
-    size_t tombstone_count() const { return tombstones_; }
+    // FDEs that could be listed and not executed; FdeIndex has those that could not be listed.
     const std::vector<Refusal> &refusals() const { return refusals_; }
+    // Of the arrays.
     size_t memory_bytes() const;
 
   private:
     friend class TableBuilder;
 
-    struct PackedRow {
-        uint32_t offset; // from base_
-        uint32_t rule;   // an index into rules_, or one of the two below
-    };
-    static_assert(sizeof(PackedRow) == 8);
-    static constexpr uint32_t kGap = 0xffffffff;
-    static constexpr uint32_t kRefused = 0xfffffffe;
+    uint32_t find(uint32_t offset) const;
+    uint32_t overflow_entry(uint32_t unit) const;
+    Lookup entry_lookup(uint32_t entry) const {
+        if (entry >= table_format::kFirstRule) [[likely]]
+            return {DWUNW_OK, &rules_[entry - table_format::kFirstRule]};
+        return {entry == table_format::kGap ? DWUNW_ERR_NO_CFI : DWUNW_ERR_CFI_MALFORMED, nullptr};
+    }
 
     LinkAddr base_;
-    std::vector<PackedRow> rows_;
+    std::vector<uint32_t> pages_; // one for each page from base_ on
+    std::vector<uint16_t> units_;
     std::vector<Rule> rules_;
-    std::vector<FdeRef> fdes_; // ascending by start
+    std::vector<table_format::Overflow> overflow_;
     std::vector<Refusal> refusals_;
-    size_t tombstones_ = 0;
     size_t compiled_fdes_ = 0;
     const arch::Arch *arch_ = nullptr;
 };

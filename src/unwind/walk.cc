@@ -3,15 +3,20 @@
 // expression, starts it again from frame 0 with the interpreter and all registers: what an inner frame did to rbx
 // cannot be made up for later. Both walks share this loop, so they differ in nothing but the step.
 //
+// Most pcs of most stacks were met before, and have a simple rule. For those there is the warm walk: the rule out of
+// RuleCache, the words out of the slice, no look at the process at all. Whatever it cannot do in that way, or may not
+// trust any more, it leaves to the loop around it, with nothing done. So it can only be faster, never different.
+//
 // A frame is written only once its pc is known to lie in executable memory of the process; a return address that does
 // not is where the walk stops, not a frame. Where no CFI covers a pc: the kernel's signal trampoline by its code, then
 // the few instructions around a clone system call by what they do, then the program's entry point by its address, then
 // one checked frame-pointer step.
 //
-// Proved by tests/unit/unwind_walk_test (every stop reason, slices cut at every byte) and tests/integration (real
-// stacks against eu-stack, leaks against the program's own ledger).
+// Proved by tests/unit/unwind_walk_test (every stop reason, slices cut at every byte, everything cold and warm) and
+// tests/integration (real stacks against eu-stack, leaks against the program's own ledger).
 #include "unwind/walk.h"
 
+#include "unwind/rule_cache.h"
 #include "unwind/step.h"
 
 #include <algorithm>
@@ -38,10 +43,11 @@ class Walk {
         locate(pc.lookup());
         write_frame(pc, DWUNW_SOURCE_REGISTERS);
 
-        uint64_t last_cfa = 0;
         while (true) {
             dwunw_frame_source source = interpret_ ? DWUNW_SOURCE_INTERPRETER : DWUNW_SOURCE_CFI;
-            const Step step = step_from(pc, source);
+            Step step;
+            if (!walk_warm(pc, step))
+                step = step_from(pc, source);
             dwunw_frame &inner = request_.frames[result_.written - 1];
             inner.cfa = step.cfa;
             if (step.signal_frame)
@@ -64,9 +70,9 @@ class Walk {
             // The psABI does not say so, but every thread start that lacks an undefined-RA row pushes a zero.
             if (outer.value == 0)
                 return DWUNW_OK;
-            if (outer == pc.pc() && step.cfa == last_cfa)
+            if (outer == pc.pc() && step.cfa == last_cfa_)
                 return DWUNW_ERR_NO_PROGRESS;
-            last_cfa = step.cfa;
+            last_cfa_ = step.cfa;
             pc = step.signal_frame ? CodeAddr::instruction(outer) : CodeAddr::return_address(outer);
             if (step.signal_frame)
                 source = DWUNW_SOURCE_SIGNAL;
@@ -93,23 +99,100 @@ class Walk {
         }
     }
 
+    // Goes on from the frame at `pc` for as long as rules and places are warm. True with the last step in `step`: to a
+    // frame that was not met before, or the root. False where `pc`'s own step is not one for the warm walk.
+    bool walk_warm(CodeAddr &pc, Step &step) {
+        if (warm_.rules == nullptr)
+            return false;
+        std::optional<PackedRule> rule = warm_.rules->find(pc, warm_.generation);
+        if (!rule)
+            return false;
+        uint64_t sp = registers_[arch_.sp];
+        uint64_t fp = registers_[arch_.fp];
+        bool fp_known = registers_.known(arch_.fp);
+        uint32_t place_number = CodeLocation::kNoPlace;
+        Place place;
+        bool done = false;
+        while (true) {
+            if (rule->is_root()) {
+                step.outcome = Step::Outcome::kRoot;
+                done = true;
+                break;
+            }
+            if (rule->cfa_from_fp() && !fp_known)
+                break;
+            const RunAddr cfa((rule->cfa_from_fp() ? fp : sp) + rule->cfa_offset());
+            uint64_t outer = 0;
+            if ((!rule->cfa_from_fp() && cfa.value <= sp) || !request_.memory.read_slice(cfa - 8, &outer) ||
+                (outer == pc.pc().value && cfa.value == last_cfa_))
+                break;
+            if (rule->fp_distance() != 0) {
+                if (!request_.memory.read_slice(cfa - rule->fp_distance(), &fp))
+                    break;
+                fp_known = true;
+            }
+            sp = cfa.value;
+            const CodeAddr outer_pc = CodeAddr::return_address(RunAddr(outer));
+            rule = warm_.rules->find(outer_pc, warm_.generation);
+            if (rule && rule->place() != place_number) {
+                const auto found = request_.space.place(rule->place(), warm_.generation);
+                place_number = found ? rule->place() : CodeLocation::kNoPlace;
+                if (found)
+                    place = *found;
+                else
+                    rule.reset();
+            }
+            if (!rule || result_.written == request_.frames.size()) {
+                registers_.set(arch_.ra, outer);
+                step.outcome = Step::Outcome::kFrame;
+                step.cfa = cfa.value;
+                step.return_slot = (cfa - 8).value;
+                done = true;
+                break;
+            }
+            last_cfa_ = cfa.value;
+            pc = outer_pc;
+            request_.frames[result_.written - 1].cfa = cfa.value;
+            dwunw_frame &frame = request_.frames[result_.written++];
+            frame.pc = outer;
+            frame.sp = cfa.value;
+            frame.cfa = 0;
+            frame.module_offset = place.bias.link(RunAddr(outer)).value;
+            frame.module = place.module;
+            frame.flags = 0;
+            frame.source = DWUNW_SOURCE_CFI;
+        }
+        registers_.set(arch_.sp, sp);
+        if (fp_known)
+            registers_.set(arch_.fp, fp);
+        if (!done)
+            registers_.set(arch_.ra, pc.pc().value);
+        return done;
+    }
+
     // One step by whatever covers the pc; `source` becomes how the outer frame was found.
     Step step_from(CodeAddr pc, dwunw_frame_source &source) {
+        locate(pc.lookup());
         if (location_.cfi == nullptr)
             return step_without_cfi(pc, location_.status, source);
-        const auto found = location_.cfi->table().lookup(location_.bias.link(pc.lookup()));
+        const auto found = location_.cfi->rule_at(location_.bias.link(pc.lookup()));
         if (found.status != DWUNW_OK)
             return step_without_cfi(pc, found.status, source);
         // A handler returns to the first byte of the trampoline. Where that has no CFI (musl), the byte before it may
         // be another function's.
-        if (pc.is_return_address() && found.end == location_.bias.link(pc.pc()) && at_signal_trampoline(pc))
+        const bool at_row_end = pc.is_return_address() && found.end == location_.bias.link(pc.pc());
+        if (at_row_end && at_signal_trampoline(pc))
             return step_by_signal_trampoline(arch_, request_.memory, registers_);
-        return step_by_row(found, pc);
+        // A return address at a mapping's end may be the uretprobe trampoline's, which is the loop's business.
+        if (warm_.rules != nullptr && inside(pc.pc()))
+            if (const auto packed = PackedRule::pack(found.rule, arch_, location_.place))
+                warm_.rules->insert(pc, warm_.generation, *packed);
+        return step_by_row(found.rule, pc);
     }
 
-    Step step_by_row(const Table::Lookup &found, CodeAddr pc) {
+    Step step_by_row(const Rule &rule, CodeAddr pc) {
         return interpret_ ? step_by_interpreter(*location_.cfi, arch_, pc, location_.bias, request_.memory, registers_)
-                          : step_by_rule(*found.rule, arch_, pc.pc(), request_.memory, registers_);
+                          : step_by_rule(rule, arch_, pc.pc(), request_.memory, registers_);
     }
 
     Step step_without_cfi(CodeAddr pc, dwunw_status missing, dwunw_frame_source &source) {
@@ -163,10 +246,10 @@ class Walk {
         const RunAddr target = pc.pc() + static_cast<uint64_t>(flow.offset);
         if (flow.kind == arch::CodeFlow::Kind::kUnknown || location_.cfi == nullptr || !inside(target))
             return std::nullopt;
-        const auto found = location_.cfi->table().lookup(location_.bias.link(target));
+        const auto found = location_.cfi->rule_at(location_.bias.link(target));
         if (found.status != DWUNW_OK)
             return std::nullopt;
-        return step_by_row(found, CodeAddr::instruction(target));
+        return step_by_row(found.rule, CodeAddr::instruction(target));
     }
 
     bool at_signal_trampoline(CodeAddr pc) {
@@ -191,8 +274,11 @@ class Walk {
     bool inside(RunAddr address) const { return address >= location_.start && address < location_.end; }
 
     void locate(RunAddr address) {
-        if (!inside(address))
-            location_ = request_.space.find(address);
+        if (inside(address))
+            return;
+        location_ = request_.space.find(address);
+        if (!interpret_)
+            warm_ = request_.space.warm();
     }
 
     void write_frame(CodeAddr pc, dwunw_frame_source source) {
@@ -212,6 +298,8 @@ class Walk {
     const bool interpret_;
     Registers registers_;
     CodeLocation location_;
+    AddressSpace::Warm warm_;
+    uint64_t last_cfa_ = 0;
     WalkResult result_;
     bool needs_interpreter_ = false;
 };

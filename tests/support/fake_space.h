@@ -6,6 +6,7 @@
 #include "unwind/address_space.h"
 #include "unwind/module_cfi.h"
 #include "unwind/registers.h"
+#include "unwind/rule_cache.h"
 #include "unwind/stack_memory.h"
 
 #include <gtest/gtest.h>
@@ -28,10 +29,10 @@ class FakeSpace final : public unwind::AddressSpace {
         input.entry = LinkAddr(entry);
         auto cfi = unwind::ModuleCfi::build(std::move(input));
         ASSERT_TRUE(cfi);
-        modules_.push_back(std::move(*cfi));
+        modules_.emplace_back(std::move(*cfi));
         add({.kind = unwind::CodeKind::kModule,
              .status = DWUNW_OK,
-             .cfi = modules_.back().get(),
+             .cfi = modules_.back(),
              .module = reinterpret_cast<const dwunw_module *>(modules_.back().get()),
              .bias = LoadBias{start},
              .start = RunAddr(start),
@@ -63,11 +64,30 @@ class FakeSpace final : public unwind::AddressSpace {
         return true;
     }
 
+    Warm warm() override { return {rules.get(), generation}; }
+    std::optional<unwind::Place> place(uint32_t number, uint64_t of) override {
+        if (of != generation || number >= locations_.size() || stale)
+            return std::nullopt;
+        return unwind::Place{locations_[number].module, locations_[number].bias};
+    }
+    void compile() {
+        for (const auto &module : modules_)
+            module->compile();
+    }
+
     size_t finds = 0;
+    // A warm walk needs rules to remember.
+    std::unique_ptr<unwind::RuleCache> rules;
+    uint64_t generation = 1;
+    bool stale = false; // every place has to be looked at again
 
   private:
-    void add(unwind::CodeLocation location) { locations_.push_back(location); }
-    std::vector<std::unique_ptr<unwind::ModuleCfi>> modules_;
+    void add(unwind::CodeLocation location) {
+        if (location.kind == unwind::CodeKind::kModule)
+            location.place = static_cast<uint32_t>(locations_.size());
+        locations_.push_back(location);
+    }
+    std::vector<std::shared_ptr<const unwind::ModuleCfi>> modules_;
     std::vector<unwind::CodeLocation> locations_;
     std::map<uint64_t, uint8_t> code_;
 };

@@ -27,7 +27,7 @@ TEST(DwunwApi, InitTakesNoConfigOrAKnownOne) {
     ASSERT_EQ(dwunw_init(nullptr, &context), DWUNW_OK);
     EXPECT_NE(context, nullptr);
     dwunw_shutdown(context);
-    dwunw_config config{.size = sizeof(config), .reserved = 0};
+    dwunw_config config{.size = sizeof(config), .reserved = 0, .table_budget = 0};
     context = nullptr;
     ASSERT_EQ(dwunw_init(&config, &context), DWUNW_OK);
     dwunw_shutdown(context);
@@ -37,11 +37,25 @@ TEST(DwunwApi, InitTakesNoConfigOrAKnownOne) {
         config.size = size;
         EXPECT_EQ(dwunw_init(&config, &context), DWUNW_ERR_INVALID_ARGUMENT) << size;
     }
-    config = {.size = sizeof(config), .reserved = 1};
+    config = {.size = sizeof(config), .reserved = 1, .table_budget = 0};
     EXPECT_EQ(dwunw_init(&config, &context), DWUNW_ERR_INVALID_ARGUMENT);
     EXPECT_EQ(dwunw_init(nullptr, nullptr), DWUNW_ERR_INVALID_ARGUMENT);
     EXPECT_EQ(context, nullptr);
     dwunw_shutdown(nullptr);
+}
+
+TEST(DwunwApi, ContextCounters) {
+    dwunw_context *context = nullptr;
+    ASSERT_EQ(dwunw_init(nullptr, &context), DWUNW_OK);
+    dwunw_wait_for_tables(context);
+    dwunw_wait_for_tables(nullptr);
+    dwunw_context_counters counters{};
+    EXPECT_EQ(dwunw_context_get_counters(context, &counters), DWUNW_ERR_INVALID_ARGUMENT);
+    counters.size = sizeof(counters);
+    EXPECT_EQ(dwunw_context_get_counters(nullptr, &counters), DWUNW_ERR_INVALID_ARGUMENT);
+    ASSERT_EQ(dwunw_context_get_counters(context, &counters), DWUNW_OK);
+    EXPECT_EQ(counters.modules + counters.table_bytes + counters.tables_compiled + counters.tables_evicted, 0u);
+    dwunw_shutdown(context);
 }
 
 } // namespace

@@ -45,6 +45,31 @@ struct Outcome {
     const RegisterRule &rule(uint8_t reg) const { return last().registers[reg]; }
 };
 
+// The program run for a table's columns says of every address what the full one says.
+void expect_table_program_agrees(const Fde &fde, const Status &status, const std::vector<SeenRow> &rows) {
+    constexpr TableColumns kColumns{RSP, RBP, RIP};
+    struct TableRows final : TableProgram::Visitor {
+        bool row(LinkAddr start, const TableState &state) override {
+            seen.emplace_back(start, state);
+            return true;
+        }
+        std::vector<std::pair<LinkAddr, TableState>> seen;
+    } found;
+    TableProgram program(kColumns);
+    const auto initial = program.initial_state(fde.cie);
+    const Status table_status = initial ? program.run(fde, *initial, found) : Status(initial.error());
+    ASSERT_EQ(table_status.status(), status.status());
+    size_t at = 0;
+    for (const SeenRow &row : rows) {
+        while (at + 1 < found.seen.size() && found.seen[at + 1].first <= row.start)
+            ++at;
+        ASSERT_LT(at, found.seen.size());
+        ASSERT_LE(found.seen[at].first, row.start);
+        ASSERT_EQ(found.seen[at].second, table_state(row.state, kColumns)) << std::hex << row.start.value;
+        ASSERT_TRUE(at + 1 == found.seen.size() || found.seen[at + 1].first >= row.end);
+    }
+}
+
 Outcome run(const Bytes &instructions, const Bytes &initial = testing::usual_cie_instructions(),
             uint8_t encoding = DW_EH_PE_absptr) {
     FrameSection bytes;
@@ -54,6 +79,7 @@ Outcome run(const Bytes &instructions, const Bytes &initial = testing::usual_cie
     EXPECT_TRUE(fde);
     Rows rows;
     const Status status = run_cfi_program(*fde, rows);
+    expect_table_program_agrees(*fde, status, rows.seen);
     return {status, rows.seen};
 }
 

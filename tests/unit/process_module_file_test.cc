@@ -28,13 +28,13 @@ TEST(ModuleFile, RulesOfARealLibrary) {
     ASSERT_TRUE(module->image());
     auto cfi = module->cfi();
     ASSERT_TRUE(cfi);
-    EXPECT_GE((*cfi)->table().fde_count(), 2u);
+    EXPECT_GE((*cfi)->compile().fde_count(), 2u);
     EXPECT_EQ(*module->cfi(), *cfi);
 }
 
 TEST(ModuleFile, ManyThreadsCompileOnce) {
     const auto module = open_module_file(PLUGIN_A);
-    std::vector<const unwind::ModuleCfi *> seen(8);
+    std::vector<std::shared_ptr<const unwind::ModuleCfi>> seen(8);
     std::vector<std::thread> threads;
     std::atomic<size_t> ready = 0;
     for (auto &each : seen)
@@ -46,9 +46,27 @@ TEST(ModuleFile, ManyThreadsCompileOnce) {
         });
     for (std::thread &thread : threads)
         thread.join();
-    for (const auto *each : seen)
+    for (const auto &each : seen)
         EXPECT_EQ(each, seen[0]);
     EXPECT_NE(seen[0], nullptr);
+}
+
+TEST(ModuleFile, DropsWhatNobodyHolds) {
+    const auto module = open_module_file(PLUGIN_A);
+    EXPECT_EQ(module->cfi_bytes(), 0u);
+    EXPECT_EQ(module->drop_cfi(), 0u);
+    auto cfi = testing::take(module->cfi());
+    const size_t sections = module->cfi_bytes();
+    EXPECT_GT(sections, 0u);
+    cfi->compile();
+    EXPECT_GT(module->cfi_bytes(), sections);
+    EXPECT_EQ(module->drop_cfi(), 0u); // held here
+    const size_t whole = module->cfi_bytes();
+    cfi.reset();
+    EXPECT_EQ(module->drop_cfi(), whole);
+    EXPECT_EQ(module->cfi_bytes(), 0u);
+    EXPECT_TRUE(module->cfi());
+    EXPECT_EQ(module->cfi_bytes(), sections);
 }
 
 TEST(ModuleFile, TruncatedAfterOpening) {

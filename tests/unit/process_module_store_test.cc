@@ -195,5 +195,63 @@ TEST(ModuleStore, ManyThreadsInternOneModule) {
     }
 }
 
+const ModuleFile &file_of(ModuleStore &store, const std::string &path) {
+    return *testing::take(store.intern(locate(path), path))->file;
+}
+
+TEST(ModuleStore, ASmallModuleIsCompiledAtOnce) {
+    ModuleStore store;
+    const auto cfi = testing::take(store.cfi(file_of(store, PLUGIN_A)));
+    EXPECT_NE(cfi->table(), nullptr);
+    const auto totals = store.totals();
+    EXPECT_EQ(totals.modules, 1u);
+    EXPECT_EQ(totals.compiled, 1u);
+    EXPECT_EQ(totals.evicted, 0u);
+    EXPECT_EQ(totals.failed, 0u);
+    EXPECT_EQ(totals.table_bytes, cfi->memory_bytes());
+}
+
+TEST(ModuleStore, ABigModuleIsCompiledInTheBackground) {
+    ModuleStore store;
+    const ModuleFile &file = file_of(store, "/lib/x86_64-linux-gnu/libc.so.6");
+    const auto cfi = testing::take(store.cfi(file));
+    ASSERT_GT(cfi->section_bytes(), ModuleStore::kCompileAtOnce);
+    store.wait_for_tables();
+    EXPECT_NE(cfi->table(), nullptr);
+    EXPECT_EQ(testing::take(store.cfi(file)), cfi);
+    store.wait_for_tables();
+    EXPECT_EQ(store.totals().compiled, 1u);
+}
+
+TEST(ModuleStore, WhatWasUsedLongestAgoIsEvicted) {
+    const TemporaryFolder folder;
+    for (const char *name : {"a.so", "b.so", "c.so"})
+        std::filesystem::copy_file(PLUGIN_A, folder / name);
+    size_t each = 0;
+    {
+        ModuleStore store;
+        each = testing::take(store.cfi(file_of(store, folder / "a.so")))->memory_bytes();
+    }
+    ModuleStore store(2 * each);
+    const ModuleFile &a = file_of(store, folder / "a.so");
+    const ModuleFile &b = file_of(store, folder / "b.so");
+    const ModuleFile &c = file_of(store, folder / "c.so");
+    (void)store.cfi(a);
+    (void)store.cfi(b);
+    (void)store.cfi(a);
+    EXPECT_EQ(store.totals().evicted, 0u);
+    (void)store.cfi(c);
+    EXPECT_EQ(b.cfi_bytes(), 0u);
+    EXPECT_NE(a.cfi_bytes(), 0u);
+    EXPECT_EQ(store.totals().evicted, 1u);
+    EXPECT_EQ(store.totals().table_bytes, 2 * each);
+    // One that is held stays, and one that comes back is as good as before.
+    const auto held_a = testing::take(store.cfi(a));
+    const auto held_c = testing::take(store.cfi(c));
+    const auto held_b = testing::take(store.cfi(b));
+    EXPECT_NE(held_b->table(), nullptr);
+    EXPECT_EQ(store.totals().table_bytes, 3 * each);
+}
+
 } // namespace
 } // namespace dwunw::process

@@ -111,7 +111,7 @@ TEST(Process, ItsOwnCode) {
     ASSERT_NE(location.cfi, nullptr);
     EXPECT_EQ(location.module->path, std::filesystem::read_symlink("/proc/self/exe").string());
     EXPECT_TRUE(here >= location.start && here < location.end);
-    EXPECT_EQ(location.cfi->table().lookup(location.bias.link(here)).status, DWUNW_OK);
+    EXPECT_EQ(location.cfi->rule_at(location.bias.link(here)).status, DWUNW_OK);
 
     // Any function of libc: its link address is the symbol's value.
     Dl_info info;

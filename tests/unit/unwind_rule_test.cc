@@ -28,7 +28,7 @@ Result<Rule> rule_of(const Bytes &instructions, const std::string &augmentation 
     auto state = row_at(*fde, LinkAddr(0x10ff));
     if (!state)
         return state.error();
-    return make_rule(*state, fde->cie, section.bytes(), x86_64());
+    return make_rule(table_state(*state, {RSP, RBP, RIP}), fde->cie, section.bytes(), x86_64());
 }
 
 Rule good_rule(const Bytes &instructions) {
@@ -146,7 +146,7 @@ TEST(Rule, Refusals) {
     ASSERT_FALSE(rule);
     EXPECT_EQ(rule.error().status, DWUNW_ERR_LIMIT);
 
-    const RowState nothing;
+    const TableState nothing;
     Cie cie;
     cie.return_address_register = RIP;
     rule = make_rule(nothing, cie, {}, x86_64());

@@ -65,9 +65,32 @@ dwarf::CfiSection section_of(const FrameSection &bytes, dwarf::SectionKind kind 
     return {kind, bytes.data(), LinkAddr(0x100000), LinkAddr(), LinkAddr()};
 }
 
-Table table_of(const FrameSection &bytes) {
+struct Compiled {
+    explicit Compiled(std::span<const dwarf::CfiSection> sections)
+        : index(sections), table(Table::build(sections, index, x86_64())) {}
+
+    FdeIndex index;
+    Table table;
+};
+
+Compiled compile(const FrameSection &bytes) {
     const auto section = section_of(bytes);
-    return Table::build(std::span(&section, 1), x86_64());
+    return Compiled(std::span(&section, 1));
+}
+Table table_of(const FrameSection &bytes) { return compile(bytes).table; }
+
+// Steps through [start, end) by what row_at says: each row holds to its end and no further than it says.
+void expect_rows(const Table &table, uint64_t start, uint64_t end) {
+    for (LinkAddr at(start); at < LinkAddr(end);) {
+        const Table::Row row = table.row_at(at);
+        ASSERT_LT(at, row.end);
+        for (const LinkAddr inside : {at, row.end - 1}) {
+            const auto found = table.lookup(inside);
+            ASSERT_EQ(found.status, row.status) << std::hex << at.value << " " << inside.value;
+            ASSERT_EQ(found.rule, row.rule) << std::hex << at.value << " " << inside.value;
+        }
+        at = row.end;
+    }
 }
 
 std::vector<std::string> loaded_files() {
@@ -99,14 +122,15 @@ TEST(Table, EqualsTheReference) {
         const SectionBytes &bytes = **eh_frame;
         const dwarf::CfiSection section(dwarf::SectionKind::kEhFrame, bytes.bytes, bytes.address, image->text_base(),
                                         image->data_base());
-        const Table table = Table::build(std::span(&section, 1), x86_64());
+        const auto [index, table] = Compiled(std::span(&section, 1));
         const auto fdes = reference::read_eh_frame(bytes.bytes, bytes.address.value);
-        EXPECT_EQ(table.fde_count() + table.tombstone_count(), fdes.size());
+        EXPECT_EQ(table.fde_count() + index.tombstone_count(), fdes.size());
+        EXPECT_TRUE(index.refusals().empty());
         EXPECT_TRUE(table.refusals().empty());
         for (const reference::Fde &fde : fdes) {
             if (fde.start == 0 || fde.start == fde.end)
                 continue;
-            const FdeRef *ref = table.find_fde(LinkAddr(fde.start));
+            const FdeRef *ref = index.find(LinkAddr(fde.start));
             ASSERT_NE(ref, nullptr) << std::hex << fde.start;
             ASSERT_EQ(ref->end.value, fde.end) << std::hex << fde.start;
             for (size_t i = 0; i < fde.rows.size(); ++i) {
@@ -117,7 +141,13 @@ TEST(Table, EqualsTheReference) {
                     const auto found = table.lookup(LinkAddr(pc));
                     ASSERT_EQ(found.status, DWUNW_OK) << std::hex << pc;
                     ASSERT_EQ(text_of(*found.rule), expected) << std::hex << pc;
-                    ASSERT_TRUE(found.start.value <= start && end <= found.end.value) << std::hex << pc;
+                    const Table::Row row = table.row_at(LinkAddr(pc));
+                    ASSERT_EQ(row.rule, found.rule) << std::hex << pc;
+                    ASSERT_GT(row.end.value, pc);
+                    if (row.end.value != end && row.end.value != 0) {
+                        const auto beyond = table.lookup(LinkAddr(std::min(end, row.end.value)));
+                        ASSERT_TRUE(beyond.rule != nullptr && text_of(*beyond.rule) == expected) << std::hex << pc;
+                    }
                     ++compared;
                 }
                 expressions += fde.rows[i].cfa == "exp";
@@ -136,12 +166,7 @@ TEST(Table, EqualsTheReference) {
             ASSERT_EQ(table.lookup(LinkAddr(at->second)).status, DWUNW_ERR_NO_CFI) << std::hex << at->second;
             ++gaps;
         }
-        for (size_t i = 0; i < table.row_count(); ++i) {
-            const Table::Row row = table.row(i);
-            if (row.rule == nullptr) {
-                ASSERT_EQ(table.find_fde(row.start), nullptr) << std::hex << row.start.value;
-            }
-        }
+        expect_rows(table, covered.begin()->first, covered.rbegin()->second);
     }
     EXPECT_GT(compared, 500'000u);
     EXPECT_GE(signal_frames, 1u);
@@ -156,18 +181,17 @@ TEST(Table, GapsAndEnds) {
     bytes.fde(cie, 0x1010, 0x10, Bytes().advance(4).def_cfa_offset(16));
     bytes.fde(cie, 0x2000, 0x20);
     bytes.end();
-    const Table table = table_of(bytes);
+    const auto [index, table] = compile(bytes);
     EXPECT_EQ(table.fde_count(), 3u);
     for (const uint64_t pc : {0x0ull, 0xfffull, 0x1020ull, 0x1fffull, 0x2020ull, ~0ull}) {
         EXPECT_EQ(table.lookup(LinkAddr(pc)).status, DWUNW_ERR_NO_CFI) << std::hex << pc;
-        EXPECT_EQ(table.find_fde(LinkAddr(pc)), nullptr) << std::hex << pc;
+        EXPECT_EQ(index.find(LinkAddr(pc)), nullptr) << std::hex << pc;
     }
     for (const uint64_t pc : {0x1000ull, 0x100full, 0x1010ull, 0x1013ull, 0x2000ull, 0x201full})
         EXPECT_EQ(text_of(*table.lookup(LinkAddr(pc)).rule), "r7+8 c-8 s") << std::hex << pc;
     for (const uint64_t pc : {0x1014ull, 0x101full})
         EXPECT_EQ(text_of(*table.lookup(LinkAddr(pc)).rule), "r7+16 c-8 s") << std::hex << pc;
-    // Equal rules of two functions stay two rows.
-    EXPECT_EQ(table.lookup(LinkAddr(0x100f)).end, LinkAddr(0x1010));
+    expect_rows(table, 0, 0x4000);
     EXPECT_EQ(table.rule_count(), 2u);
 }
 
@@ -229,8 +253,8 @@ TEST(Table, DiscardedCodeIsLeftOut) {
     bytes.fde(cie, 0, 0x100);
     bytes.fde(cie, 0x1000, 0);
     bytes.fde(cie, 0x2000, 0x10);
-    const Table table = table_of(bytes);
-    EXPECT_EQ(table.tombstone_count(), 2u);
+    const auto [index, table] = compile(bytes);
+    EXPECT_EQ(index.tombstone_count(), 2u);
     EXPECT_EQ(table.fde_count(), 1u);
     EXPECT_EQ(table.lookup(LinkAddr(0x10)).status, DWUNW_ERR_NO_CFI);
 }
@@ -244,12 +268,12 @@ TEST(Table, EhFrameComesBeforeDebugFrame) {
     debug_frame.fde(cie, 0x1008, 0x4, Bytes().def_cfa_offset(32));  // lies inside
     debug_frame.fde(cie, 0x1010, 0x10, Bytes().def_cfa_offset(48));
     const std::array sections = {section_of(eh_frame), section_of(debug_frame, dwarf::SectionKind::kDebugFrame)};
-    const Table table = Table::build(sections, x86_64());
+    const auto [index, table] = Compiled(sections);
     EXPECT_EQ(table.lookup(LinkAddr(0x0ff8)).status, DWUNW_ERR_NO_CFI);
     for (const uint64_t pc : {0x1000ull, 0x1008ull, 0x100full})
         EXPECT_EQ(text_of(*table.lookup(LinkAddr(pc)).rule), "r7+16 c-8 s") << std::hex << pc;
     EXPECT_EQ(text_of(*table.lookup(LinkAddr(0x1010)).rule), "r7+48 c-8 s");
-    EXPECT_EQ(table.find_fde(LinkAddr(0x1010))->section, 1u);
+    EXPECT_EQ(index.find(LinkAddr(0x1010))->section, 1u);
 }
 
 TEST(Table, ASectionCutAnywhere) {
@@ -285,23 +309,81 @@ TEST(Table, RandomBytesEndInTypedRefusals) {
         bytes.data() = good;
         for (uint64_t flips = 1 + random() % 4; flips > 0; --flips)
             bytes.data()[random() % good.size()] = static_cast<uint8_t>(random());
-        const Table table = table_of(bytes);
-        for (const Refusal &refusal : table.refusals()) {
-            EXPECT_NE(refusal.error.status, DWUNW_OK);
-            EXPECT_LT(refusal.section_offset, good.size());
+        const auto [index, table] = compile(bytes);
+        for (const auto *refusals : {&index.refusals(), &table.refusals()}) {
+            for (const Refusal &refusal : *refusals) {
+                EXPECT_NE(refusal.error.status, DWUNW_OK);
+                EXPECT_LT(refusal.section_offset, good.size());
+            }
+            refused += !refusals->empty();
         }
-        refused += !table.refusals().empty();
-        for (size_t i = 1; i < table.row_count(); ++i)
-            ASSERT_LT(table.row(i - 1).start, table.row(i).start);
+        expect_rows(table, 0x1000, 0x1100);
     }
     EXPECT_GT(refused, 1000u);
 }
 
 TEST(Table, Empty) {
-    const Table table = Table::build({}, x86_64());
-    EXPECT_EQ(table.row_count(), 0u);
+    const Table table = Table::build({}, FdeIndex(), x86_64());
     EXPECT_EQ(table.lookup(LinkAddr(0x1000)).status, DWUNW_ERR_NO_CFI);
-    EXPECT_EQ(table.find_fde(LinkAddr(0x1000)), nullptr);
+    EXPECT_EQ(table.row_at(LinkAddr(0x1000)).rule, nullptr);
+    EXPECT_EQ(table.memory_bytes(), 0u);
+}
+
+// A function's rows by address, from the table and from its FDE.
+void expect_all(const FrameSection &bytes, const Table &table) {
+    const auto fdes = reference::read_eh_frame(bytes.data(), 0x100000);
+    uint64_t at = 0;
+    for (const reference::Fde &fde : fdes) {
+        for (; at < fde.start; ++at)
+            ASSERT_EQ(table.lookup(LinkAddr(at)).status, DWUNW_ERR_NO_CFI) << std::hex << at;
+        for (size_t i = 0; i < fde.rows.size(); ++i) {
+            const uint64_t end = i + 1 < fde.rows.size() ? fde.rows[i + 1].start : fde.end;
+            const std::string expected = text_of(fde.rows[i], fde);
+            for (; at < end; ++at) {
+                const auto found = table.lookup(LinkAddr(at));
+                ASSERT_EQ(found.status, DWUNW_OK) << std::hex << at;
+                ASSERT_EQ(text_of(*found.rule), expected) << std::hex << at;
+            }
+        }
+    }
+    for (const uint64_t end = at + 0x20000; at < end; ++at)
+        ASSERT_EQ(table.lookup(LinkAddr(at)).status, DWUNW_ERR_NO_CFI) << std::hex << at;
+    expect_rows(table, 0, at);
+}
+
+TEST(Table, RowsAtEveryBorderOfTheFormat) {
+    // Functions that begin and end at and around the borders of blocks and pages, with gaps of every length around what
+    // a dictionary word can hold.
+    FrameSection bytes;
+    const size_t cie = bytes.cie();
+    uint64_t start = 0x10000 - 3;
+    for (uint64_t gap = 0; gap < 40; ++gap) {
+        for (const uint64_t size : {1ull, 2ull, 15ull, 16ull, 17ull, 0x3feull, 0x400ull, 0x401ull}) {
+            bytes.fde(cie, start, size, size > 1 ? Bytes().advance(1).def_cfa_offset(16 + 8 * (gap % 5)) : Bytes());
+            start += size + gap;
+        }
+    }
+    for (const uint64_t border : {0x40000ull, 0x80000ull, 0xc0000ull}) {
+        bytes.fde(cie, border - 1, 1);
+        bytes.fde(cie, border + 1, 0x400);
+        bytes.fde(cie, border + 0xff00, 0x20000); // over a page in which nothing begins
+    }
+    bytes.end();
+    expect_all(bytes, table_of(bytes));
+}
+
+TEST(Table, MoreRulesThanAPagesDictionaryHolds) {
+    // 4,096 rules in one page, each for 16 bytes, some of them behind a gap; and then more than 12 bits can number.
+    for (const uint64_t count : {62ull, 63ull, 64ull, 65ull, 4096ull, 9000ull}) {
+        FrameSection bytes;
+        const size_t cie = bytes.cie();
+        for (uint64_t i = 0; i < count; ++i)
+            bytes.fde(cie, 0x10000 + 16 * i, 16 - i % 4, Bytes().def_cfa_offset(16 + 8 * i));
+        bytes.end();
+        const Table table = table_of(bytes);
+        EXPECT_EQ(table.rule_count(), count);
+        expect_all(bytes, table);
+    }
 }
 
 } // namespace

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Whole walks over hand-written modules and stacks, each stop reason, and slices cut at every byte.
+// Whole walks over hand-written modules and stacks, each stop reason, and slices cut at every byte. Each walk is done
+// cold, from single FDEs and from tables, and warm, and has to be the same every time.
 #include "unwind/walk.h"
 
 #include "support/fake_space.h"
@@ -75,7 +76,31 @@ class WalkTest : public ::testing::Test {
 
     dwunw_status walk_from(const Registers &regs, const StackMemory &memory) {
         const WalkRequest request{space_, x86_64(), regs, memory, pending_, std::span(frames_).first(room_), cfi_only_};
+        space_.rules = nullptr;
         result_ = walk(request);
+        const WalkResult cold = result_;
+        const auto cold_frames = frames_;
+        const auto again = [&](const char *how) {
+            SCOPED_TRACE(how);
+            frames_.fill({});
+            result_ = walk(request);
+            EXPECT_EQ(result_.status, cold.status);
+            EXPECT_EQ(result_.written, cold.written);
+            EXPECT_EQ(result_.frame_pointer_frames, cold.frame_pointer_frames);
+            EXPECT_EQ(result_.trampoline_frames, cold.trampoline_frames);
+            EXPECT_EQ(result_.used_interpreter, cold.used_interpreter);
+            EXPECT_EQ(0, std::memcmp(frames_.data(), cold_frames.data(), cold.written * sizeof(frames_[0])));
+        };
+        space_.rules = std::make_unique<RuleCache>();
+        again("remembering");
+        again("warm");
+        space_.stale = true;
+        again("places to be looked at again");
+        space_.stale = false;
+        space_.compile();
+        ++space_.generation;
+        again("from tables");
+        again("warm from tables");
         return result_.status;
     }
     dwunw_status walk_from(uint64_t pc, uint64_t fp = 0) {

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#include "unwind/fde_index.h"
+
+#include <algorithm>
+#include <unordered_map>
+
+namespace dwunw::unwind {
+namespace {
+
+bool starts_before(const FdeRef &a, const FdeRef &b) { return a.start < b.start; }
+
+} // namespace
+
+FdeIndex::FdeIndex(std::span<const dwarf::CfiSection> sections) {
+    for (uint32_t i = 0; i < sections.size(); ++i)
+        list(sections, i);
+    fdes_.shrink_to_fit();
+}
+
+void FdeIndex::list(std::span<const dwarf::CfiSection> sections, uint32_t index) {
+    constexpr uint32_t kBadCie = 0xffffffff;
+    const dwarf::CfiSection &section = sections[index];
+    std::vector<FdeRef> listed;
+    std::unordered_map<size_t, uint32_t> cie_at;
+    // FDEs mostly name the CIE that the one before them named.
+    size_t last_offset = SIZE_MAX;
+    uint32_t last_cie = kBadCie;
+    const auto cie_of = [&](size_t offset) {
+        if (offset == last_offset)
+            return last_cie;
+        auto [known, added] = cie_at.try_emplace(offset, kBadCie);
+        if (added) {
+            auto entry = section.entry_at(offset);
+            auto cie = entry ? section.parse_cie(*entry) : Result<dwarf::Cie>(entry.error());
+            if (cie) {
+                known->second = static_cast<uint32_t>(cies_.size());
+                cies_.push_back(*cie);
+            } else {
+                refusals_.push_back({cie.error(), offset, LinkAddr()});
+            }
+        }
+        last_offset = offset;
+        last_cie = known->second;
+        return last_cie;
+    };
+
+    for (size_t offset = 0;;) {
+        auto entry = section.entry_at(offset);
+        if (!entry) {
+            refusals_.push_back({entry.error(), offset, LinkAddr()});
+            break;
+        }
+        if (entry->kind == dwarf::CfiSection::Entry::Kind::kEnd)
+            break;
+        offset = entry->next;
+        if (entry->kind != dwarf::CfiSection::Entry::Kind::kFde)
+            continue;
+        const uint32_t cie = cie_of(entry->cie_offset);
+        if (cie == kBadCie) {
+            refusals_.push_back({Error{DWUNW_ERR_CFI_MALFORMED, entry->cie_offset}, entry->offset, LinkAddr()});
+            continue;
+        }
+        auto range = section.parse_range(*entry, cies_[cie]);
+        if (!range) {
+            refusals_.push_back({range.error(), entry->offset, LinkAddr()});
+            continue;
+        }
+        // Discarded code: linkers leave the FDE with its start (or all of it) zeroed.
+        if (range->start.value == 0 || range->start == range->end) {
+            ++tombstones_;
+            continue;
+        }
+        listed.push_back({range->start, range->end, index, cie, entry->offset});
+    }
+    if (!std::is_sorted(listed.begin(), listed.end(), starts_before))
+        std::stable_sort(listed.begin(), listed.end(), starts_before);
+    take_over(std::move(listed));
+}
+
+void FdeIndex::take_over(std::vector<FdeRef> listed) {
+    // Within a section, the first of several at one address stands.
+    const auto repeated = [](const FdeRef &a, const FdeRef &b) { return a.start == b.start; };
+    listed.erase(std::unique(listed.begin(), listed.end(), repeated), listed.end());
+    if (fdes_.empty()) {
+        fdes_ = std::move(listed);
+        return;
+    }
+    std::erase_if(listed, [&](const FdeRef &fde) {
+        const auto after = std::upper_bound(fdes_.begin(), fdes_.end(), fde, starts_before);
+        return (after != fdes_.begin() && std::prev(after)->end > fde.start) ||
+               (after != fdes_.end() && after->start < fde.end);
+    });
+    const auto middle = static_cast<ptrdiff_t>(fdes_.size());
+    fdes_.insert(fdes_.end(), listed.begin(), listed.end());
+    std::inplace_merge(fdes_.begin(), fdes_.begin() + middle, fdes_.end(), starts_before);
+}
+
+const FdeRef *FdeIndex::find(LinkAddr address) const {
+    const auto after = std::upper_bound(fdes_.begin(), fdes_.end(), address,
+                                        [](LinkAddr value, const FdeRef &fde) { return value < fde.start; });
+    if (after == fdes_.begin())
+        return nullptr;
+    const FdeRef &fde = *std::prev(after);
+    return address < fde.end ? &fde : nullptr;
+}
+
+} // namespace dwunw::unwind

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#include "unwind/rule_cache.h"
+
+namespace dwunw::unwind {
+
+std::optional<PackedRule> PackedRule::pack(const Rule &rule, const arch::Arch &arch, uint32_t place) {
+    if (place > kMaxPlace)
+        return std::nullopt;
+    const uint64_t at = uint64_t{place} << kPlaceShift;
+    if (rule.ra_kind == ValueKind::kUndefined)
+        return PackedRule(kRoot | at);
+    const bool from_fp = rule.cfa_reg == arch.fp;
+    if (rule.needs_interpreter || rule.signal_frame || rule.cfa_kind != CfaKind::kRegister ||
+        (!from_fp && rule.cfa_reg != arch.sp) || rule.ra_kind != ValueKind::kAtCfa || rule.ra_offset != -8)
+        return std::nullopt;
+    const auto words = static_cast<uint64_t>(rule.cfa_offset) / 8;
+    if (rule.cfa_offset <= 0 || rule.cfa_offset % 8 != 0 || words > kCfaMask)
+        return std::nullopt;
+    uint64_t distance = 0;
+    if (rule.fp_kind == ValueKind::kAtCfa) {
+        const int64_t below = -int64_t{rule.fp_offset};
+        if (below <= 0 || below % 8 != 0 || static_cast<uint64_t>(below) / 8 > kFpMask)
+            return std::nullopt;
+        distance = static_cast<uint64_t>(below) / 8;
+    } else if (rule.fp_kind != ValueKind::kSame) {
+        return std::nullopt;
+    }
+    return PackedRule((from_fp ? kFromFp : 0) | words << kCfaShift | distance << kFpShift | at);
+}
+
+} // namespace dwunw::unwind

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// Pc → rule, for the pcs that stacks go through again and again: one load decides, one multiplication finds it.
+//
+// Only the rules that nearly all code has are kept, in one word:
+//
+//     CFA = SP + n  or  FP + n;   RA = [CFA − 8];   FP = FP  or  [CFA − m]
+//
+// and the root (RA undefined). Everything else is looked up each time. Beside the rule stands where the pc belongs: the
+// mapping's number in a snapshot of the process's map, and that snapshot's generation. An entry of another generation
+// does not exist, so a new map empties the cache by having a new number.
+//
+// An entry is two words that are written and read without a lock. So that a reader never takes one word of one entry
+// and one of another, the first is stored mixed with a hash of the second: a pair that does not belong together does
+// not yield the key that is asked for.
+//
+// Proved by tests/unit/unwind_rule_cache_test (every rule that fits comes back as it was, threads that write and read)
+// and by tests/unit/unwind_walk_test, which walks everything cold and warm.
+#pragma once
+
+#include "base/address.h"
+#include "unwind/rule.h"
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <optional>
+
+namespace dwunw::unwind {
+
+// A rule that fits a word, and the place of the pc it is for.
+class PackedRule {
+  public:
+    static constexpr uint32_t kMaxPlace = 0xffff;
+
+    PackedRule() = default;
+    // nullopt where the rule is none of the above.
+    static std::optional<PackedRule> pack(const Rule &rule, const arch::Arch &arch, uint32_t place);
+
+    bool is_root() const { return (word_ & kRoot) != 0; }
+    bool cfa_from_fp() const { return (word_ & kFromFp) != 0; }
+    uint64_t cfa_offset() const { return (word_ >> kCfaShift & kCfaMask) * 8; }
+    // How far below the CFA FP is saved; 0 where it keeps its value.
+    uint64_t fp_distance() const { return (word_ >> kFpShift & kFpMask) * 8; }
+    uint32_t place() const { return static_cast<uint32_t>(word_ >> kPlaceShift & kMaxPlace); }
+
+    friend class RuleCache;
+
+  private:
+    explicit PackedRule(uint64_t word) : word_(word) {}
+
+    static constexpr uint64_t kRoot = 1;
+    static constexpr uint64_t kFromFp = 2;
+    static constexpr unsigned kCfaShift = 2;
+    static constexpr uint64_t kCfaMask = (1u << 18) - 1;
+    static constexpr unsigned kFpShift = 20;
+    static constexpr uint64_t kFpMask = (1u << 13) - 1;
+    static constexpr unsigned kPlaceShift = 33;
+    static constexpr unsigned kBits = 49; // the rest is RuleCache's
+
+    uint64_t word_ = 0;
+};
+
+class RuleCache {
+  public:
+    // Generations count from 1 and come round after 2^30, long after the entries of the first are gone.
+    static constexpr unsigned kGenerationBits = 30;
+
+    std::optional<PackedRule> find(CodeAddr pc, uint64_t generation) const {
+        const Entry &entry = entries_[index(pc)];
+        const uint64_t rule = entry.rule.load(std::memory_order_relaxed);
+        const uint64_t key = entry.key.load(std::memory_order_relaxed);
+        if ((key ^ mix(rule)) != key_of(pc, generation) || rule >> PackedRule::kBits != high(generation))
+            return std::nullopt;
+        return PackedRule(rule);
+    }
+    void insert(CodeAddr pc, uint64_t generation, PackedRule packed) {
+        if (pc.pc().value >> kPcBits != 0)
+            return; // no user address of x86-64
+        Entry &entry = entries_[index(pc)];
+        const uint64_t rule = packed.word_ | high(generation) << PackedRule::kBits;
+        entry.rule.store(rule, std::memory_order_relaxed);
+        entry.key.store(key_of(pc, generation) ^ mix(rule), std::memory_order_relaxed);
+    }
+
+  private:
+    static constexpr unsigned kPcBits = 47;
+    static constexpr unsigned kLowGenerationBits = 16;
+    static constexpr unsigned kIndexBits = 12;
+    static_assert(kPcBits + 1 + kLowGenerationBits == 64);
+    static_assert(PackedRule::kBits + kGenerationBits - kLowGenerationBits <= 64);
+
+    struct alignas(16) Entry {
+        std::atomic<uint64_t> key = 0;
+        std::atomic<uint64_t> rule = 0;
+    };
+
+    static uint64_t key_of(CodeAddr pc, uint64_t generation) {
+        return pc.pc().value << (1 + kLowGenerationBits) | uint64_t{pc.is_return_address()} << kLowGenerationBits |
+               (generation & ((1u << kLowGenerationBits) - 1));
+    }
+    static uint64_t high(uint64_t generation) {
+        return (generation & ((uint64_t{1} << kGenerationBits) - 1)) >> kLowGenerationBits;
+    }
+    static uint64_t mix(uint64_t word) {
+        word = (word ^ word >> 32) * 0x9e3779b97f4a7c15u;
+        return word ^ word >> 29;
+    }
+    static size_t index(CodeAddr pc) { return pc.pc().value * 0x9e3779b97f4a7c15u >> (64 - kIndexBits); }
+
+    std::array<Entry, size_t{1} << kIndexBits> entries_;
+};
+
+} // namespace dwunw::unwind

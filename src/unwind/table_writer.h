@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// Writes rows into the table's format (doc/table_format.md), page by page.
+#pragma once
+
+#include "unwind/table.h"
+
+#include <array>
+#include <vector>
+
+namespace dwunw::unwind {
+
+class TableWriter {
+  public:
+    // From `offset` on, `entry` holds. Ascending offsets from the table's base.
+    void add(uint32_t offset, uint32_t entry);
+    // The last entry holds to the end of its page, and nothing behind it.
+    void finish();
+
+    std::vector<uint32_t> pages;
+    std::vector<uint16_t> units;
+    std::vector<table_format::Overflow> overflow;
+
+  private:
+    struct Row {
+        uint16_t offset; // in the page
+        uint8_t pad;     // bytes of gap before it
+        uint32_t entry;
+    };
+    void write_page();
+    void join_gaps();
+    void number_words();
+    static uint16_t word_of(const Row &row) {
+        return static_cast<uint16_t>(row.pad << table_format::kEntryBits | row.entry);
+    }
+
+    std::vector<Row> rows_;   // of the page being collected
+    std::vector<Row> joined_; // the same, with gaps joined to what follows
+    uint32_t last_entry_ = table_format::kGap;
+    // The dictionary being made: word → its slot. kNoSlot between pages.
+    static constexpr uint8_t kNoSlot = 0xff;
+    std::vector<uint8_t> slot_of_ = std::vector<uint8_t>(0x10000, kNoSlot);
+    std::vector<uint16_t> words_; // in order of their slots
+};
+
+} // namespace dwunw::unwind

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#include "unwind/fde_index.h"
+
+#include "support/cfi_bytes.h"
+
+#include <gtest/gtest.h>
+
+#include <array>
+
+namespace dwunw::unwind {
+namespace {
+
+using testing::Bytes;
+using testing::FrameSection;
+
+dwarf::CfiSection section_of(const FrameSection &bytes, dwarf::SectionKind kind = dwarf::SectionKind::kEhFrame) {
+    return {kind, bytes.data(), LinkAddr(0x100000), LinkAddr(), LinkAddr()};
+}
+
+FdeIndex index_of(const FrameSection &bytes) {
+    const auto section = section_of(bytes);
+    return FdeIndex(std::span(&section, 1));
+}
+
+std::vector<uint64_t> starts(const FdeIndex &index) {
+    std::vector<uint64_t> result;
+    for (const FdeRef &fde : index.fdes())
+        result.push_back(fde.start.value);
+    return result;
+}
+
+TEST(FdeIndex, UnsortedFdesAreSorted) {
+    FrameSection bytes;
+    const size_t cie = bytes.cie();
+    for (const uint64_t start : {0x3000ull, 0x1000ull, 0x2000ull})
+        bytes.fde(cie, start, 0x100);
+    const FdeIndex index = index_of(bytes);
+    EXPECT_EQ(starts(index), (std::vector<uint64_t>{0x1000, 0x2000, 0x3000}));
+    ASSERT_NE(index.find(LinkAddr(0x20ff)), nullptr);
+    EXPECT_EQ(index.find(LinkAddr(0x20ff))->start, LinkAddr(0x2000));
+    for (const uint64_t pc : {0xfffull, 0x1100ull, 0x3100ull})
+        EXPECT_EQ(index.find(LinkAddr(pc)), nullptr) << std::hex << pc;
+}
+
+TEST(FdeIndex, TombstonesAndRepetitions) {
+    FrameSection bytes;
+    const size_t cie = bytes.cie();
+    bytes.fde(cie, 0, 0x10);
+    const size_t first = bytes.fde(cie, 0x1000, 0x10);
+    bytes.fde(cie, 0x1000, 0x20);
+    bytes.fde(cie, 0x2000, 0);
+    const FdeIndex index = index_of(bytes);
+    EXPECT_EQ(index.tombstone_count(), 2u);
+    ASSERT_EQ(index.fdes().size(), 1u);
+    EXPECT_EQ(index.fdes()[0].offset, first);
+    EXPECT_EQ(index.fdes()[0].end, LinkAddr(0x1010));
+}
+
+TEST(FdeIndex, ALaterSectionFillsTheGaps) {
+    FrameSection eh_frame;
+    const size_t eh_cie = eh_frame.cie();
+    eh_frame.fde(eh_cie, 0x1000, 0x10);
+    eh_frame.fde(eh_cie, 0x3000, 0x10);
+    FrameSection debug_frame(true);
+    const size_t cie = debug_frame.cie();
+    for (const uint64_t start : {0xff8ull, 0x1008ull, 0x1010ull, 0x2ff8ull, 0x2000ull})
+        debug_frame.fde(cie, start, 0x10);
+    const std::array sections = {section_of(eh_frame), section_of(debug_frame, dwarf::SectionKind::kDebugFrame)};
+    const FdeIndex index{sections};
+    EXPECT_EQ(starts(index), (std::vector<uint64_t>{0x1000, 0x1010, 0x2000, 0x3000}));
+    EXPECT_EQ(index.fdes()[0].section, 0u);
+    EXPECT_EQ(index.fdes()[1].section, 1u);
+    EXPECT_EQ(index.cies().size(), 2u);
+}
+
+TEST(FdeIndex, EachRefusalHasItsReason) {
+    FrameSection bytes;
+    const size_t bad_cie = bytes.cie(testing::usual_cie_instructions(), "zRx");
+    const size_t of_bad_cie = bytes.fde(bad_cie, 0x1000, 0x10);
+    const size_t cie = bytes.cie();
+    const size_t wraps = bytes.fde(cie, ~uint64_t{0} - 4, 0x10);
+    bytes.fde(cie, 0x2000, 0x10);
+    bytes.data().push_back(1); // a length that is cut off
+    const FdeIndex index = index_of(bytes);
+    EXPECT_EQ(starts(index), std::vector<uint64_t>{0x2000});
+    std::vector<size_t> offsets;
+    for (const Refusal &refusal : index.refusals()) {
+        EXPECT_EQ(refusal.error.status, DWUNW_ERR_CFI_MALFORMED);
+        offsets.push_back(refusal.section_offset);
+    }
+    EXPECT_EQ(offsets, (std::vector<size_t>{bad_cie, of_bad_cie, wraps, bytes.data().size() - 1}));
+}
+
+TEST(FdeIndex, Nothing) {
+    const FdeIndex index;
+    EXPECT_EQ(index.find(LinkAddr(0)), nullptr);
+    EXPECT_EQ(index.find(LinkAddr(~uint64_t{0})), nullptr);
+    EXPECT_TRUE(FdeIndex(std::span<const dwarf::CfiSection>()).fdes().empty());
+}
+
+} // namespace
+} // namespace dwunw::unwind
