@@ -97,7 +97,7 @@ extern "C" dwunw_status dwunw_process_get_counters(const struct dwunw_process *p
 extern "C" size_t dwunw_process_read_memory(void *arg, uint64_t address, void *buffer, size_t length) {
     if (arg == nullptr || buffer == nullptr)
         return 0;
-    const auto *process = static_cast<const dwunw_process *>(arg);
+    const auto *process = static_cast<dwunw_process *>(arg);
     return process->impl->read_memory(RunAddr(address), {static_cast<uint8_t *>(buffer), length});
 }
 

@@ -158,10 +158,22 @@ Result<Maps> Maps::parse(std::vector<char> text, Order order) {
         }
         mappings.push_back(*mapping);
     }
-    maps.starts_.reserve(mappings.size());
-    for (const Mapping &mapping : mappings)
-        maps.starts_.push_back(mapping.start.value);
+    maps.index();
     return maps;
+}
+
+Maps Maps::assemble(std::vector<Mapping> mappings, std::vector<char> text) {
+    Maps maps;
+    maps.text_ = std::move(text);
+    maps.mappings_ = std::move(mappings);
+    maps.index();
+    return maps;
+}
+
+void Maps::index() {
+    starts_.reserve(mappings_.size());
+    for (const Mapping &mapping : mappings_)
+        starts_.push_back(mapping.start.value);
 }
 
 Result<Maps> Maps::read(int maps_fd) {

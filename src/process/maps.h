@@ -65,6 +65,9 @@ class Maps {
     // text is an empty map.
     static Result<Maps> parse(std::vector<char> text, Order order);
 
+    // From mappings that are known otherwise: ascending, not overlapping, their paths views of `text`.
+    static Maps assemble(std::vector<Mapping> mappings, std::vector<char> text);
+
     // Reads an open /proc/PID/maps from its beginning. DWUNW_ERR_NO_PROCESS when the process is gone; a map without
     // mappings when its address space is (it exited and is not reaped, or executed another program).
     static Result<Maps> read(int maps_fd);
@@ -75,6 +78,8 @@ class Maps {
     size_t index_of(const Mapping &mapping) const { return static_cast<size_t>(&mapping - mappings_.data()); }
 
   private:
+    void index();
+
     std::vector<char> text_; // what the paths are views of
     std::vector<Mapping> mappings_;
     std::vector<uint64_t> starts_; // of mappings_: a search touches these only

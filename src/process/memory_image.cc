@@ -26,21 +26,38 @@ bool still_mapped(const Target &target, const Mapping &mapping) {
     return now != nullptr && same_placement(*now, mapping);
 }
 
+std::vector<const Mapping *> image_mappings(const Maps &maps, const Mapping &mapping) {
+    if (mapping.kind != Mapping::Kind::kFile)
+        return {&mapping};
+    std::vector<const Mapping *> found;
+    for (const Mapping &other : maps.mappings())
+        if (other.same_file(mapping) && other.readable && !other.writable)
+            found.push_back(&other);
+    std::ranges::stable_sort(found, {}, [](const Mapping *m) { return m->offset; });
+    return found;
+}
+
 Result<std::unique_ptr<const MemoryImage>> MemoryImage::copy(const Maps &maps, const Mapping &mapping,
                                                              const Target &target) {
-    std::vector<const Mapping *> sources;
-    if (mapping.kind == Mapping::Kind::kFile) {
-        for (const Mapping &other : maps.mappings())
-            if (other.same_file(mapping) && other.readable && !other.writable)
-                sources.push_back(&other);
-        std::ranges::stable_sort(sources, {}, [](const Mapping *m) { return m->offset; });
-    } else {
-        sources.push_back(&mapping);
-    }
+    return copy(
+        maps, mapping,
+        [&](RunAddr address, std::span<uint8_t> buffer) { return target.memory().read(address, buffer); },
+        [&](const Mapping &source) { return still_mapped(target, source); });
+}
 
+Result<std::unique_ptr<const MemoryImage>> MemoryImage::copy(const Maps &maps, const Mapping &mapping,
+                                                             const CoreFile &core) {
+    return copy(
+        maps, mapping, [&](RunAddr address, std::span<uint8_t> buffer) { return core.read(address, buffer); },
+        [](const Mapping &) { return true; });
+}
+
+template <typename Read, typename StillMapped>
+Result<std::unique_ptr<const MemoryImage>> MemoryImage::copy(const Maps &maps, const Mapping &mapping, Read read,
+                                                             StillMapped still_mapped) {
     std::unique_ptr<MemoryImage> image(new MemoryImage);
     uint64_t total = 0;
-    for (const Mapping *source : sources) {
+    for (const Mapping *source : image_mappings(maps, mapping)) {
         // Mapped twice: the bytes are the same.
         const uint64_t skip = image->size_ > source->offset.value ? image->size_ - source->offset.value : 0;
         const uint64_t length = source->end - source->start;
@@ -50,9 +67,9 @@ Result<std::unique_ptr<const MemoryImage>> MemoryImage::copy(const Maps &maps, c
         if (total > kMaxMemoryImageBytes)
             return Error{DWUNW_ERR_LIMIT, total};
         Part part{source->offset + skip, std::vector<uint8_t>(length - skip)};
-        part.bytes.resize(target.memory().read(source->start + skip, part.bytes));
+        part.bytes.resize(read(source->start + skip, part.bytes));
         // Memory carries no name: what was read counts only if the mapping was still there afterwards.
-        if (!still_mapped(target, *source))
+        if (!still_mapped(*source))
             return Error{DWUNW_ERR_MODULE_CHANGED, source->start.value};
         if (part.bytes.empty())
             continue;

@@ -6,6 +6,7 @@
 
 #include <sched.h>
 
+#include <algorithm>
 #include <ctime>
 
 namespace dwunw::process {
@@ -72,6 +73,15 @@ Result<std::unique_ptr<Process>> Process::open(ModuleStore &store, pid_t pid, st
             return status.error();
         process->install({}); // a zombie
     }
+    return process;
+}
+
+Result<std::unique_ptr<Process>> Process::open(ModuleStore &store, std::shared_ptr<const CoreTarget> core) {
+    std::unique_ptr<Process> process(new Process(store));
+    process->core_ = std::move(core);
+    process->fixed_map_ = true;
+    const std::lock_guard lock(process->refresh_mutex_);
+    process->install(process->core_->maps());
     return process;
 }
 
@@ -191,7 +201,8 @@ Binding Process::make_binding(const Snapshot &snapshot, const Mapping &mapping) 
         count_failure(mapping);
         return {CodeKind::kUnusableModule, status, module, {}};
     };
-    auto module = open_module(store_, snapshot.maps, mapping, snapshot.target.get());
+    auto module = core_ != nullptr ? core_->open_module(store_, snapshot.maps, mapping)
+                                   : open_module(store_, snapshot.maps, mapping, snapshot.target.get());
     if (!module) {
         const dwunw_status status = module.error().status;
         if (status == DWUNW_ERR_NOT_ELF && mapping.is_memory_file())
@@ -250,7 +261,37 @@ bool Process::read_code(RunAddr address, std::span<uint8_t> buffer) { return Vie
 
 Result<Process::ModuleAt> Process::find_module(RunAddr address) { return View(*this).find_module(address); }
 
-size_t Process::read_memory(RunAddr address, std::span<uint8_t> buffer) const {
+// What a core left out of a mapped file was the file's.
+size_t Process::read_core(RunAddr address, std::span<uint8_t> buffer) {
+    const auto now = snapshot();
+    size_t done = 0;
+    while (done < buffer.size()) {
+        const RunAddr at = address + done;
+        const auto rest = buffer.subspan(done);
+        if (const size_t got = core_->core().read(at, rest); got > 0) {
+            done += got;
+            continue;
+        }
+        const Mapping *mapping = now->maps.find(at);
+        const CoreFile::Segment *segment = core_->core().segment_at(at);
+        const bool cut_off = segment != nullptr && at - segment->start < segment->file_size;
+        if (mapping == nullptr || mapping->kind != Mapping::Kind::kFile || cut_off)
+            break;
+        const Binding &binding = bind(*now, now->maps.index_of(*mapping));
+        if (binding.kind != CodeKind::kModule)
+            break;
+        const size_t got = binding.module->file->source().read(
+            mapping->offset + (at - mapping->start), rest.first(std::min<uint64_t>(rest.size(), mapping->end - at)));
+        if (got == 0)
+            break;
+        done += got;
+    }
+    return done;
+}
+
+size_t Process::read_memory(RunAddr address, std::span<uint8_t> buffer) {
+    if (core_ != nullptr)
+        return read_core(address, buffer);
     const auto now = snapshot();
     return now->target != nullptr ? now->target->memory().read(address, buffer) : 0;
 }
@@ -358,6 +399,8 @@ bool View::read_code(RunAddr address, std::span<uint8_t> buffer) {
         return answer.binding.module->file->source().read_exactly(
             answer.mapping->offset + (address - answer.mapping->start), buffer);
     case CodeKind::kAnonymous:
+        if (process_.core_ != nullptr)
+            return process_.core_->core().read(address, buffer) == buffer.size();
         return snapshot_->target != nullptr && snapshot_->target->memory().read(address, buffer) == buffer.size();
     default:
         return false;

@@ -22,6 +22,7 @@
 // Thread-safe, except for destruction; a View is one thread's.
 #pragma once
 
+#include "process/core_target.h"
 #include "process/maps.h"
 #include "process/module_store.h"
 #include "process/proc_dir.h"
@@ -76,6 +77,9 @@ class Process final : public unwind::AddressSpace {
     // map.
     static Result<std::unique_ptr<Process>> open(ModuleStore &store, pid_t pid, std::optional<std::string_view> maps);
 
+    // What a core file holds; its map stays as it is.
+    static Result<std::unique_ptr<Process>> open(ModuleStore &store, std::shared_ptr<const CoreTarget> core);
+
     // 0: none.
     pid_t pid() const { return directory_ ? directory_->pid() : 0; }
 
@@ -95,8 +99,8 @@ class Process final : public unwind::AddressSpace {
     };
     Result<ModuleAt> find_module(RunAddr address);
 
-    // As dwunw_read_memory_fn; 0 without a pid.
-    size_t read_memory(RunAddr address, std::span<uint8_t> buffer) const;
+    // As dwunw_read_memory_fn; 0 without a pid. Of a core: what it holds, and what it left out of a module's file.
+    size_t read_memory(RunAddr address, std::span<uint8_t> buffer);
 
     // DWUNW_ERR_INVALID_ARGUMENT without a pid; otherwise StoppedThreads::stop's.
     Result<std::unique_ptr<StoppedThreads>> stop() const;
@@ -124,8 +128,11 @@ class Process final : public unwind::AddressSpace {
     Status read_map(); // with refresh_mutex_ held
     void install(Maps maps);
 
+    size_t read_core(RunAddr address, std::span<uint8_t> buffer);
+
     ModuleStore &store_;
     std::optional<ProcDir> directory_;
+    std::shared_ptr<const CoreTarget> core_; // instead of a directory
     bool fixed_map_ = false;
     std::atomic<bool> gone_ = false;
     std::atomic<uint64_t> map_reads_ = 0;

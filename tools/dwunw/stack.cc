@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// dwunw stack -p PID: every thread's stack. The target is stopped only while registers and stacks are read; names are
-// looked up after it runs on, from files that stay open.
+// dwunw stack -p PID, or --core FILE: every thread's stack. A live target is stopped only while registers and stacks
+// are read; names are looked up after it runs on, from files that stay open.
 #include "command.h"
 #include "output.h"
 
+#include <dwunw/core.h>
 #include <dwunw/process.h>
 #include <dwunw/symbolize.h>
 #include <dwunw/unwind.h>
@@ -24,6 +25,7 @@ namespace dwunw_tool {
 namespace {
 
 using Process = Handle<dwunw_process, dwunw_process_close>;
+using Core = Handle<dwunw_core, dwunw_core_close>;
 using Stopped = Handle<dwunw_stopped, dwunw_process_resume>;
 using Symbolizer = Handle<dwunw_symbolizer, dwunw_symbolizer_destroy>;
 
@@ -31,7 +33,10 @@ constexpr uint64_t kDefaultFrames = 256;    // as eu-stack
 constexpr uint64_t kMaxFrames = 1ull << 26; // what "unlimited" ends at: 3 GiB of frames
 
 struct StackOptions {
-    int32_t pid = 0;
+    int32_t pid = 0; // of a core: the one it names
+    std::optional<std::string> core;
+    std::string exe;
+    std::string sysroot;
     uint64_t max_frames = kDefaultFrames; // 0: unlimited
     bool json = false;
     bool no_symbols = false;
@@ -171,6 +176,21 @@ dwunw_status walk_threads(dwunw_context *context, dwunw_process *process, uint64
     return DWUNW_OK;
 }
 
+// The threads of a core, in ascending order as those of a process.
+void walk_core(dwunw_context *context, dwunw_core *core, uint64_t max_frames, std::vector<ThreadStack> &stacks) {
+    const size_t count = dwunw_core_thread_count(core);
+    for (size_t i = 0; i < count; i++) {
+        dwunw_thread thread{};
+        thread.size = sizeof thread;
+        if (const dwunw_status status = dwunw_core_thread(core, i, &thread); status == DWUNW_OK)
+            stacks.push_back(walk(context, dwunw_core_process(core), thread, max_frames));
+        else
+            stacks.push_back({thread.tid, {}, status, {}});
+    }
+    std::stable_sort(stacks.begin(), stacks.end(),
+                     [](const ThreadStack &a, const ThreadStack &b) { return a.tid < b.tid; });
+}
+
 std::optional<dwunw_symbol> symbol_of(dwunw_symbolizer *symbolizer, const dwunw_frame &frame) {
     dwunw_symbol symbol{};
     symbol.size = sizeof symbol;
@@ -279,27 +299,49 @@ void print_json(const StackOptions &options, const std::vector<ThreadStack> &sta
     print("%s\n", report.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
 }
 
-int run_stack(const StackOptions &options) {
+int walk_live(const StackOptions &options, dwunw_context *context, std::vector<ThreadStack> &stacks) {
     const auto opened_by = thread_to_open(options.pid);
     if (!opened_by)
         return kExitFailure;
-
-    // In this order, so that they end in the reverse one: frames refer to modules, which the context owns.
-    Context context;
-    if (const dwunw_status status = dwunw_init(nullptr, Receive(context)); status != DWUNW_OK)
-        return fail("start", status);
     Process process;
     dwunw_process_options process_options{};
     process_options.size = sizeof process_options;
     process_options.pid = *opened_by;
-    if (const dwunw_status status = dwunw_process_open(context.get(), &process_options, Receive(process));
+    if (const dwunw_status status = dwunw_process_open(context, &process_options, Receive(process)); status != DWUNW_OK)
+        return fail_process(options.pid, status);
+    if (const dwunw_status status = walk_threads(context, process.get(), options.max_frames, stacks);
         status != DWUNW_OK)
         return fail_process(options.pid, status);
+    return kExitOk;
+}
 
+int walk_dead(StackOptions &options, dwunw_context *context, std::vector<ThreadStack> &stacks) {
+    Core core;
+    dwunw_core_options core_options{};
+    core_options.size = sizeof core_options;
+    core_options.path = options.core->c_str();
+    core_options.exe = options.exe.empty() ? nullptr : options.exe.c_str();
+    core_options.sysroot = options.sysroot.empty() ? nullptr : options.sysroot.c_str();
+    const dwunw_status status = dwunw_core_open(context, &core_options, Receive(core));
+    if (status == DWUNW_ERR_NOT_ELF)
+        return fail(*options.core, "not a core file");
+    if (status != DWUNW_OK)
+        return fail(*options.core, status);
+    options.pid = dwunw_core_pid(core.get());
+    walk_core(context, core.get(), options.max_frames, stacks);
+    return kExitOk;
+}
+
+int run_stack(StackOptions options) {
+    // Frames refer to modules, which the context owns: it ends last.
+    Context context;
+    if (const dwunw_status status = dwunw_init(nullptr, Receive(context)); status != DWUNW_OK)
+        return fail("start", status);
     std::vector<ThreadStack> stacks;
-    if (const dwunw_status status = walk_threads(context.get(), process.get(), options.max_frames, stacks);
-        status != DWUNW_OK)
-        return fail_process(options.pid, status);
+    const int walked =
+        options.core ? walk_dead(options, context.get(), stacks) : walk_live(options, context.get(), stacks);
+    if (walked != kExitOk)
+        return walked;
 
     Symbolizer symbolizer;
     if (!options.no_symbols) {
@@ -318,10 +360,17 @@ int run_stack(const StackOptions &options) {
 void add_stack_command(CLI::App &app, int &exit_code) {
     auto options = std::make_shared<StackOptions>();
     CLI::App *command = app.add_subcommand("stack", "Print the stack of every thread of a process");
-    command->add_option("-p,--pid", options->pid, "the process")
-        ->required()
-        ->type_name("PID")
-        ->check(CLI::Range(1, INT32_MAX));
+    CLI::Option_group *const target = command->add_option_group("Of whom");
+    target->add_option("-p,--pid", options->pid, "the process")->type_name("PID")->check(CLI::Range(1, INT32_MAX));
+    CLI::Option *const core =
+        target->add_option("--core", options->core, "a core file instead of a process")->type_name("FILE");
+    target->require_option(1);
+    command->add_option("--exe", options->exe, "the core's program, if it is not where the core says")
+        ->type_name("FILE")
+        ->needs(core);
+    command->add_option("--sysroot", options->sysroot, "the folder under which the core's files are")
+        ->type_name("DIR")
+        ->needs(core);
     command->add_option("-n", options->max_frames, "at most this many frames a thread; 0: no limit")
         ->type_name("FRAMES")
         ->check(CLI::Range(uint64_t{0}, kMaxFrames))

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#include <dwunw/core.h>
+
+#include "capi/handles.h"
+#include "process/core_target.h"
+
+#include <cstring>
+
+using dwunw::process::CoreFile;
+using dwunw::process::CoreTarget;
+
+struct dwunw_core {
+    std::shared_ptr<const CoreTarget> target;
+    dwunw_process process;
+};
+
+namespace {
+
+dwunw_status open_core(dwunw_context *context, const dwunw_core_options &options, dwunw_core **out) {
+    auto source = dwunw::process::FileSource::open(options.path);
+    if (!source)
+        return source.error().status;
+    auto file = CoreFile::parse(std::make_shared<const dwunw::process::FileSource>(std::move(*source)));
+    if (!file)
+        return file.error().status;
+    auto core = std::make_unique<dwunw_core>();
+    core->target = std::make_shared<const CoreTarget>(std::move(*file), options.exe != nullptr ? options.exe : "",
+                                                      options.sysroot != nullptr ? options.sysroot : "");
+    auto impl = dwunw::process::Process::open(context->modules, core->target);
+    if (!impl)
+        return impl.error().status;
+    core->process.context = context;
+    core->process.impl = std::move(*impl);
+    *out = core.release();
+    return DWUNW_OK;
+}
+
+} // namespace
+
+extern "C" dwunw_status dwunw_core_open(struct dwunw_context *context, const struct dwunw_core_options *options,
+                                        struct dwunw_core **out) {
+    if (context == nullptr || options == nullptr || options->size != sizeof(*options) || options->reserved != 0 ||
+        options->path == nullptr || out == nullptr)
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    return dwunw::capi::guarded([&] { return open_core(context, *options, out); });
+}
+
+extern "C" void dwunw_core_close(struct dwunw_core *core) { delete core; }
+
+extern "C" struct dwunw_process *dwunw_core_process(struct dwunw_core *core) {
+    return core != nullptr ? &core->process : nullptr;
+}
+
+extern "C" int32_t dwunw_core_pid(const struct dwunw_core *core) {
+    return core != nullptr ? core->target->core().pid() : 0;
+}
+
+extern "C" const char *dwunw_core_name(const struct dwunw_core *core) {
+    return core != nullptr ? core->target->core().name().c_str() : "";
+}
+
+extern "C" size_t dwunw_core_thread_count(const struct dwunw_core *core) {
+    return core != nullptr ? core->target->core().threads().size() : 0;
+}
+
+extern "C" dwunw_status dwunw_core_thread(const struct dwunw_core *core, size_t index, struct dwunw_thread *out) {
+    if (core == nullptr || out == nullptr || out->size != sizeof(*out))
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    const CoreFile &file = core->target->core();
+    if (index >= file.threads().size())
+        return DWUNW_ERR_NOT_FOUND;
+    const CoreFile::Thread &thread = file.threads()[index];
+    out->tid = thread.tid;
+    std::memset(out->name, 0, sizeof(out->name));
+    // A core names the process only, which is its main thread's name.
+    if (thread.tid == file.pid())
+        std::memcpy(out->name, file.name().data(), std::min(file.name().size(), sizeof(out->name) - 1));
+    dwunw_regset_from_x86_64_pt_regs(&out->regs, thread.pt_regs.data());
+    return DWUNW_OK;
+}
+
+extern "C" size_t dwunw_core_read_memory(void *arg, uint64_t address, void *buffer, size_t length) {
+    if (arg == nullptr)
+        return 0;
+    return dwunw_process_read_memory(&static_cast<dwunw_core *>(arg)->process, address, buffer, length);
+}

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// A process as a core file left it: what Target is for a live one.
+//
+// The map comes from three places. NT_FILE says which files were mapped where, but not with which permissions: those
+// are in the flags of the PT_LOAD that covers a mapping; and where a core has none for it (gcore leaves out what it
+// does not dump), in the program headers at the beginning of the module, which the core holds. What only a PT_LOAD
+// covers was memory without a file: the vDSO, which AT_SYSINFO_EHDR finds, or JIT code, or data.
+//
+// A module's file is looked for where the process had it, under `sysroot`, or as `exe`, and compared with what the core
+// holds of the module's first page: its build-id and PT_LOADs must be the file's, or, without a build-id, the page
+// must. A file that cannot be compared, because the core lacks that page, is not used: it may have been rebuilt.
+//
+// Immutable; thread-safe.
+#pragma once
+
+#include "process/core_file.h"
+#include "process/maps.h"
+#include "process/module_store.h"
+
+#include <memory>
+#include <string>
+
+namespace dwunw::process {
+
+class CoreTarget {
+  public:
+    // `exe` and `sysroot`: "" for none.
+    CoreTarget(CoreFile core, std::string exe, std::string sysroot);
+
+    const CoreFile &core() const { return core_; }
+    Maps maps() const;
+    // The module that `mapping` of `maps` is a part of. DWUNW_ERR_MODULE_CHANGED where a file was found that is not, or
+    // cannot be shown to be, the one mapped; DWUNW_ERR_NOT_ELF; LocatedFile's errors. None of them where the core holds
+    // all that the module's unwritable mappings held: the image is then made of that.
+    Result<const dwunw_module *> open_module(ModuleStore &store, const Maps &maps, const Mapping &mapping) const;
+
+  private:
+    bool is_executable(const CoreFile::MappedFile &piece) const;
+
+    CoreFile core_;
+    std::string exe_;
+    std::string sysroot_;
+    std::string exe_path_; // what the core calls the program
+};
+
+} // namespace dwunw::process
