@@ -180,6 +180,34 @@ TEST_F(WalkTest, AnotherRegisterStartsAgainWithTheInterpreter) {
     EXPECT_EQ(frames_[3].sp, kSp + 160);
 }
 
+// The registers that compilers and hand-written code base a CFA on: realigned stacks (r10, r13), trampolines of the
+// dynamic linker (rbx), stack probes (r11, rax), generated code (rsi, rdi, r12).
+TEST_F(WalkTest, ACfaFromAnyRegister) {
+    for (const testing::Reg reg : {RAX, RDX, RCX, RBX, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15}) {
+        SCOPED_TRACE(reg);
+        FrameSection section;
+        const size_t cie = section.cie();
+        section.fde(cie, 0x100, 0x100, Bytes().def_cfa(reg, 24).offset(RBP, 2));
+        section.fde(cie, 0x200, 0x100, Bytes({DW_CFA_undefined, RIP}));
+        FakeSpace space;
+        space.add_module(kModule, 0x1000, section);
+        FakeStack stack(kStack, 256);
+        stack.set(kSp + 400 + 16, kModule + 0x210);
+        std::array<dwunw_frame, 8> frames{};
+        const auto walk_with = [&](const Registers &regs) {
+            const StackMemory memory = stack.memory();
+            return walk({space, x86_64(), regs, memory, {}, frames});
+        };
+        const WalkResult result = walk_with(registers({{RIP, kModule + 0x110}, {RSP, kSp}, {reg, kSp + 400}}));
+        EXPECT_EQ(result.status, DWUNW_OK);
+        ASSERT_EQ(result.written, 2u);
+        EXPECT_EQ(frames[1].pc, kModule + 0x210);
+        EXPECT_EQ(frames[1].sp, kSp + 424);
+        EXPECT_TRUE(result.used_interpreter);
+        EXPECT_EQ(walk_with(registers({{RIP, kModule + 0x110}, {RSP, kSp}})).status, DWUNW_ERR_REGISTER_UNKNOWN);
+    }
+}
+
 TEST_F(WalkTest, AnUnknownRegisterIsNeverGuessed) {
     stack_.set(kSp, at(kByRbx, 0x10)).set(kSp + 152, at(kRoot, 0x10));
     const Registers without_rbx = registers({{RIP, at(kLeaf)}, {RSP, kSp}});
