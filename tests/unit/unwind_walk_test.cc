@@ -161,10 +161,20 @@ TEST_F(WalkTest, AZeroReturnAddressIsTheRoot) {
 
 TEST_F(WalkTest, ACallAtAFunctionsEndIsLookedUpInside) {
     // The return address is the next function's first byte; its rules would be wrong.
+    space_.set_code(at(kMiddle) - 5, {0xe8, 0, 0, 0, 0});
     stack_.set(kSp, at(kMiddle)).set(kSp + 8, 0); // the call is leaf's last instruction: leaf called leaf
     ASSERT_EQ(walk_from(at(kLeaf)), DWUNW_OK);
     EXPECT_EQ(pcs(), (Pcs{at(kLeaf), at(kMiddle)}));
     EXPECT_EQ(frames_[1].cfa, kSp + 16); // by leaf's rule
+}
+
+// What libgcc puts over a return address, to go on at a catch: the byte before it may be a ret, whose rules are others.
+TEST_F(WalkTest, ALandingPadIsNoReturnAddress) {
+    stack_.set(kSp, at(kMiddle)).set(kSp + 8 + 24, at(kRoot, 8));
+    ASSERT_EQ(walk_from(at(kLeaf)), DWUNW_OK);
+    EXPECT_EQ(pcs(), (Pcs{at(kLeaf), at(kMiddle), at(kRoot, 8)}));
+    EXPECT_EQ(frames_[1].flags, DWUNW_FRAME_FLAG_EXACT_PC);
+    EXPECT_EQ(frames_[1].cfa, kSp + 8 + 32); // by middle's rule
 }
 
 TEST_F(WalkTest, AnotherRegisterStartsAgainWithTheInterpreter) {
@@ -244,6 +254,16 @@ TEST_F(WalkTest, ThroughASignalWithoutCfi) {
     EXPECT_EQ(frames_[2].source, DWUNW_SOURCE_SIGNAL);
 }
 
+// The thread was stopped in the trampoline, before its system call.
+TEST_F(WalkTest, InsideASignalTrampolineWithoutCfi) {
+    stack_.set(kSp + 160, kSp + 400).set(kSp + 168, at(kMiddle, 4)).set(kSp + 400 + 24, at(kRoot, 8));
+    for (const uint64_t offset : {0, 7}) {
+        ASSERT_EQ(walk_from(at(kMusl, offset)), DWUNW_OK);
+        EXPECT_EQ(pcs(), (Pcs{at(kMusl, offset), at(kMiddle, 4), at(kRoot, 8)}));
+        EXPECT_EQ(frames_[1].source, DWUNW_SOURCE_SIGNAL);
+    }
+}
+
 TEST_F(WalkTest, TheEntryPointWithoutCfi) {
     stack_.set(kSp, at(kStart, 0x21));
     EXPECT_EQ(walk_from(at(kLeaf), 0), DWUNW_OK);
@@ -310,6 +330,19 @@ TEST_F(WalkTest, JitCodeByItsFramePointer) {
     cfi_only_ = true;
     EXPECT_EQ(walk_from(kJit + 0x10, kSp + 32), DWUNW_ERR_NO_CFI);
     EXPECT_EQ(result_.written, 1u);
+}
+
+// .fini and crtstuff's functions, setjmp in musl: FP is still their caller's, which a step would leave out.
+TEST_F(WalkTest, NoFramePointerStepBeforeTheFunctionsOwnReturnAddress) {
+    stack_.set(kSp + 32, kSp + 64).set(kSp + 40, kJit + 0x200);
+    for (const uint64_t slot : {kSp, kSp + 8, kSp + 24}) {
+        stack_.set(slot, at(kMiddle, 0x20));
+        EXPECT_EQ(walk_from(kJit + 0x10, kSp + 32), DWUNW_ERR_NO_CFI);
+        EXPECT_EQ(result_.written, 1u);
+        stack_.set(slot, at(kMiddle, 0x21)); // no call before it
+        EXPECT_EQ(walk_from(kJit + 0x10, kSp + 32), DWUNW_ERR_NO_CFI);
+        EXPECT_EQ(result_.written, 2u);
+    }
 }
 
 TEST_F(WalkTest, NoFramePointerStepIntoWhatNobodyCalled) {
