@@ -74,7 +74,7 @@ class SyntheticProcess : public ::testing::Test {
     static constexpr uint64_t kStack = 0x7ffff0000000;
     static constexpr uint64_t kSp = kStack + DWUNW_RED_ZONE;
 
-    SyntheticProcess() : words_(512) { EXPECT_EQ(dwunw_init(nullptr, &context_), DWUNW_OK); }
+    SyntheticProcess() : words_(2048) { EXPECT_EQ(dwunw_init(nullptr, &context_), DWUNW_OK); }
     ~SyntheticProcess() override {
         dwunw_process_close(process_);
         dwunw_shutdown(context_);
