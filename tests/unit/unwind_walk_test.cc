@@ -343,6 +343,12 @@ TEST_F(WalkTest, NoFramePointerStepBeforeTheFunctionsOwnReturnAddress) {
         EXPECT_EQ(walk_from(kJit + 0x10, kSp + 32), DWUNW_ERR_NO_CFI);
         EXPECT_EQ(result_.written, 2u);
     }
+    // What only looks like one, in a function that has set FP up.
+    stack_.set(kSp, at(kMiddle, 0x20));
+    space_.set_code(kJit,
+                    {0x55, 0x48, 0x89, 0xe5, 0x50, 0x50, 0x50, 0x50, 0x50, 0x50, 0x50, 0x50, 0x50, 0x50, 0x50, 0x50});
+    EXPECT_EQ(walk_from(kJit + 0x10, kSp + 32), DWUNW_ERR_NO_CFI);
+    EXPECT_EQ(result_.written, 2u);
 }
 
 TEST_F(WalkTest, NoFramePointerStepIntoWhatNobodyCalled) {
