@@ -149,6 +149,7 @@ void add_core_command(CLI::App &app, int &exit_code) {
     command->add_option("-o,--output", options->output, "the file to write")->required()->type_name("FILE");
     command->add_option("--stack-bytes", options->stack_bytes, "at most this much of each stack; 0: all of it")
         ->type_name("N")
+        ->check(CLI::NonNegativeNumber)
         ->capture_default_str();
     command->callback([options, &exit_code] { exit_code = run_core(*options); });
 }
