@@ -186,7 +186,8 @@ Result<std::vector<CoreThread>> collect_threads(const StoppedThreads &stopped, p
     }
     if (threads.empty())
         return none;
-    std::ranges::stable_partition(threads, [&](const CoreThread &thread) { return thread.tid == main_thread; });
+    std::stable_partition(threads.begin(), threads.end(),
+                          [&](const CoreThread &thread) { return thread.tid == main_thread; });
     return threads;
 }
 
