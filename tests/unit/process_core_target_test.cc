@@ -93,7 +93,8 @@ struct Mapped {
             const uint64_t at = files[i].page * 4096;
             std::vector<uint8_t> content(std::min(size, i == 0 ? held_first : held));
             if (at < bytes.size())
-                std::memcpy(content.data(), bytes.data() + at, std::min<uint64_t>(content.size(), bytes.size() - at));
+                std::copy_n(bytes.begin() + static_cast<ptrdiff_t>(at),
+                            std::min<uint64_t>(content.size(), bytes.size() - at), content.begin());
             const uint32_t flags = static_cast<uint32_t>(PF_R) | (executable[i] ? PF_X : 0);
             if (with_segments || !content.empty())
                 builder.add({files[i].start, size, flags, content});
