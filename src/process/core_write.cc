@@ -171,7 +171,7 @@ std::vector<uint8_t> file_note(const Maps &maps) {
     return note;
 }
 
-// Those with registers, the main thread first. Its status is that of one without, if there are no others.
+// Those with registers, the main thread first; the status of one without, if there are no others.
 Result<std::vector<CoreThread>> collect_threads(const StoppedThreads &stopped, pid_t main_thread) {
     std::vector<CoreThread> threads;
     Error none{DWUNW_ERR_NO_PROCESS};
