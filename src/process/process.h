@@ -109,12 +109,16 @@ class Process final : public unwind::AddressSpace {
     // Distinct mapped files with executable mappings that could not be opened or had no usable ELF image.
     uint64_t modules_failed() const { return modules_failed_.load(std::memory_order_relaxed); }
 
+    // The newest reading of the map.
+    std::shared_ptr<const Snapshot> snapshot() const;
+    // nullptr without a pid.
+    const ProcDir *directory() const { return directory_ ? &*directory_ : nullptr; }
+
   private:
     friend class View;
 
     explicit Process(ModuleStore &store) : store_(store) {}
 
-    std::shared_ptr<const Snapshot> snapshot() const;
     const Binding &bind(const Snapshot &snapshot, size_t index);
     Binding make_binding(const Snapshot &snapshot, const Mapping &mapping);
     void count_failure(const Mapping &mapping);

@@ -4,6 +4,8 @@
 
 #include "arch/arch.h"
 
+#include <array>
+
 namespace dwunw::arch::x86_64 {
 
 // DWARF register numbers, psABI figure 3.36.
@@ -27,6 +29,12 @@ enum Register : uint8_t {
     kRip = 16, // "RA"
     kRegisterCount = 17,
 };
+
+// The registers of the kernel's struct pt_regs in its order; orig_rax, cs, eflags and ss have no number that matters
+// here.
+inline constexpr uint8_t kNone = 0xff;
+inline constexpr std::array<uint8_t, 21> kPtRegs = {kR15, kR14, kR13, kR12, kRbp,  kRbx, kR11,  kR10,  kR9,  kR8,  kRax,
+                                                    kRcx, kRdx, kRsi, kRdi, kNone, kRip, kNone, kNone, kRsp, kNone};
 
 extern const Arch kArch;
 
