@@ -8,9 +8,11 @@ add_executable(table_readelf
     table_readelf/compare.cc
     table_readelf/dwunw_table.cc
     table_readelf/elf_files.cc
-    table_readelf/libdw_judge.cc
+    table_readelf/judge.cc
     table_readelf/main.cc
-    table_readelf/readelf_dump.cc)
+    table_readelf/readelf_dump.cc
+    ../support/reference_cfi.cc)
+target_include_directories(table_readelf PRIVATE ../support)
 target_link_libraries(table_readelf PRIVATE PkgConfig::libdw elf Threads::Threads)
 
 set(libraries "/usr/lib/${CMAKE_LIBRARY_ARCHITECTURE}")

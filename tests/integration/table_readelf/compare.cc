@@ -8,13 +8,13 @@
 //   preference    one of .debug_frame that overlaps any of .eh_frame is left out
 //   refusals      what dwunw says it refused has no rows; libdw has to refuse it as well
 //
-// Then the rows have to be the same, number, bounds and rules. Where they are not, libdw is asked address by address:
-// it takes dwunw's side (readelf is wrong there), or the difference stands. That this fails when it should is shown by
+// Then the rows have to be the same, number, bounds and rules. Where they are not, the judge is asked address by
+// address: it takes dwunw's side (readelf is wrong there), or the difference stands. That this fails when it should is shown by
 // tests/integration/table_compare_sees_a_wrong_row.
 #include "compare.h"
 
 #include "dwunw_table.h"
-#include "libdw_judge.h"
+#include "judge.h"
 #include "readelf_dump.h"
 
 #include <algorithm>
@@ -51,7 +51,13 @@ class Comparer {
             std::ranges::count_if(readelf_.fdes, [](const ReadelfFde &fde) { return fde.section == 0; }));
         if (readelf_.fdes.empty() && dwunw_.rows.empty() && dwunw_.refusals.empty()) {
             result_.no_cfi = true;
-            result_.no_cfi_reason = dwunw_.error.empty() ? "a table without rows" : dwunw_.error;
+            // Without the place, which would make each a reason of its own.
+            std::string said = "nothing";
+            if (!readelf_.messages.empty())
+                said = readelf_.messages.front().substr(readelf_.messages.front().find(": ") + 2);
+            result_.no_cfi_reason =
+                "readelf: " + said + "; dwunw: " + (dwunw_.error.empty() ? "a table without rows" : dwunw_.error);
+            result_.messages.clear();
             return result_;
         }
         if (!dwunw_.error.empty()) {
@@ -73,7 +79,7 @@ class Comparer {
   private:
     void differ(std::string line) { result_.different.push_back(std::move(line)); }
 
-    const LibdwJudge &judge() {
+    Judge &judge() {
         if (!judge_)
             judge_.emplace(path_);
         return *judge_;
@@ -172,7 +178,7 @@ class Comparer {
         std::string line = text("refused FDE at %" PRIx64 " of %s, %" PRIx64 "..%" PRIx64 ": %s; ", fde.offset,
                                 fde.section ? ".debug_frame" : ".eh_frame", fde.start, fde.end, refusal.reason.c_str());
         for (uint64_t address = fde.start; address < end;) {
-            const LibdwJudge::Opinion opinion = judge().at(address);
+            const Judge::Opinion opinion = judge().libdw(address);
             if (opinion.rule.empty()) {
                 line += text("libdw from %" PRIx64 " on: ", address) + opinion.error;
                 result_.refused.push_back(line);
@@ -236,25 +242,26 @@ class Comparer {
         const std::string ours = rule_text(by_dwunw);
         if (theirs == ours)
             return;
-        std::string line = text("%" PRIx64 "..%" PRIx64 ": readelf: %s; dwunw: %s; libdw: ", start, end, theirs.c_str(),
+        std::string line = text("%" PRIx64 "..%" PRIx64 ": readelf: %s; dwunw: %s; ", start, end, theirs.c_str(),
                                 ours.c_str());
+        std::string by;
         for (uint64_t address = start; address < end;) {
-            const LibdwJudge::Opinion opinion = judge().at(address);
+            const Judge::Opinion opinion = judge().at(address);
             if (opinion.rule != ours)
-                return differ(line + (opinion.rule.empty() ? opinion.error : opinion.rule));
+                return differ(line + opinion.text());
+            by = opinion.by;
             address = opinion.end;
         }
-        result_.readelf_wrong.push_back(line + ours);
+        result_.readelf_wrong.push_back(line + by + ": " + ours);
     }
 
     void judge_rows() {
         for (const Row &row : dwunw_.rows) {
             const std::string &rule = rules_.text(row.rule);
             for (uint64_t address = row.start; address < row.end;) {
-                const LibdwJudge::Opinion opinion = judge().at(address);
+                const Judge::Opinion opinion = judge().at(address);
                 if (opinion.rule != rule)
-                    return differ(text("%" PRIx64 ": dwunw: %s; libdw: %s", address, rule.c_str(),
-                                       (opinion.rule.empty() ? opinion.error : opinion.rule).c_str()));
+                    return differ(text("%" PRIx64 ": dwunw: %s; ", address, rule.c_str()) + opinion.text());
                 address = opinion.end;
             }
             ++result_.judged;
@@ -270,7 +277,7 @@ class Comparer {
     std::vector<Row> expected_;
     std::multimap<uint64_t, size_t> refused_at_; // by section offset
     std::vector<bool> refusal_known_;            // belongs to an FDE of chosen_
-    std::optional<LibdwJudge> judge_;
+    std::optional<Judge> judge_;
     Comparison result_;
 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// One file's rows by readelf beside those by dwunw, and libdw's opinion on every difference.
+// One file's rows by readelf beside those by dwunw, and a judge's opinion on every difference.
 #pragma once
 
 #include <cstdint>
@@ -11,11 +11,11 @@ namespace table_readelf {
 struct Tools {
     std::string dwunw = "dwunw";
     std::string readelf = "readelf";
-    bool judge_all = false; // ask libdw about every row, not only about differences
+    bool judge_all = false; // ask the judge about every row, not only about differences
 };
 
 struct Comparison {
-    // Neither side has an FDE: `no_cfi_reason` is what dwunw says to that.
+    // Neither side has an FDE: `no_cfi_reason` is what each says to that.
     bool no_cfi = false;
     std::string no_cfi_reason;
 
@@ -26,11 +26,11 @@ struct Comparison {
     uint64_t overlapping = 0; // cut short by one that begins inside
     uint64_t tombstones = 0;
     uint64_t rows = 0;        // readelf's, of the FDEs dwunw took
-    uint64_t judged = 0;      // rows that libdw was asked about and confirmed (Tools::judge_all)
+    uint64_t judged = 0;      // rows that the judge was asked about and confirmed (Tools::judge_all)
 
     // Each a line for the reader.
     std::vector<std::string> different;     // dwunw is wrong, or nobody can say
-    std::vector<std::string> readelf_wrong; // libdw reads what dwunw reads
+    std::vector<std::string> readelf_wrong; // the judge reads what dwunw reads
     std::vector<std::string> refused;       // by dwunw, and by libdw as well
     std::vector<std::string> messages;      // readelf's complaints
 

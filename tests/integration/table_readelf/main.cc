@@ -3,7 +3,7 @@
 //
 // `dwunw table` beside `readelf --debug-dump=frames-interp`, for every x86-64 ELF file named or found: the CFA, the
 // return address and rbp, row for row (compare.cc says which rows). Prints what differs, what readelf got wrong by
-// libdw's account, what dwunw refused, and counts. Fails where a row differs, and where an argument gave too few rows:
+// the judge's account (judge.h), what dwunw refused, and counts. Fails where a row differs, and where an argument gave too few rows:
 // an empty comparison proves nothing.
 #include "compare.h"
 #include "elf_files.h"
@@ -29,7 +29,7 @@ constexpr char kUsage[] =
     "  --rows N      each argument has to give N rows at least\n"
     "  --every N     of a directory's files take each Nth, in the order of their sizes\n"
     "  --jobs N      files compared at once\n"
-    "  --judge-all   let libdw confirm every row, too\n"
+    "  --judge-all   let the judge (libdw) confirm every row, too\n"
     "  --verbose     a line for each file\n";
 
 struct Options {
@@ -130,8 +130,6 @@ void print_totals(const Totals &totals, const ElfFiles &files, double seconds) {
     std::puts("");
     line("files compared", totals.files);
     line("files without CFI, by readelf and dwunw alike", totals.no_cfi);
-    for (const auto &[reason, count] : totals.no_cfi_reasons)
-        line(("  dwunw: " + reason).c_str(), count);
     for (const auto &[kind, count] : files.other)
         line(("files left out: " + kind).c_str(), count);
     line("names of files already met (links)", files.links);
@@ -143,12 +141,16 @@ void print_totals(const Totals &totals, const ElfFiles &files, double seconds) {
     line("  cut short by another that begins inside", totals.overlapping);
     line("rows", totals.rows);
     if (totals.judged != 0)
-        line("rows confirmed by libdw", totals.judged);
+        line("rows confirmed by the judge", totals.judged);
     line("refused, by libdw as well", totals.refused);
     line("readelf's complaints", totals.messages);
-    line("readelf wrong, by libdw", totals.readelf_wrong);
+    line("readelf wrong, by the judge", totals.readelf_wrong);
     line("different", totals.different);
     std::printf("%-46s %12.1f\n", "seconds", seconds);
+    if (totals.no_cfi != 0)
+        std::puts("\nfiles without CFI, in the words of each:");
+    for (const auto &[reason, count] : totals.no_cfi_reasons)
+        std::printf("%6" PRIu64 "  %s\n", count, reason.c_str());
 }
 
 bool run(const Options &options) {

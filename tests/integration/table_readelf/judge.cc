@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // libdw describes rules as DWARF locations: "saved at CFA+n" is DW_OP_call_frame_cfa, DW_OP_plus_uconst n. These are
 // brought back into the words of the CFI; what has no such form was an expression.
-#include "libdw_judge.h"
+#include "judge.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <dwarf.h>
 #include <elfutils/libdw.h>
 #include <fcntl.h>
+#include <gelf.h>
 #include <optional>
 #include <span>
+#include <stdexcept>
 #include <string_view>
 #include <unistd.h>
 
@@ -59,13 +62,51 @@ std::string register_text(const Dwarf_Op *ops, size_t count, const Dwarf_Op *pla
     return is_value ? "vexp" : "exp";
 }
 
+// The reference interpreter's "r7+8", "r3", "c-16" with the register's name.
+std::string with_name(const std::string &value) {
+    if (value.size() < 2 || value[0] != 'r')
+        return value;
+    size_t digits = 0;
+    const unsigned long reg = std::stoul(value.substr(1), &digits);
+    return name(reg) + value.substr(1 + digits);
+}
+
+struct Bytes {
+    std::vector<uint8_t> data;
+    uint64_t address = 0;
+};
+
+// A section's bytes, uncompressed; none where there is no such section.
+Bytes read_section(Elf *elf, std::string_view wanted) {
+    size_t names = 0;
+    if (elf == nullptr || elf_getshdrstrndx(elf, &names) != 0)
+        return {};
+    for (Elf_Scn *section = nullptr; (section = elf_nextscn(elf, section)) != nullptr;) {
+        GElf_Shdr header;
+        if (gelf_getshdr(section, &header) == nullptr || header.sh_type == SHT_NOBITS)
+            continue;
+        const char *found = elf_strptr(elf, names, header.sh_name);
+        if (found == nullptr || wanted != found)
+            continue;
+        // libdw may have done so already.
+        if ((header.sh_flags & SHF_COMPRESSED) != 0 && elf_compress(section, 0, 0) < 0)
+            return {};
+        const Elf_Data *data = elf_rawdata(section, nullptr);
+        if (data == nullptr)
+            return {};
+        const auto *bytes = static_cast<const uint8_t *>(data->d_buf);
+        return {{bytes, bytes + data->d_size}, header.sh_addr};
+    }
+    return {};
+}
+
 struct Freed {
     void operator()(void *memory) const { std::free(memory); }
 };
 
 } // namespace
 
-struct LibdwJudge::File {
+struct Judge::File {
     int fd = -1;
     Elf *elf = nullptr;
     Dwarf *dwarf = nullptr;
@@ -83,7 +124,7 @@ struct LibdwJudge::File {
     }
 };
 
-LibdwJudge::LibdwJudge(const std::string &path) : file_(std::make_unique<File>()) {
+Judge::Judge(const std::string &path) : file_(std::make_unique<File>()) {
     file_->fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
     if (file_->fd < 0)
         return;
@@ -96,10 +137,10 @@ LibdwJudge::LibdwJudge(const std::string &path) : file_(std::make_unique<File>()
         file_->sections[1] = dwarf_getcfi(file_->dwarf);
 }
 
-LibdwJudge::~LibdwJudge() = default;
+Judge::~Judge() = default;
 
-LibdwJudge::Opinion LibdwJudge::at(uint64_t address) const {
-    Opinion opinion{"", "no CFI", address + 1};
+Judge::Opinion Judge::libdw(uint64_t address) const {
+    Opinion opinion{"libdw", "", "no CFI", address + 1};
     for (Dwarf_CFI *section : file_->sections) {
         if (section == nullptr)
             continue;
@@ -131,9 +172,49 @@ LibdwJudge::Opinion LibdwJudge::at(uint64_t address) const {
             rule += ' ' + register_text(ops, count, plain.data());
         }
         if (complete)
-            return {rule, "", end > address ? end : address + 1};
+            return {"libdw", rule, "", end > address ? end : address + 1};
     }
     return opinion;
+}
+
+Judge::Opinion Judge::at(uint64_t address) {
+    Opinion opinion = libdw(address);
+    if (!opinion.rule.empty())
+        return opinion;
+    const Opinion second = reference(address);
+    return second.rule.empty() ? opinion : second;
+}
+
+Judge::Opinion Judge::reference(uint64_t address) {
+    using dwunw::reference::Fde;
+    for (const bool is_debug_frame : {false, true}) {
+        auto &fdes = fdes_[is_debug_frame];
+        if (!fdes) {
+            fdes.emplace();
+            try {
+                const Bytes section = read_section(file_->elf, is_debug_frame ? ".debug_frame" : ".eh_frame");
+                *fdes = is_debug_frame ? dwunw::reference::read_debug_frame(section.data)
+                                       : dwunw::reference::read_eh_frame(section.data, section.address);
+            } catch (const std::runtime_error &) {
+                // It has no opinion on what it does not know.
+            }
+            // Of several with one start the first comes to stand last, where the search below meets it.
+            std::ranges::reverse(*fdes);
+            std::ranges::stable_sort(*fdes, {}, &Fde::start);
+        }
+        const auto after = std::ranges::upper_bound(*fdes, address, {}, &Fde::start);
+        if (after == fdes->begin() || std::prev(after)->end <= address)
+            continue;
+        const Fde &fde = *std::prev(after);
+        const auto row = std::ranges::upper_bound(fde.rows, address, {}, &dwunw::reference::Row::start);
+        if (row == fde.rows.begin())
+            continue;
+        const auto &found = *std::prev(row);
+        return {"reference", with_name(found.cfa) + ' ' + with_name(found.of(fde.return_address_register)) + ' ' +
+                                 with_name(found.of(kRbp)),
+                "", row == fde.rows.end() ? fde.end : row->start};
+    }
+    return {"reference", "", "no CFI", address + 1};
 }
 
 } // namespace table_readelf
