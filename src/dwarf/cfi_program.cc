@@ -2,7 +2,7 @@
 // The state machine of DWARF 5 §6.4.2. One state is changed in place; a row is shown to the visitor whenever the
 // location advances past it, so nothing is copied a row. `initial_` is the state after the CIE's instructions, what
 // DW_CFA_restore goes back to. Proved against an interpreter that shares nothing with it (tests/support/reference_cfi)
-// and against readelf (tests/integration/table_readelf.py).
+// and against readelf (tests/integration/table_readelf).
 #include "dwarf/cfi_program.h"
 
 #include "dwarf/constants.h"
@@ -89,10 +89,13 @@ class Machine {
         if (reg >= kTrackedRegisters)
             return false;
         state_.cfa = {CfaRule::Kind::kRegister, static_cast<uint8_t>(reg), 0, offset};
+        state_.cfa_offset = offset;
         return true;
     }
 
-    // DW_CFA_def_cfa_register and _offset are only valid while the rule is register + offset.
+    // DW_CFA_def_cfa_offset is only valid while the rule is register + offset. So is DW_CFA_def_cfa_register, but
+    // libgcrypt's AVX2 functions (.cfi_escape of an expression, .cfi_def_cfa_register) have it behind one: the
+    // assembler counts on, and gcc's unwinder, gdb and readelf go by the offset before the expression.
     bool cfa_is_register() const { return state_.cfa.kind == CfaRule::Kind::kRegister; }
 
     Status execute(std::span<const uint8_t> program, size_t program_offset);
@@ -238,7 +241,7 @@ bool Machine::execute_one(uint8_t opcode, Cursor &cursor, size_t program_offset)
         return factored(cursor.sleb128(), &offset) && set_cfa(reg, offset);
     }
     case DW_CFA_def_cfa_register:
-        return cfa_is_register() && set_cfa(cursor.uleb128(), state_.cfa.value);
+        return state_.cfa_offset && set_cfa(cursor.uleb128(), *state_.cfa_offset);
     case DW_CFA_def_cfa_offset: {
         const uint64_t value = cursor.uleb128();
         return cfa_is_register() && value <= uint64_t{std::numeric_limits<int64_t>::max()} &&

@@ -49,6 +49,8 @@ struct CfaRule {
 
 struct RowState {
     CfaRule cfa;
+    // Of the last rule that was register + offset, also behind an expression: what DW_CFA_def_cfa_register then takes.
+    std::optional<int64_t> cfa_offset{};
     std::array<RegisterRule, kTrackedRegisters> registers;
 };
 

@@ -2,7 +2,7 @@
 // Building goes in three passes: list the FDEs of every section with their ranges; sort them, and drop what is
 // discarded or covered already; then run each one's CFI program straight into rows. An FDE whose program cannot be
 // executed to its end is refused whole: half an FDE's rows would be right only by luck. Equality with readelf, row for
-// row, is shown by tests/integration/table_readelf.py; with an independent interpreter by
+// row, is shown by tests/integration/table_readelf; with an independent interpreter by
 // tests/unit/unwind_table_test.
 #include "unwind/table.h"
 
