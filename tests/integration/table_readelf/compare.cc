@@ -9,8 +9,8 @@
 //   refusals      what dwunw says it refused has no rows; libdw has to refuse it as well
 //
 // Then the rows have to be the same, number, bounds and rules. Where they are not, the judge is asked address by
-// address: it takes dwunw's side (readelf is wrong there), or the difference stands. That this fails when it should is shown by
-// tests/integration/table_compare_sees_a_wrong_row.
+// address: it takes dwunw's side (readelf is wrong there), or the difference stands. That this fails when it should is
+// shown by tests/integration/table_compare_sees_a_wrong_row.
 #include "compare.h"
 
 #include "dwunw_table.h"
@@ -68,8 +68,8 @@ class Comparer {
         expect_rows();
         check_refusals();
         if (result_.tombstones != dwunw_.tombstones)
-            differ(text("%" PRIu64 " tombstones by readelf, %" PRIu64 " by dwunw", result_.tombstones,
-                        dwunw_.tombstones));
+            differ(
+                text("%" PRIu64 " tombstones by readelf, %" PRIu64 " by dwunw", result_.tombstones, dwunw_.tombstones));
         compare_rows();
         if (tools_.judge_all)
             judge_rows();
@@ -194,8 +194,8 @@ class Comparer {
         for (size_t i = 0; i < dwunw_.refusals.size(); ++i) {
             const DwunwTable::Refusal &refusal = dwunw_.refusals[i];
             if (!refusal_known_[i])
-                result_.refused.push_back(text("refused entry at %" PRIx64 " of its section: %s", refusal.offset,
-                                               refusal.reason.c_str()));
+                result_.refused.push_back(
+                    text("refused entry at %" PRIx64 " of its section: %s", refusal.offset, refusal.reason.c_str()));
         }
         if (dwunw_.fdes + result_.refused.size() + result_.different.size() < chosen_.size())
             differ(text("%zu FDEs by readelf, %" PRIu64 " by dwunw", chosen_.size(), dwunw_.fdes));
@@ -242,8 +242,8 @@ class Comparer {
         const std::string ours = rule_text(by_dwunw);
         if (theirs == ours)
             return;
-        std::string line = text("%" PRIx64 "..%" PRIx64 ": readelf: %s; dwunw: %s; ", start, end, theirs.c_str(),
-                                ours.c_str());
+        std::string line =
+            text("%" PRIx64 "..%" PRIx64 ": readelf: %s; dwunw: %s; ", start, end, theirs.c_str(), ours.c_str());
         std::string by;
         for (uint64_t address = start; address < end;) {
             const Judge::Opinion opinion = judge().at(address);

@@ -25,8 +25,8 @@ struct Comparison {
     uint64_t repeated = 0;    // left out: another of the same section has the same start
     uint64_t overlapping = 0; // cut short by one that begins inside
     uint64_t tombstones = 0;
-    uint64_t rows = 0;        // readelf's, of the FDEs dwunw took
-    uint64_t judged = 0;      // rows that the judge was asked about and confirmed (Tools::judge_all)
+    uint64_t rows = 0;   // readelf's, of the FDEs dwunw took
+    uint64_t judged = 0; // rows that the judge was asked about and confirmed (Tools::judge_all)
 
     // Each a line for the reader.
     std::vector<std::string> different;     // dwunw is wrong, or nobody can say

@@ -210,8 +210,9 @@ Judge::Opinion Judge::reference(uint64_t address) {
         if (row == fde.rows.begin())
             continue;
         const auto &found = *std::prev(row);
-        return {"reference", with_name(found.cfa) + ' ' + with_name(found.of(fde.return_address_register)) + ' ' +
-                                 with_name(found.of(kRbp)),
+        return {"reference",
+                with_name(found.cfa) + ' ' + with_name(found.of(fde.return_address_register)) + ' ' +
+                    with_name(found.of(kRbp)),
                 "", row == fde.rows.end() ? fde.end : row->start};
     }
     return {"reference", "", "no CFI", address + 1};

@@ -3,8 +3,8 @@
 //
 // `dwunw table` beside `readelf --debug-dump=frames-interp`, for every x86-64 ELF file named or found: the CFA, the
 // return address and rbp, row for row (compare.cc says which rows). Prints what differs, what readelf got wrong by
-// the judge's account (judge.h), what dwunw refused, and counts. Fails where a row differs, and where an argument gave too few rows:
-// an empty comparison proves nothing.
+// the judge's account (judge.h), what dwunw refused, and counts. Fails where a row differs, and where an argument gave
+// too few rows: an empty comparison proves nothing.
 #include "compare.h"
 #include "elf_files.h"
 
@@ -186,10 +186,10 @@ bool run(const Options &options) {
 
 int main(int argc, char **argv) try {
     table_readelf::Options options;
-    const option known[] = {{"dwunw", required_argument, nullptr, 'd'},   {"readelf", required_argument, nullptr, 'r'},
-                            {"rows", required_argument, nullptr, 'n'},    {"every", required_argument, nullptr, 'e'},
-                            {"jobs", required_argument, nullptr, 'j'},    {"judge-all", no_argument, nullptr, 'a'},
-                            {"verbose", no_argument, nullptr, 'v'},       {nullptr, 0, nullptr, 0}};
+    const option known[] = {{"dwunw", required_argument, nullptr, 'd'}, {"readelf", required_argument, nullptr, 'r'},
+                            {"rows", required_argument, nullptr, 'n'},  {"every", required_argument, nullptr, 'e'},
+                            {"jobs", required_argument, nullptr, 'j'},  {"judge-all", no_argument, nullptr, 'a'},
+                            {"verbose", no_argument, nullptr, 'v'},     {nullptr, 0, nullptr, 0}};
     for (int c; (c = ::getopt_long(argc, argv, "", known, nullptr)) != -1;) {
         switch (c) {
         case 'd':

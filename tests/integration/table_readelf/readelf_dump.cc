@@ -87,10 +87,7 @@ class DumpReader {
             return false;
         columns_.clear();
         for (std::string_view name = take_word(text); !name.empty(); name = take_word(text))
-            columns_.push_back(name == "CFA"   ? kCfa
-                               : name == "ra"  ? kRa
-                               : name == "rbp" ? kFp
-                                               : kOther);
+            columns_.push_back(name == "CFA" ? kCfa : name == "ra" ? kRa : name == "rbp" ? kFp : kOther);
         return true;
     }
 
@@ -134,7 +131,8 @@ class DumpReader {
             return false;
         finish();
         columns_.clear();
-        last_entry_ = std::string(whole.substr(0, whole.find(' '))) + " of " + (section_ ? ".debug_frame" : ".eh_frame");
+        last_entry_ =
+            std::string(whole.substr(0, whole.find(' '))) + " of " + (section_ ? ".debug_frame" : ".eh_frame");
         if (kind == "CIE") {
             cie_ = offset;
             return true;
