@@ -80,6 +80,7 @@ class Pipe {
 
 int run_command(const std::vector<std::string> &command, const std::function<void(std::string_view)> &line) {
     std::vector<char *> arguments;
+    arguments.reserve(command.size() + 1);
     for (const std::string &argument : command)
         arguments.push_back(const_cast<char *>(argument.c_str()));
     arguments.push_back(nullptr);

@@ -226,7 +226,7 @@ class Comparer {
             bounds.push_back(row.end);
         }
         std::ranges::sort(bounds);
-        bounds.erase(std::ranges::unique(bounds).begin(), bounds.end());
+        bounds.erase(std::unique(bounds.begin(), bounds.end()), bounds.end());
         const size_t before = result_.different.size() + result_.readelf_wrong.size();
         for (size_t i = 0; i + 1 < bounds.size(); ++i)
             compare_span(bounds[i], bounds[i + 1]);
