@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
 /*
- * Where to put a uprobe at a function's beginning so that it costs little. A uprobe is a trap; what the kernel then does
- * with the instruction under it makes the price: some it emulates, any other it single-steps, through a second trap,
- * which is ten to twenty times as dear (in a virtual machine: 0.7 µs and 10 to 14). On x86-64 the kernel emulates
+ * Where to put a uprobe at a function's beginning so that it costs little. A uprobe is a trap; what the kernel then
+ * does with the instruction under it makes the price: some it emulates, any other it single-steps, through a second
+ * trap, which is ten to twenty times as dear (in a virtual machine: 0.7 µs and 10 to 14). On x86-64 the kernel emulates
  * `push reg`, direct jumps, conditional ones and calls, and `nop` (the multi-byte form since Linux 6.18).
  *
  * A function's beginning is decoded, and the answer is the first instruction that is emulated, provided that a probe
@@ -45,8 +45,8 @@ enum {
     DWUNW_PROBE_SKIP_MODULE_READS = 1u << 1,
 };
 
-/* dwunw_probe_options.arguments: the function's integer arguments are in registers 1 … 6, in this order: rdi rsi rdx rcx
-   r8 r9. */
+/* dwunw_probe_options.arguments: the function's integer arguments are in registers 1 … 6, in this order: rdi rsi rdx
+   rcx r8 r9. */
 #define DWUNW_PROBE_MAX_ARGUMENTS 6
 
 struct dwunw_probe_options {
@@ -105,8 +105,8 @@ dwunw_status dwunw_probe_place_address(const struct dwunw_probe_file *file, uint
                                        uint64_t function_size, const struct dwunw_probe_options *options,
                                        struct dwunw_probe_placement *out);
 
-/* By a whole function's bytes. What only a file tells (landing pads, symbols, code elsewhere, which jumps go through the
-   .got) stays unknown: the caller vouches that nothing enters from outside. */
+/* By a whole function's bytes. What only a file tells (landing pads, symbols, code elsewhere, which jumps go through
+   the .got) stays unknown: the caller vouches that nothing enters from outside. */
 dwunw_status dwunw_probe_place_code(const void *code, size_t code_size, const struct dwunw_probe_options *options,
                                     struct dwunw_probe_placement *out);
 

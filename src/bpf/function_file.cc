@@ -40,9 +40,11 @@ std::optional<LinkAddr> find_displacement(std::span<const uint8_t> code, LinkAdd
     // from.
     const auto from = static_cast<uint32_t>(range.after.value + 1 - address.value - kDisplacementBytes);
     const auto width = static_cast<uint32_t>(range.last - range.after);
-    for (size_t i = kOpcodeBytes; i + kDisplacementBytes <= code.size(); ++i) {
+    for (size_t i = 1; i + kDisplacementBytes <= code.size(); ++i) {
         const uint32_t displacement = u32_at(&code[i]);
-        if (displacement + static_cast<uint32_t>(i) - from >= width || !precede_displacement(code[i - 2], code[i - 1]))
+        if (displacement + static_cast<uint32_t>(i) - from >= width)
+            continue;
+        if (!precede_displacement(i >= kOpcodeBytes ? code[i - kOpcodeBytes] : 0, code[i - 1]))
             continue;
         const LinkAddr at = address + i;
         if (range.contains(at + kDisplacementBytes +

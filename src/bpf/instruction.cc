@@ -97,8 +97,7 @@ std::optional<Instruction> Instruction::decode(std::span<const uint8_t> code, Li
     Instruction result;
     ZydisDecoder decoder;
     if (ZYAN_FAILED(ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64)) ||
-        ZYAN_FAILED(
-            ZydisDecoderDecodeFull(&decoder, code.data(), code.size(), &result.decoded_, result.operands_)))
+        ZYAN_FAILED(ZydisDecoderDecodeFull(&decoder, code.data(), code.size(), &result.decoded_, result.operands_)))
         return std::nullopt;
     result.address_ = address;
     return result;
@@ -203,8 +202,16 @@ std::string Instruction::mnemonic() const { return ZydisMnemonicGetString(decode
 std::string Instruction::text() const {
     ZydisFormatter formatter;
     char buffer[128];
-    if (ZYAN_FAILED(ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL)) ||
-        ZYAN_FAILED(ZydisFormatterFormatInstruction(&formatter, &decoded_, operands_, decoded_.operand_count_visible,
+    // Numbers as people write them: 0x1da488.
+    static constexpr ZydisFormatterProperty kUnpadded[] = {ZYDIS_FORMATTER_PROP_ADDR_PADDING_ABSOLUTE,
+                                                           ZYDIS_FORMATTER_PROP_DISP_PADDING,
+                                                           ZYDIS_FORMATTER_PROP_IMM_PADDING};
+    if (ZYAN_FAILED(ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL)))
+        return mnemonic();
+    for (const ZydisFormatterProperty property : kUnpadded)
+        ZydisFormatterSetProperty(&formatter, property, ZYDIS_PADDING_DISABLED);
+    ZydisFormatterSetProperty(&formatter, ZYDIS_FORMATTER_PROP_HEX_UPPERCASE, ZYAN_FALSE);
+    if (ZYAN_FAILED(ZydisFormatterFormatInstruction(&formatter, &decoded_, operands_, decoded_.operand_count_visible,
                                                     buffer, sizeof(buffer), address_.value, nullptr)))
         return mnemonic();
     return buffer;

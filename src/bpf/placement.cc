@@ -22,7 +22,6 @@ namespace {
 
 std::string offset_words(uint64_t offset) { return "offset " + std::to_string(offset) + ": "; }
 
-
 struct Doubt {
     dwunw_probe_why why;
     std::string words;
@@ -45,8 +44,8 @@ std::optional<Doubt> find_doubt(std::span<const uint8_t> code, LinkAddr entry, E
         if (instruction->is_indirect_jump()) {
             const auto slot = instruction->fixed_memory();
             if (!slot || surroundings == nullptr || !surroundings->is_got(slot->address, slot->size))
-                return Doubt{DWUNW_PROBE_CODE_UNCLEAR, "`" + instruction->text() + "` at " + std::to_string(at) +
-                                                           " may lead anywhere"};
+                return Doubt{DWUNW_PROBE_CODE_UNCLEAR,
+                             "`" + instruction->text() + "` at " + std::to_string(at) + " may lead anywhere"};
         }
         at += instruction->length();
     }
@@ -80,7 +79,8 @@ Result<Placement> place(std::span<const uint8_t> code, LinkAddr entry, const dwu
     if ((options.flags & DWUNW_PROBE_AT_ENTRY) != 0)
         return at_entry(DWUNW_PROBE_ENTRY_WAS_ASKED, "as asked");
 
-    Instruction::Rights rights{options.arguments == 0 ? DWUNW_PROBE_MAX_ARGUMENTS : options.arguments, nullptr, nullptr};
+    Instruction::Rights rights{options.arguments == 0 ? DWUNW_PROBE_MAX_ARGUMENTS : options.arguments, nullptr,
+                               nullptr};
     if (surroundings != nullptr && (options.flags & DWUNW_PROBE_SKIP_MODULE_READS) != 0) {
         rights.may_read_context = surroundings;
         rights.may_read = [](const void *context, Instruction::FixedMemory memory) {

@@ -13,7 +13,7 @@
 
 namespace dwunw::bpf {
 
-inline constexpr size_t kMaxSkipped = 8;                   // instructions passed over
+inline constexpr size_t kMaxSkipped = 8;                  // instructions passed over
 inline constexpr uint64_t kMaxFunctionBytes = 1ULL << 22; // the largest functions of generated parsers are below it
 
 // Bytes at which nothing but falling through from before may arrive: (entry, probe].

@@ -116,8 +116,7 @@ extern "C" dwunw_status dwunw_probe_file_open(const char *path, struct dwunw_pro
     });
 }
 
-extern "C" dwunw_status dwunw_probe_file_open_module(const struct dwunw_module *module,
-                                                     struct dwunw_probe_file **out) {
+extern "C" dwunw_status dwunw_probe_file_open_module(const struct dwunw_module *module, struct dwunw_probe_file **out) {
     if (module == nullptr || out == nullptr)
         return DWUNW_ERR_INVALID_ARGUMENT;
     return guarded([&] { return open_file(std::make_unique<ModuleImage>(module), out); });
