@@ -4,7 +4,7 @@
 #   ZLIB::ZLIB, PkgConfig::libzstd   the core (compressed sections)
 #   PkgConfig::libdw                 src/symbolize
 #   Zydis::Zydis                     src/bpf (a disassembler)
-#   dwunw_libbpf                     examples and BPF tools; honours LIBBPF_CFLAGS and LIBBPF_LDLIBS
+#   dwunw_libbpf                     src/bpf, examples and BPF tools; honours LIBBPF_CFLAGS and LIBBPF_LDLIBS
 find_package(Threads REQUIRED)
 find_package(ZLIB REQUIRED)
 find_package(PkgConfig REQUIRED)

@@ -16,7 +16,7 @@ set_target_properties(dwunw_symbolize PROPERTIES EXPORT_NAME symbolize)
 install(TARGETS dwunw_symbolize EXPORT dwunwSymbolizeTargets ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
 install(EXPORT dwunwSymbolizeTargets NAMESPACE dwunw:: DESTINATION "${dwunw_package_dir}")
 
-# Likewise: no Zydis for who only unwinds.
+# Likewise: neither Zydis nor libbpf for who only unwinds.
 set_target_properties(dwunw_bpf PROPERTIES EXPORT_NAME bpf)
 install(TARGETS dwunw_bpf EXPORT dwunwBpfTargets ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
 install(EXPORT dwunwBpfTargets NAMESPACE dwunw:: DESTINATION "${dwunw_package_dir}")

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 /* Counts what each probe sees. The cookie says which probe it is, and how many arguments matter. */
-#include "probe_placement.h"
+#include <linux/bpf.h> /* first: libbpf's headers take its types for granted */
+
+#include <linux/ptrace.h>
+
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include <linux/bpf.h>
-#include <linux/ptrace.h>
+#include <stdbool.h>
+
+#include "probe_placement.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -30,8 +34,7 @@ static void saw(unsigned long long cookie, unsigned long long hash) {
     __sync_fetch_and_add(&seen->sum, hash);
 }
 
-SEC("uprobe")
-int entered(struct pt_regs *ctx) {
+static int see_entry(struct pt_regs *ctx) {
     unsigned long long cookie = bpf_get_attach_cookie(ctx);
     unsigned int arguments = cookie >> 32;
     unsigned long long hash = mix(1, PT_REGS_SP(ctx));
@@ -52,8 +55,18 @@ int entered(struct pt_regs *ctx) {
     return 0;
 }
 
-SEC("uretprobe")
-int returned(struct pt_regs *ctx) {
-    saw(bpf_get_attach_cookie(ctx), mix(mix(2, PT_REGS_SP(ctx)), PT_REGS_RC(ctx)));
+static int see_return(struct pt_regs *ctx) {
+    saw(bpf_get_attach_cookie(ctx) + RETURN_AT_ENTRY, mix(mix(2, PT_REGS_SP(ctx)), PT_REGS_RC(ctx)));
     return 0;
 }
+
+SEC("uprobe")
+int entered(struct pt_regs *ctx) { return see_entry(ctx); }
+
+SEC("uretprobe")
+int returned(struct pt_regs *ctx) { return see_return(ctx); }
+
+extern bool bpf_session_is_return(void) __ksym;
+
+SEC("uprobe")
+int in_session(struct pt_regs *ctx) { return bpf_session_is_return() ? see_return(ctx) : see_entry(ctx); }

@@ -6,7 +6,7 @@
 #define MAX_FUNCTIONS 32
 #define MAX_ARGUMENTS 6
 
-/* A probe's place among the four of a function; its cookie is slot | arguments << 32. */
+/* What is counted of a function. A probe's cookie is its entry's slot | arguments << 32, for its return, too. */
 enum { AT_ENTRY, AT_PLACEMENT, RETURN_AT_ENTRY, RETURN_AT_PLACEMENT, PLACES };
 #define SLOT(function, place) ((function)*PLACES + (place))
 

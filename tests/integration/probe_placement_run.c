@@ -8,7 +8,9 @@
 #define _GNU_SOURCE
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <dwunw/bpf_attach.h>
 #include <dwunw/probe_placement.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -103,14 +105,6 @@ static int finish_target(struct target *target) {
     return 0;
 }
 
-static struct bpf_link *attach(const struct bpf_program *program, pid_t pid, const char *library, __u64 offset,
-                               unsigned int function, int place, unsigned int arguments) {
-    LIBBPF_OPTS(bpf_uprobe_opts, options, .retprobe = place >= RETURN_AT_ENTRY,
-                .bpf_cookie = SLOT(function, place) | (__u64)arguments << 32);
-
-    return bpf_program__attach_uprobe_opts(program, pid, library, offset, &options);
-}
-
 static int compare(struct probe_placement_bpf *skeleton, const char *library, enum mode mode, unsigned int function,
                    const struct dwunw_probe_placement *placement) {
     struct seen seen[PLACES];
@@ -131,20 +125,11 @@ static int compare(struct probe_placement_bpf *skeleton, const char *library, en
     return wrong ? -1 : 0;
 }
 
-static int run(const struct dwunw_probe_file *file, const char *library, const char *path, const char *preload,
-               enum mode mode) {
-    struct dwunw_probe_placement placements[FUNCTIONS];
-    struct bpf_link *links[FUNCTIONS * PLACES] = {};
-    bool have[FUNCTIONS] = {};
-    struct target target = {.go = -1};
-    struct probe_placement_bpf *skeleton = probe_placement_bpf__open_and_load();
-    int failures = 0;
+/* Places each function's probe, and lists the two points where it is attached. Returns how many there are. */
+static size_t place_all(const struct dwunw_probe_file *file, enum mode mode, struct dwunw_probe_placement *placements,
+                        struct dwunw_attach_point *points, int *failures) {
+    size_t count = 0;
 
-    if (!skeleton || start_target(path, preload, &target)) {
-        printf("FAIL %s: the program does not load, or %s does not start\n", library, path);
-        probe_placement_bpf__destroy(skeleton);
-        return 1;
-    }
     for (unsigned int i = 0; i < FUNCTIONS; i++) {
         struct dwunw_probe_placement *placement = &placements[i];
         struct dwunw_probe_options options = {
@@ -152,8 +137,7 @@ static int run(const struct dwunw_probe_file *file, const char *library, const c
             .arguments = mode == KEEP_ALL ? 0 : functions[i].arguments,
             .flags = mode == SKIP_READS ? DWUNW_PROBE_SKIP_MODULE_READS : 0,
         };
-        unsigned int compared = mode == KEEP_ALL ? MAX_ARGUMENTS : functions[i].arguments;
-        __u64 entry;
+        __u64 compared = mode == KEEP_ALL ? MAX_ARGUMENTS : functions[i].arguments;
         dwunw_status status;
 
         *placement = (struct dwunw_probe_placement){.size = sizeof(*placement)};
@@ -161,33 +145,58 @@ static int run(const struct dwunw_probe_file *file, const char *library, const c
         if (status == DWUNW_ERR_NOT_FOUND)
             continue;
         if (status != DWUNW_OK) {
-            printf("FAIL %s %s: %s\n", library, functions[i].name, dwunw_status_string(status));
-            failures++;
+            printf("FAIL %s: %s\n", functions[i].name, dwunw_status_string(status));
+            ++*failures;
             continue;
         }
-        have[i] = true;
-        entry = placement->file_offset - placement->offset;
-        for (int place = 0; place < PLACES; place++) {
-            bool moved = place == AT_PLACEMENT || place == RETURN_AT_PLACEMENT;
-            const struct bpf_program *program =
-                place >= RETURN_AT_ENTRY ? skeleton->progs.returned : skeleton->progs.entered;
+        for (int place = AT_ENTRY; place <= AT_PLACEMENT; place++)
+            points[count++] = (struct dwunw_attach_point){
+                .file_offset = placement->file_offset - (place == AT_ENTRY ? placement->offset : 0),
+                .cookie = SLOT(i, place) | compared << 32,
+                .when = DWUNW_ATTACH_AT_ENTRY | DWUNW_ATTACH_AT_RETURN,
+            };
+    }
+    return count;
+}
 
-            links[SLOT(i, place)] =
-                attach(program, target.pid, library, moved ? placement->file_offset : entry, i, place, compared);
-            if (!links[SLOT(i, place)]) {
-                printf("FAIL %s %s: not attached at +%llu\n", library, functions[i].name,
-                       moved ? (unsigned long long)placement->offset : 0ULL);
-                failures++;
-            }
-        }
+static int run(const struct dwunw_probe_file *file, const char *library, const char *path, const char *preload,
+               enum mode mode) {
+    struct dwunw_probe_placement placements[FUNCTIONS];
+    struct dwunw_attach_point points[2 * FUNCTIONS];
+    struct dwunw_attach_programs programs = {.size = sizeof(programs)};
+    struct dwunw_attach_plan plan = {.size = sizeof(plan)};
+    struct dwunw_attach_request request = {.size = sizeof(request), .path = library, .points = points};
+    struct dwunw_attachment *attachment = NULL;
+    struct target target = {.go = -1};
+    struct probe_placement_bpf *skeleton = probe_placement_bpf__open();
+    int failures = 0;
+
+    if (!skeleton)
+        return 1;
+    programs.session = skeleton->progs.in_session;
+    programs.entry = skeleton->progs.entered;
+    programs.exit = skeleton->progs.returned;
+    if (dwunw_attach_prepare(&programs, &plan) != DWUNW_OK || probe_placement_bpf__load(skeleton) ||
+        start_target(path, preload, &target)) {
+        printf("FAIL %s: the program does not load, or %s does not start\n", library, path);
+        probe_placement_bpf__destroy(skeleton);
+        return 1;
+    }
+    request.count = place_all(file, mode, placements, points, &failures);
+    request.pid = target.pid;
+    if (dwunw_attach(&programs, &plan, &request, &attachment) != DWUNW_OK) {
+        printf("FAIL %s: not attached by %s: %s\n", library, plan.reason, strerror(errno));
+        failures++;
     }
     if (finish_target(&target))
         failures++;
-    for (unsigned int i = 0; i < FUNCTIONS; i++)
-        if (have[i] && compare(skeleton, library, mode, i, &placements[i]))
+    for (size_t i = 0; i < request.count; i += 2) {
+        unsigned int function = (unsigned int)points[i].cookie / PLACES;
+
+        if (compare(skeleton, library, mode, function, &placements[function]))
             failures++;
-    for (unsigned int i = 0; i < FUNCTIONS * PLACES; i++)
-        bpf_link__destroy(links[i]);
+    }
+    dwunw_detach(attachment);
     probe_placement_bpf__destroy(skeleton);
     return failures;
 }
