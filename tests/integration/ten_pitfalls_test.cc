@@ -273,7 +273,7 @@ TEST_F(TenPitfalls, CapacityMoreRulesThanAByteCounts) {
     }
 }
 
-// 9. Hostile files. More: fuzzing, and every row beside readelf's (table_readelf.py).
+// 9. Hostile files. More: fuzzing, and every row beside readelf's (table_readelf).
 
 TEST_F(TenPitfalls, HostileRulesThatLeadNowhere) {
     EXPECT_EQ(walk(at(kStuck)), DWUNW_ERR_NO_PROGRESS);
