@@ -315,22 +315,8 @@ class Comparison:
                         self.sample(name, pid, figures)
                     except ProcessLookupError:
                         continue  # a short-lived process (a compiler) has ended
-                self.let_run(load)
+                load.let_run(self.random)
         return figures
-
-    def let_run(self, load):
-        """The next sample comes after the program has worked on for a few, differing, ticks."""
-        pids = load.find_pids()
-        goal = self.random.randint(1, 4)
-        before = {pid: workloads.cpu_ticks(pid) for pid in pids}
-
-        def worked():
-            load.check_alive()
-            now = load.find_pids()
-            return now != pids or sum(workloads.cpu_ticks(pid) - before[pid] for pid in now) >= goal
-
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            workloads.wait_for(worked, "the program works on")
 
     def sample(self, name, pid, figures):
         with stopped(pid):

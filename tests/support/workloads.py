@@ -144,6 +144,20 @@ class Load:
     def is_busy(self, pid):
         return cpu_ticks(pid) >= BUSY_TICKS
 
+    def let_run(self, chance):
+        """Returns when the program has worked on for a few ticks; `chance` (a random.Random) says how many."""
+        pids = self.find_pids()
+        goal = chance.randint(1, 4)
+        before = {pid: cpu_ticks(pid) for pid in pids}
+
+        def worked():
+            self.check_alive()
+            now = self.find_pids()
+            return now != pids or sum(cpu_ticks(pid) - before[pid] for pid in now) >= goal
+
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            wait_for(worked, "the program works on")
+
     def end(self):
         descendants = []
         for process in self.processes:
