@@ -119,10 +119,10 @@ class Loader {
         for (const auto &entry : std::filesystem::directory_iterator(folder))
             cores.push_back(entry.path());
         std::ranges::sort(cores);
-        cores.resize(std::min(cores.size(), options_.cores));
         std::map<int32_t, Process *> latest;
         for (const auto &core : cores)
             add_core(core, program, latest);
+        thin(program);
         return program;
     }
 
@@ -162,6 +162,18 @@ class Loader {
         dwunw_core_close(core);
         ::munmap(const_cast<uint8_t *>(bytes.data()), bytes.size());
         ::close(fd);
+    }
+
+    // Keeps as many stacks as asked for, evenly.
+    void thin(Program &program) const {
+        const size_t all = program.stack_count();
+        size_t number = 0;
+        for (const auto &process : program.processes)
+            std::erase_if(process->stacks, [&](const Stack &) {
+                const size_t i = number++;
+                return all > options_.stacks && (i + 1) * options_.stacks / all == i * options_.stacks / all;
+            });
+        std::erase_if(program.processes, [](const auto &process) { return process->stacks.empty(); });
     }
 
     std::vector<MappedModule> mapped_modules(const CoreNotes &notes, dwunw_core *core) {

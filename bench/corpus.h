@@ -85,7 +85,7 @@ struct CorpusOptions {
     std::filesystem::path folder; // collect.py's
     std::string only;             // one program's name, or "" for all
     size_t slice = 256 * 1024;    // bytes of a stack, at most
-    size_t cores = SIZE_MAX;      // of a program, at most
+    size_t stacks = 1000;         // of a program, at most, evenly out of all
 };
 std::vector<Program> load_corpus(const CorpusOptions &options);
 

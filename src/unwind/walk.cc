@@ -40,8 +40,10 @@ class Walk {
   private:
     dwunw_status walk_frames() {
         CodeAddr pc = CodeAddr::instruction(RunAddr(registers_[arch_.ra]));
-        locate(pc.lookup());
-        write_frame(pc, DWUNW_SOURCE_REGISTERS);
+        if (!begin_warm(pc)) {
+            locate(pc.lookup());
+            write_frame(pc, DWUNW_SOURCE_REGISTERS, location_.module, location_.bias);
+        }
 
         while (true) {
             dwunw_frame_source source = interpret_ ? DWUNW_SOURCE_INTERPRETER : DWUNW_SOURCE_CFI;
@@ -93,10 +95,25 @@ class Walk {
                 return DWUNW_ERR_NO_MAPPING;
             if (result_.written == request_.frames.size())
                 return DWUNW_ERR_FRAME_LIMIT;
-            write_frame(pc, source);
+            write_frame(pc, source, location_.module, location_.bias);
             result_.frame_pointer_frames += source == DWUNW_SOURCE_FRAME_POINTER;
             result_.trampoline_frames += source == DWUNW_SOURCE_TRAMPOLINE;
         }
+    }
+
+    // Frame 0 where its rule and its place are warm.
+    bool begin_warm(CodeAddr pc) {
+        if (interpret_)
+            return false;
+        warm_ = request_.space.warm();
+        if (warm_.rules == nullptr)
+            return false;
+        const auto rule = warm_.rules->find(pc, warm_.generation);
+        const auto place = rule ? request_.space.place(rule->place(), warm_.generation) : std::nullopt;
+        if (!place)
+            return false;
+        write_frame(pc, DWUNW_SOURCE_REGISTERS, place->module, place->bias);
+        return true;
     }
 
     // Goes on from the frame at `pc` for as long as rules and places are warm. True with the last step in `step`: to a
@@ -281,14 +298,14 @@ class Walk {
             warm_ = request_.space.warm();
     }
 
-    void write_frame(CodeAddr pc, dwunw_frame_source source) {
+    void write_frame(CodeAddr pc, dwunw_frame_source source, const dwunw_module *module, LoadBias bias) {
         dwunw_frame &frame = request_.frames[result_.written++];
         frame = {};
         frame.pc = pc.pc().value;
         frame.sp = registers_[arch_.sp];
-        frame.module = location_.module;
-        if (location_.module != nullptr)
-            frame.module_offset = location_.bias.link(pc.pc()).value;
+        frame.module = module;
+        if (module != nullptr)
+            frame.module_offset = bias.link(pc.pc()).value;
         frame.flags = pc.is_return_address() ? 0 : DWUNW_FRAME_FLAG_EXACT_PC;
         frame.source = source;
     }
