@@ -96,6 +96,9 @@ class Walk {
             if (result_.written == request_.frames.size())
                 return DWUNW_ERR_FRAME_LIMIT;
             write_frame(pc, source, location_.module, location_.bias);
+            after_call_ = source == DWUNW_SOURCE_FRAME_POINTER;
+            if (after_call_)
+                remember_call(pc);
             result_.frame_pointer_frames += source == DWUNW_SOURCE_FRAME_POINTER;
             result_.trampoline_frames += source == DWUNW_SOURCE_TRAMPOLINE;
         }
@@ -138,10 +141,25 @@ class Walk {
             }
             if (rule->cfa_from_fp() && !fp_known)
                 break;
+            const bool by_fp = rule->is_without_cfi();
+            if (by_fp && (request_.cfi_only || fp % 8 != 0 || fp < sp))
+                break;
             const RunAddr cfa((rule->cfa_from_fp() ? fp : sp) + rule->cfa_offset());
             uint64_t outer = 0;
             if ((!rule->cfa_from_fp() && cfa.value <= sp) || !request_.memory.read_slice(cfa - 8, &outer) ||
                 (outer == pc.pc().value && cfa.value == last_cfa_))
+                break;
+            const CodeAddr outer_pc = CodeAddr::return_address(RunAddr(outer));
+            auto outer_rule = warm_.rules->find(outer_pc, warm_.generation);
+            if (outer_rule && outer_rule->place() != place_number) {
+                const auto found = request_.space.place(outer_rule->place(), warm_.generation);
+                place_number = found ? outer_rule->place() : CodeLocation::kNoPlace;
+                if (found)
+                    place = *found;
+                else
+                    outer_rule.reset();
+            }
+            if (by_fp && !(outer_rule && outer_rule->is_after_call()))
                 break;
             if (rule->fp_distance() != 0) {
                 if (!request_.memory.read_slice(cfa - rule->fp_distance(), &fp))
@@ -149,16 +167,7 @@ class Walk {
                 fp_known = true;
             }
             sp = cfa.value;
-            const CodeAddr outer_pc = CodeAddr::return_address(RunAddr(outer));
-            rule = warm_.rules->find(outer_pc, warm_.generation);
-            if (rule && rule->place() != place_number) {
-                const auto found = request_.space.place(rule->place(), warm_.generation);
-                place_number = found ? rule->place() : CodeLocation::kNoPlace;
-                if (found)
-                    place = *found;
-                else
-                    rule.reset();
-            }
+            rule = outer_rule;
             if (!rule || result_.written == request_.frames.size()) {
                 registers_.set(arch_.ra, outer);
                 step.outcome = Step::Outcome::kFrame;
@@ -177,7 +186,8 @@ class Walk {
             frame.module_offset = place.bias.link(RunAddr(outer)).value;
             frame.module = place.module;
             frame.flags = 0;
-            frame.source = DWUNW_SOURCE_CFI;
+            frame.source = by_fp ? DWUNW_SOURCE_FRAME_POINTER : DWUNW_SOURCE_CFI;
+            result_.frame_pointer_frames += by_fp;
         }
         registers_.set(arch_.sp, sp);
         if (fp_known)
@@ -201,10 +211,26 @@ class Walk {
         if (at_row_end && at_signal_trampoline(pc))
             return step_by_signal_trampoline(arch_, request_.memory, registers_);
         // A return address at a mapping's end may be the uretprobe trampoline's, which is the loop's business.
-        if (warm_.rules != nullptr && inside(pc.pc()))
-            if (const auto packed = PackedRule::pack(found.rule, arch_, location_.place))
-                warm_.rules->insert(pc, warm_.generation, *packed);
+        if (inside(pc.pc()))
+            remember(pc, PackedRule::pack(found.rule, arch_, location_.place));
         return step_by_row(found.rule, pc);
+    }
+
+    void remember(CodeAddr pc, std::optional<PackedRule> packed) {
+        if (warm_.rules == nullptr || !packed)
+            return;
+        if (after_call_)
+            packed->set_after_call();
+        warm_.rules->insert(pc, warm_.generation, *packed);
+    }
+
+    // A frame-pointer step led to `pc`, so a call is before it.
+    void remember_call(CodeAddr pc) {
+        if (warm_.rules == nullptr)
+            return;
+        auto packed = warm_.rules->find(pc, warm_.generation);
+        if (packed && !packed->is_after_call())
+            remember(pc, packed);
     }
 
     Step step_by_row(const Rule &rule, CodeAddr pc) {
@@ -225,12 +251,16 @@ class Walk {
                 return *by_code;
             }
         }
-        if (location_.cfi != nullptr && location_.cfi->is_entry_point(location_.bias.link(pc.lookup())) &&
-            registers_.known(arch_.fp) && registers_[arch_.fp] == 0) {
+        const bool at_entry =
+            location_.cfi != nullptr && location_.cfi->is_entry_point(location_.bias.link(pc.lookup()));
+        if (at_entry && registers_.known(arch_.fp) && registers_[arch_.fp] == 0) {
             // psABI §3.4.1: rbp is zero at process entry, to mark the deepest frame.
             step.outcome = Step::Outcome::kRoot;
             return step;
         }
+        if (missing == DWUNW_ERR_NO_CFI && location_.kind == CodeKind::kModule && pc.is_return_address() && !at_entry &&
+            inside(pc.pc()))
+            remember(pc, PackedRule::without_cfi(location_.place));
         if (request_.cfi_only)
             return step;
         const Step by_fp = step_by_frame_pointer(arch_, request_.space, request_.memory, registers_);
@@ -317,6 +347,7 @@ class Walk {
     CodeLocation location_;
     AddressSpace::Warm warm_;
     uint64_t last_cfa_ = 0;
+    bool after_call_ = false; // the last frame written has a call before its pc, for certain
     WalkResult result_;
     bool needs_interpreter_ = false;
 };
