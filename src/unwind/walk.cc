@@ -243,12 +243,16 @@ class Walk {
         step.status = missing;
         if (location_.kind == CodeKind::kUnmapped || missing == DWUNW_ERR_CFI_MALFORMED)
             return step;
-        if (at_signal_trampoline(pc))
-            return step_by_signal_trampoline(arch_, request_.memory, registers_);
-        if (!pc.is_return_address()) {
-            if (const auto by_code = step_by_code(pc)) {
-                source = DWUNW_SOURCE_CODE;
-                return *by_code;
+        bool bare = known_without_cfi(pc);
+        if (!bare) {
+            if (at_signal_trampoline(pc))
+                return step_by_signal_trampoline(arch_, request_.memory, registers_);
+            bare = pc.is_return_address();
+            if (!pc.is_return_address()) {
+                if (const auto by_code = step_by_code(pc, bare)) {
+                    source = DWUNW_SOURCE_CODE;
+                    return *by_code;
+                }
             }
         }
         const bool at_entry =
@@ -258,8 +262,7 @@ class Walk {
             step.outcome = Step::Outcome::kRoot;
             return step;
         }
-        if (missing == DWUNW_ERR_NO_CFI && location_.kind == CodeKind::kModule && pc.is_return_address() && !at_entry &&
-            inside(pc.pc()))
+        if (missing == DWUNW_ERR_NO_CFI && location_.kind == CodeKind::kModule && bare && !at_entry && inside(pc.pc()))
             remember(pc, PackedRule::without_cfi(location_.place));
         if (request_.cfi_only)
             return step;
@@ -271,8 +274,14 @@ class Walk {
         return by_fp;
     }
 
-    // The way back from a clone system call: by the instructions, up to a return or to code that has CFI.
-    std::optional<Step> step_by_code(CodeAddr pc) {
+    bool known_without_cfi(CodeAddr pc) const {
+        const auto rule = warm_.rules != nullptr ? warm_.rules->find(pc, warm_.generation) : std::nullopt;
+        return rule && rule->is_without_cfi();
+    }
+
+    // The way back from a clone system call: by the instructions, up to a return or to code that has CFI. `elsewhere`:
+    // the code at `pc` has nothing to do with that.
+    std::optional<Step> step_by_code(CodeAddr pc, bool &elsewhere) {
         constexpr uint64_t kBytesBefore = 8;
         constexpr uint64_t kBytesAfter = 16;
         const uint64_t before = std::min(kBytesBefore, pc.pc() - location_.start);
@@ -288,6 +297,7 @@ class Walk {
         if (registers_.known(arch_.result))
             result = registers_[arch_.result];
         const arch::CodeFlow flow = arch_.follow(code, before, result);
+        elsewhere = flow.kind == arch::CodeFlow::Kind::kUnknown && flow.always;
         if (flow.kind == arch::CodeFlow::Kind::kReturns)
             return step_by_return_instruction(arch_, request_.memory, registers_);
         const RunAddr target = pc.pc() + static_cast<uint64_t>(flow.offset);
