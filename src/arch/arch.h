@@ -44,6 +44,7 @@ struct Arch {
     uint8_t result; // that register
     // The code of the kernel's return-from-signal trampoline, at a pc without CFI (musl writes none).
     std::span<const uint8_t> signal_trampoline;
+    size_t signal_trampoline_syscall; // where its system call stands; SP is still the same there
     // What the frame at that trampoline saved.
     std::span<const SavedRegister> signal_frame;
 };

@@ -43,9 +43,21 @@ Result<uint64_t> read_format(Cursor &cursor, uint8_t encoding) {
     return value;
 }
 
+// What linkers write, a hundred thousand times a module.
+constexpr uint8_t kUsualEncoding = DW_EH_PE_pcrel | DW_EH_PE_sdata4;
+
+Result<uint64_t> read_usual(Cursor &cursor, uint64_t base) {
+    const auto value = static_cast<uint64_t>(int64_t{static_cast<int32_t>(cursor.u32())});
+    if (!cursor.ok())
+        return malformed(kUsualEncoding);
+    return value + base;
+}
+
 } // namespace
 
 Result<uint64_t> read_encoded_pointer(Cursor &cursor, uint8_t encoding, const PointerBases &bases) {
+    if (encoding == kUsualEncoding) [[likely]]
+        return read_usual(cursor, bases.section.value + cursor.offset());
     if (encoding == DW_EH_PE_omit || (encoding & DW_EH_PE_indirect) != 0)
         return malformed(encoding);
     uint64_t base = 0;
@@ -80,6 +92,8 @@ Result<uint64_t> read_encoded_pointer(Cursor &cursor, uint8_t encoding, const Po
 }
 
 Result<uint64_t> read_encoded_length(Cursor &cursor, uint8_t encoding) {
+    if (encoding == kUsualEncoding) [[likely]]
+        return read_usual(cursor, 0);
     if ((encoding & DW_EH_PE_application_mask) == DW_EH_PE_aligned)
         return read_format(cursor, DW_EH_PE_absptr);
     return read_format(cursor, encoding);

@@ -423,6 +423,11 @@ CodeLocation View::find(RunAddr address) {
     return location;
 }
 
+bool View::is_code(RunAddr address) {
+    const Mapping *mapping = snapshot_->maps.find(address);
+    return mapping != nullptr && mapping->executable;
+}
+
 bool View::read_code(RunAddr address, std::span<uint8_t> buffer) {
     const Answer answer = look(address, true);
     if (answer.mapping == nullptr || buffer.size() > answer.mapping->end - address)

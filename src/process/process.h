@@ -191,6 +191,8 @@ class View final : public unwind::AddressSpace {
 
     unwind::CodeLocation find(RunAddr address) override;
     bool read_code(RunAddr address, std::span<uint8_t> buffer) override;
+    // As the snapshot has it: numbers that look like addresses must not make the map be read again.
+    bool is_code(RunAddr address) override;
     Warm warm() override { return {&process_.rules_, snapshot_->generation}; }
     std::optional<unwind::Place> place(uint32_t number, uint64_t generation) override;
     Result<Process::ModuleAt> find_module(RunAddr address);

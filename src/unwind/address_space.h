@@ -53,6 +53,8 @@ class AddressSpace {
     // Reads code bytes: from the module's file, or, for anonymous code of a live process, from its memory; false where
     // they cannot be had. Thread-safe.
     virtual bool read_code(RunAddr address, std::span<uint8_t> buffer) = 0;
+    // Whether code is known to be mapped there; costs little, whatever the address. Thread-safe.
+    virtual bool is_code(RunAddr address) { return find(address).kind != CodeKind::kUnmapped; }
 
     // Rules by pc, and the generation in which places now have their numbers. A space may have none.
     struct Warm {

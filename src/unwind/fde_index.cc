@@ -95,13 +95,22 @@ void FdeIndex::take_over(std::vector<FdeRef> listed) {
     std::inplace_merge(fdes_.begin(), fdes_.begin() + middle, fdes_.end(), starts_before);
 }
 
+std::vector<FdeRef>::const_iterator FdeIndex::first_behind(LinkAddr address) const {
+    return std::upper_bound(fdes_.begin(), fdes_.end(), address,
+                            [](LinkAddr value, const FdeRef &fde) { return value < fde.start; });
+}
+
 const FdeRef *FdeIndex::find(LinkAddr address) const {
-    const auto after = std::upper_bound(fdes_.begin(), fdes_.end(), address,
-                                        [](LinkAddr value, const FdeRef &fde) { return value < fde.start; });
+    const auto after = first_behind(address);
     if (after == fdes_.begin())
         return nullptr;
     const FdeRef &fde = *std::prev(after);
     return address < fde.end ? &fde : nullptr;
+}
+
+LinkAddr FdeIndex::next_start(LinkAddr address) const {
+    const auto after = first_behind(address);
+    return after == fdes_.end() ? LinkAddr(~uint64_t{0}) : after->start;
 }
 
 } // namespace dwunw::unwind

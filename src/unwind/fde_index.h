@@ -39,12 +39,15 @@ class FdeIndex {
     std::span<const FdeRef> fdes() const { return fdes_; }
     // The FDE that covers an address, nullptr where none does.
     const FdeRef *find(LinkAddr address) const;
+    // Where the first FDE behind an address begins; the end of all addresses where none does.
+    LinkAddr next_start(LinkAddr address) const;
     std::span<const dwarf::Cie> cies() const { return cies_; }
 
     const std::vector<Refusal> &refusals() const { return refusals_; }
     size_t tombstone_count() const { return tombstones_; }
 
   private:
+    std::vector<FdeRef>::const_iterator first_behind(LinkAddr address) const;
     void list(std::span<const dwarf::CfiSection> sections, uint32_t index);
     void take_over(std::vector<FdeRef> listed);
 

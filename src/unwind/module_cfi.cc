@@ -83,7 +83,7 @@ ModuleCfi::RuleAt ModuleCfi::rule_at(LinkAddr address) const {
     }
     auto found = find_fde(address);
     if (!found)
-        return {found.error().status, {}, address + 1};
+        return {found.error().status, {}, fdes().next_start(address)};
     return OneFde(*found, *arch_, address).run();
 }
 

@@ -41,6 +41,11 @@ void restore_from_slot(uint8_t reg, RunAddr slot, RunAddr sp, const arch::Arch &
     }
 }
 
+// A return address that was popped into a register leaves the CFA where SP is: the end of libgcc's _Unwind_Resume.
+bool moves_up(RunAddr sp, RunAddr cfa, bool return_address_is_popped) {
+    return return_address_is_popped ? cfa >= sp : cfa > sp;
+}
+
 bool reads_unknown_register(const Rule &rule, const Registers &registers) {
     if (!registers.known(rule.cfa_reg))
         return true;
@@ -76,7 +81,8 @@ Step step_by_rule(const Rule &rule, const arch::Arch &arch, RunAddr pc, const St
         cfa = cfa + 8;
     }
     step.cfa = cfa.value;
-    if (rule.cfa_kind != CfaKind::kDeref && rule.cfa_reg == arch.sp && cfa <= sp)
+    if (rule.cfa_kind != CfaKind::kDeref && rule.cfa_reg == arch.sp &&
+        !moves_up(sp, cfa, rule.ra_kind == ValueKind::kRegister))
         return stopped(DWUNW_ERR_NO_PROGRESS, cfa.value);
 
     Registers outer = registers;
@@ -202,7 +208,8 @@ Step step_by_interpreter(const ModuleCfi &module, const arch::Arch &arch, CodeAd
         return stopped(cfa.error().status);
     step.cfa = *cfa;
     const RunAddr sp(registers[arch.sp]);
-    if (cfa_rule.kind == dwarf::CfaRule::Kind::kRegister && cfa_rule.reg == arch.sp && *cfa <= sp.value)
+    if (cfa_rule.kind == dwarf::CfaRule::Kind::kRegister && cfa_rule.reg == arch.sp &&
+        !moves_up(sp, RunAddr(*cfa), state->registers[arch.ra].kind == RuleKind::kRegister))
         return stopped(DWUNW_ERR_NO_PROGRESS, *cfa);
 
     Registers outer = registers;
@@ -304,11 +311,25 @@ Step step_by_return_instruction(const arch::Arch &arch, const StackMemory &memor
     return step;
 }
 
+std::optional<bool> follows_call(const arch::Arch &arch, AddressSpace &space, RunAddr address) {
+    const CodeLocation location = space.find(address - 1);
+    if (location.kind == CodeKind::kUnmapped)
+        return std::nullopt;
+    std::array<uint8_t, 16> buffer;
+    const size_t length = std::min<uint64_t>(arch.max_call_length, address - location.start);
+    const auto code = std::span(buffer).first(length);
+    if (!space.read_code(address - length, code))
+        return std::nullopt;
+    return arch.ends_in_call(code);
+}
+
 Step step_by_frame_pointer(const arch::Arch &arch, AddressSpace &space, const StackMemory &memory,
                            Registers &registers) {
     constexpr uint64_t kWord = sizeof(uint64_t);
     // How far above SP a frame pointer may be and still look like one, when the slice ends before it.
     constexpr uint64_t kPlausibleFrame = uint64_t{1} << 20;
+    // The most that is searched for a return address.
+    constexpr uint64_t kSearchedFrame = uint64_t{1} << 16;
     if (!registers.known(arch.fp))
         return stopped(DWUNW_ERR_NO_CFI);
     const RunAddr fp(registers[arch.fp]);
@@ -324,14 +345,15 @@ Step step_by_frame_pointer(const arch::Arch &arch, AddressSpace &space, const St
 
     const RunAddr pc(*return_address);
     // A pending uretprobe's trampoline stands for a return address that had a call before it.
-    if (space.find(pc).kind != CodeKind::kUprobeTrampoline) {
-        const CodeLocation location = space.find(pc - 1);
-        if (location.kind == CodeKind::kUnmapped)
-            return stopped(DWUNW_ERR_NO_CFI);
-        std::array<uint8_t, 16> buffer;
-        const size_t length = std::min<uint64_t>(arch.max_call_length, pc - location.start);
-        const auto code = std::span(buffer).first(length);
-        if (!space.read_code(pc - length, code) || !arch.ends_in_call(code))
+    if (space.find(pc).kind != CodeKind::kUprobeTrampoline && !follows_call(arch, space, pc).value_or(false))
+        return stopped(DWUNW_ERR_NO_CFI);
+    if (fp - sp > kSearchedFrame)
+        return stopped(DWUNW_ERR_NO_CFI);
+    for (RunAddr slot = sp; slot < fp; slot = slot + kWord) {
+        auto word = memory.read_word(slot);
+        if (!word)
+            return stopped(word.error().status);
+        if (space.is_code(RunAddr(*word) - 1) && follows_call(arch, space, RunAddr(*word)).value_or(true))
             return stopped(DWUNW_ERR_NO_CFI);
     }
 

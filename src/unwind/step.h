@@ -10,6 +10,8 @@
 #include "unwind/registers.h"
 #include "unwind/stack_memory.h"
 
+#include <optional>
+
 namespace dwunw::unwind {
 
 struct Step {
@@ -39,9 +41,13 @@ Step step_by_signal_trampoline(const arch::Arch &arch, const StackMemory &memory
 // The address that SP points to, at a return instruction.
 Step step_by_return_instruction(const arch::Arch &arch, const StackMemory &memory, Registers &registers);
 
-// Accepted only if FP is known, aligned and not below SP, and the word above it is an address of executable code that a
-// call instruction precedes. DWUNW_ERR_NO_CFI where it is not, DWUNW_ERR_SLICE_EXHAUSTED where the frame lies beyond
-// the slice.
+// Whether a call can end at `address`; false: it is no return address. Nothing where the code cannot be read.
+std::optional<bool> follows_call(const arch::Arch &arch, AddressSpace &space, RunAddr address);
+
+// Accepted only if FP is known, aligned and not below SP, the word above it is an address of executable code that a
+// call instruction precedes, and no word between SP and FP is one: a function that has not set FP up has its own return
+// address there, and FP is its caller's. DWUNW_ERR_NO_CFI where it is not, DWUNW_ERR_SLICE_EXHAUSTED where the frame
+// lies beyond the slice.
 Step step_by_frame_pointer(const arch::Arch &arch, AddressSpace &space, const StackMemory &memory,
                            Registers &registers);
 

@@ -33,7 +33,7 @@ class TableBuilder final : public dwarf::TableProgram::Visitor {
   public:
     TableBuilder(std::span<const dwarf::CfiSection> sections, const FdeIndex &index, const arch::Arch &arch)
         : sections_(sections), index_(index), arch_(arch), program_({arch.sp, arch.fp, arch.ra}),
-          initial_(index.cies().size()), cache_(kCacheSize) {
+          initial_(index.cies().size()), cache_(size_t{1} << kCacheBits) {
         table_.arch_ = &arch;
     }
 
@@ -115,33 +115,37 @@ class TableBuilder final : public dwarf::TableProgram::Visitor {
         return status.ok() ? row_error_ : status;
     }
 
-    // A state that was seen before, and its entry. What a state means depends on the section its expressions lie in and
-    // on the CIE's return address and 'S'.
+    // What was seen before, and its entry.
     struct Cached {
-        dwarf::TableState state;
-        uint32_t section = UINT32_MAX;
+        uint64_t brief = 0;
         uint32_t entry = 0;
-        bool signal_frame = false;
     };
-    static constexpr size_t kCacheBits = 10;
-    static constexpr size_t kCacheSize = size_t{1} << kCacheBits;
+    static constexpr unsigned kCacheBits = 10;
 
-    static size_t hash(const dwarf::TableState &state) {
-        const auto word = [](const dwarf::RegisterRule &rule) {
-            return static_cast<uint64_t>(rule.value) << 8 | static_cast<uint64_t>(rule.kind);
-        };
-        uint64_t value = static_cast<uint64_t>(state.cfa.value) << 8 | state.cfa.reg;
-        value = value * 0x9e3779b97f4a7c15u + word(state.fp);
-        value = value * 0x9e3779b97f4a7c15u + word(state.ra);
-        return value * 0x9e3779b97f4a7c15u >> (64 - kCacheBits);
+    // Nearly every state in one number, with what else decides its rule; 0 for the few that do not fit.
+    uint64_t brief(const dwarf::TableState &state, const dwarf::Cie &cie) const {
+        using dwarf::RuleKind;
+        constexpr int64_t kFpBias = 1 << 19;
+        if (state.cfa.kind != dwarf::CfaRule::Kind::kRegister || state.sp.kind != RuleKind::kUnspecified ||
+            state.ra.kind != RuleKind::kOffset || cie.return_address_register != arch_.ra)
+            return 0;
+        const bool fp_saved = state.fp.kind == RuleKind::kOffset;
+        if (!fp_saved && state.fp.kind != RuleKind::kUnspecified && state.fp.kind != RuleKind::kSameValue)
+            return 0;
+        const auto cfa = static_cast<uint64_t>(state.cfa.value);
+        const auto fp = fp_saved ? static_cast<uint64_t>(state.fp.value + kFpBias) : 0;
+        const auto ra = static_cast<uint64_t>(-state.ra.value);
+        if (cfa >> 24 != 0 || fp >> 20 != 0 || ra >> 8 != 0 || fde_->section > 1)
+            return 0;
+        return cfa << 40 | fp << 20 | ra << 12 | uint64_t{state.cfa.reg} << 4 | uint64_t{fp_saved} << 3 |
+               uint64_t{fde_->section} << 2 | uint64_t{cie.signal_frame} << 1 | 1;
     }
 
     Result<uint32_t> entry_of(const dwarf::TableState &state) {
         const dwarf::Cie &cie = index_.cies()[fde_->cie];
-        Cached &cached = cache_[hash(state)];
-        const bool usual = cie.return_address_register == arch_.ra;
-        if (usual && cached.section == fde_->section && cached.signal_frame == cie.signal_frame &&
-            cached.state == state)
+        const uint64_t key = brief(state, cie);
+        Cached &cached = cache_[key * 0x9e3779b97f4a7c15u >> (64 - kCacheBits)];
+        if (key != 0 && cached.brief == key) [[likely]]
             return cached.entry;
         auto rule = make_rule(state, cie, sections_[fde_->section].bytes(), arch_);
         if (!rule)
@@ -150,7 +154,8 @@ class TableBuilder final : public dwarf::TableProgram::Visitor {
             numbers_.try_emplace(*rule, static_cast<uint32_t>(table_.rules_.size() + kFirstRule));
         if (added)
             table_.rules_.push_back(*rule);
-        cached = {state, fde_->section, found->second, cie.signal_frame};
+        if (key != 0)
+            cached = {key, found->second};
         return found->second;
     }
 

@@ -8,7 +8,6 @@
 #include "unwind/table_writer.h"
 
 #include <algorithm>
-#include <unordered_map>
 
 namespace dwunw::unwind {
 
@@ -92,11 +91,13 @@ void TableWriter::write_page() {
         number_words();
     }
     if (words_.size() > kEscape) {
-        std::unordered_map<uint16_t, size_t> counts;
+        counts_.resize(0x10000);
+        for (const uint16_t word : words_)
+            counts_[word] = 0;
         for (const Row &row : joined_)
             if (row.entry >> kEntryBits == 0)
-                ++counts[word_of(row)];
-        std::ranges::stable_sort(words_, [&](uint16_t a, uint16_t b) { return counts[a] > counts[b]; });
+                ++counts_[word_of(row)];
+        std::ranges::stable_sort(words_, [this](uint16_t a, uint16_t b) { return counts_[a] > counts_[b]; });
         for (size_t i = 0; i < words_.size(); ++i)
             slot_of_[words_[i]] = static_cast<uint8_t>(std::min<size_t>(i, kEscape));
     }

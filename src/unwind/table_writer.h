@@ -39,7 +39,8 @@ class TableWriter {
     // The dictionary being made: word → its slot. kNoSlot between pages.
     static constexpr uint8_t kNoSlot = 0xff;
     std::vector<uint8_t> slot_of_ = std::vector<uint8_t>(0x10000, kNoSlot);
-    std::vector<uint16_t> words_; // in order of their slots
+    std::vector<uint16_t> words_;  // in order of their slots
+    std::vector<uint32_t> counts_; // of rows, by word, where there are too many words
 };
 
 } // namespace dwunw::unwind

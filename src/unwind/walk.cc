@@ -202,14 +202,21 @@ class Walk {
         locate(pc.lookup());
         if (location_.cfi == nullptr)
             return step_without_cfi(pc, location_.status, source);
-        const auto found = location_.cfi->rule_at(location_.bias.link(pc.lookup()));
+        auto found = location_.cfi->rule_at(location_.bias.link(pc.lookup()));
+        // Rules that end at the return address may be another function's, or another path's: what was returned to may
+        // be no call's. A handler returns to the first byte of the trampoline, which in musl has no CFI; libgcc to a
+        // landing pad.
+        if (pc.is_return_address() && found.end == location_.bias.link(pc.pc())) {
+            if (found.status == DWUNW_OK && at_signal_trampoline(pc))
+                return step_by_signal_trampoline(arch_, request_.memory, registers_);
+            if (inside(pc.pc()) && follows_call(arch_, request_.space, pc.pc()) == false) {
+                pc = CodeAddr::instruction(pc.pc());
+                request_.frames[result_.written - 1].flags |= DWUNW_FRAME_FLAG_EXACT_PC;
+                found = location_.cfi->rule_at(location_.bias.link(pc.lookup()));
+            }
+        }
         if (found.status != DWUNW_OK)
             return step_without_cfi(pc, found.status, source);
-        // A handler returns to the first byte of the trampoline. Where that has no CFI (musl), the byte before it may
-        // be another function's.
-        const bool at_row_end = pc.is_return_address() && found.end == location_.bias.link(pc.pc());
-        if (at_row_end && at_signal_trampoline(pc))
-            return step_by_signal_trampoline(arch_, request_.memory, registers_);
         // A return address at a mapping's end may be the uretprobe trampoline's, which is the loop's business.
         if (inside(pc.pc()))
             remember(pc, PackedRule::pack(found.rule, arch_, location_.place));
@@ -310,9 +317,15 @@ class Walk {
     }
 
     bool at_signal_trampoline(CodeAddr pc) {
+        if (signal_trampoline_begins(pc.pc()))
+            return true;
+        return !pc.is_return_address() && pc.pc() - location_.start >= arch_.signal_trampoline_syscall &&
+               signal_trampoline_begins(pc.pc() - arch_.signal_trampoline_syscall);
+    }
+    bool signal_trampoline_begins(RunAddr address) {
         std::array<uint8_t, 16> buffer;
         const auto code = std::span(buffer).first(arch_.signal_trampoline.size());
-        return request_.space.read_code(pc.pc(), code) && std::ranges::equal(code, arch_.signal_trampoline);
+        return request_.space.read_code(address, code) && std::ranges::equal(code, arch_.signal_trampoline);
     }
 
     // A return address at the first byte of the trampoline's page looks up the byte before it.

@@ -17,7 +17,9 @@ add_test(NAME integration.stack_at_a_return_without_cfi
             --programs at-return)
 set_tests_properties(integration.stack_at_a_return_without_cfi PROPERTIES
     PASS_REGULAR_EXPRESSION "at-return .* 0 equal, 0 eu-stack shorter, 1 eu-stack wrong, 0 dwunw shorter, 0 different")
+add_test(NAME integration.binary_forms
+    COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/binary_forms.py" "$<TARGET_FILE:dwunw_tool>")
 set_tests_properties(
-    integration.stack_cli integration.stack_equals_eu_stack integration.stack_compare_sees_a_wrong_frame
+    integration.binary_forms integration.stack_cli integration.stack_equals_eu_stack integration.stack_compare_sees_a_wrong_frame
     integration.stack_at_a_return_without_cfi PROPERTIES
     LABELS integration TIMEOUT 300)

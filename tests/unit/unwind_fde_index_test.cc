@@ -40,6 +40,9 @@ TEST(FdeIndex, UnsortedFdesAreSorted) {
     EXPECT_EQ(index.find(LinkAddr(0x20ff))->start, LinkAddr(0x2000));
     for (const uint64_t pc : {0xfffull, 0x1100ull, 0x3100ull})
         EXPECT_EQ(index.find(LinkAddr(pc)), nullptr) << std::hex << pc;
+    EXPECT_EQ(index.next_start(LinkAddr(0)), LinkAddr(0x1000));
+    EXPECT_EQ(index.next_start(LinkAddr(0x1000)), LinkAddr(0x2000));
+    EXPECT_EQ(index.next_start(LinkAddr(0x3000)), LinkAddr(~uint64_t{0}));
 }
 
 TEST(FdeIndex, TombstonesAndRepetitions) {

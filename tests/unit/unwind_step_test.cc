@@ -58,6 +58,22 @@ TEST(StepByRule, FromTheFramePointer) {
     EXPECT_EQ(regs[RSP], kSp); // as it was
 }
 
+// libgcc's _Unwind_Resume ends in `pop %rcx; jmp *%rcx`: there the CFA is SP itself.
+TEST(StepByRule, APoppedReturnAddressLeavesTheCfaAtSp) {
+    Rule rule = usual_rule();
+    rule.cfa_offset = 0;
+    const FakeStack memory = stack().set(kSp - 8, 0x403000);
+    Registers regs = registers({{RSP, kSp}, {RCX, 0x402000}, {RIP, kPc.value}});
+    EXPECT_EQ(step_by_rule(rule, x86_64(), kPc, memory.memory(), regs).status, DWUNW_ERR_NO_PROGRESS);
+    rule.ra_kind = ValueKind::kRegister;
+    rule.ra_reg = RCX;
+    ASSERT_EQ(step_by_rule(rule, x86_64(), kPc, memory.memory(), regs).outcome, Step::Outcome::kFrame);
+    EXPECT_EQ(regs[RIP], 0x402000u);
+    EXPECT_EQ(regs[RSP], kSp);
+    rule.cfa_offset = -8;
+    EXPECT_EQ(step_by_rule(rule, x86_64(), kPc, memory.memory(), regs).status, DWUNW_ERR_NO_PROGRESS);
+}
+
 TEST(StepByRule, ThePltCountsItsPush) {
     Rule rule = usual_rule();
     rule.cfa_kind = CfaKind::kPlt;

@@ -161,10 +161,20 @@ TEST_F(WalkTest, AZeroReturnAddressIsTheRoot) {
 
 TEST_F(WalkTest, ACallAtAFunctionsEndIsLookedUpInside) {
     // The return address is the next function's first byte; its rules would be wrong.
+    space_.set_code(at(kMiddle) - 5, {0xe8, 0, 0, 0, 0});
     stack_.set(kSp, at(kMiddle)).set(kSp + 8, 0); // the call is leaf's last instruction: leaf called leaf
     ASSERT_EQ(walk_from(at(kLeaf)), DWUNW_OK);
     EXPECT_EQ(pcs(), (Pcs{at(kLeaf), at(kMiddle)}));
     EXPECT_EQ(frames_[1].cfa, kSp + 16); // by leaf's rule
+}
+
+// What libgcc puts over a return address, to go on at a catch: the byte before it may be a ret, whose rules are others.
+TEST_F(WalkTest, ALandingPadIsNoReturnAddress) {
+    stack_.set(kSp, at(kMiddle)).set(kSp + 8 + 24, at(kRoot, 8));
+    ASSERT_EQ(walk_from(at(kLeaf)), DWUNW_OK);
+    EXPECT_EQ(pcs(), (Pcs{at(kLeaf), at(kMiddle), at(kRoot, 8)}));
+    EXPECT_EQ(frames_[1].flags, DWUNW_FRAME_FLAG_EXACT_PC);
+    EXPECT_EQ(frames_[1].cfa, kSp + 8 + 32); // by middle's rule
 }
 
 TEST_F(WalkTest, AnotherRegisterStartsAgainWithTheInterpreter) {
@@ -178,6 +188,34 @@ TEST_F(WalkTest, AnotherRegisterStartsAgainWithTheInterpreter) {
     EXPECT_TRUE(result_.used_interpreter);
     EXPECT_EQ(frames_[1].source, DWUNW_SOURCE_INTERPRETER);
     EXPECT_EQ(frames_[3].sp, kSp + 160);
+}
+
+// The registers that compilers and hand-written code base a CFA on: realigned stacks (r10, r13), trampolines of the
+// dynamic linker (rbx), stack probes (r11, rax), generated code (rsi, rdi, r12).
+TEST_F(WalkTest, ACfaFromAnyRegister) {
+    for (const testing::Reg reg : {RAX, RDX, RCX, RBX, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15}) {
+        SCOPED_TRACE(reg);
+        FrameSection section;
+        const size_t cie = section.cie();
+        section.fde(cie, 0x100, 0x100, Bytes().def_cfa(reg, 24).offset(RBP, 2));
+        section.fde(cie, 0x200, 0x100, Bytes({DW_CFA_undefined, RIP}));
+        FakeSpace space;
+        space.add_module(kModule, 0x1000, section);
+        FakeStack stack(kStack, 256);
+        stack.set(kSp + 400 + 16, kModule + 0x210);
+        std::array<dwunw_frame, 8> frames{};
+        const auto walk_with = [&](const Registers &regs) {
+            const StackMemory memory = stack.memory();
+            return walk({space, x86_64(), regs, memory, {}, frames});
+        };
+        const WalkResult result = walk_with(registers({{RIP, kModule + 0x110}, {RSP, kSp}, {reg, kSp + 400}}));
+        EXPECT_EQ(result.status, DWUNW_OK);
+        ASSERT_EQ(result.written, 2u);
+        EXPECT_EQ(frames[1].pc, kModule + 0x210);
+        EXPECT_EQ(frames[1].sp, kSp + 424);
+        EXPECT_TRUE(result.used_interpreter);
+        EXPECT_EQ(walk_with(registers({{RIP, kModule + 0x110}, {RSP, kSp}})).status, DWUNW_ERR_REGISTER_UNKNOWN);
+    }
 }
 
 TEST_F(WalkTest, AnUnknownRegisterIsNeverGuessed) {
@@ -214,6 +252,16 @@ TEST_F(WalkTest, ThroughASignalWithoutCfi) {
     ASSERT_EQ(walk_from(at(kLeaf)), DWUNW_OK);
     EXPECT_EQ(pcs(), (Pcs{at(kLeaf), at(kMusl), at(kMiddle, 4), at(kRoot, 8)}));
     EXPECT_EQ(frames_[2].source, DWUNW_SOURCE_SIGNAL);
+}
+
+// The thread was stopped in the trampoline, before its system call.
+TEST_F(WalkTest, InsideASignalTrampolineWithoutCfi) {
+    stack_.set(kSp + 160, kSp + 400).set(kSp + 168, at(kMiddle, 4)).set(kSp + 400 + 24, at(kRoot, 8));
+    for (const uint64_t offset : {0, 7}) {
+        ASSERT_EQ(walk_from(at(kMusl, offset)), DWUNW_OK);
+        EXPECT_EQ(pcs(), (Pcs{at(kMusl, offset), at(kMiddle, 4), at(kRoot, 8)}));
+        EXPECT_EQ(frames_[1].source, DWUNW_SOURCE_SIGNAL);
+    }
 }
 
 TEST_F(WalkTest, TheEntryPointWithoutCfi) {
@@ -282,6 +330,19 @@ TEST_F(WalkTest, JitCodeByItsFramePointer) {
     cfi_only_ = true;
     EXPECT_EQ(walk_from(kJit + 0x10, kSp + 32), DWUNW_ERR_NO_CFI);
     EXPECT_EQ(result_.written, 1u);
+}
+
+// .fini and crtstuff's functions, setjmp in musl: FP is still their caller's, which a step would leave out.
+TEST_F(WalkTest, NoFramePointerStepBeforeTheFunctionsOwnReturnAddress) {
+    stack_.set(kSp + 32, kSp + 64).set(kSp + 40, kJit + 0x200);
+    for (const uint64_t slot : {kSp, kSp + 8, kSp + 24}) {
+        stack_.set(slot, at(kMiddle, 0x20));
+        EXPECT_EQ(walk_from(kJit + 0x10, kSp + 32), DWUNW_ERR_NO_CFI);
+        EXPECT_EQ(result_.written, 1u);
+        stack_.set(slot, at(kMiddle, 0x21)); // no call before it
+        EXPECT_EQ(walk_from(kJit + 0x10, kSp + 32), DWUNW_ERR_NO_CFI);
+        EXPECT_EQ(result_.written, 2u);
+    }
 }
 
 TEST_F(WalkTest, NoFramePointerStepIntoWhatNobodyCalled) {

@@ -58,6 +58,7 @@ const Arch kArch = {
     .follow = follow,
     .result = kRax,
     .signal_trampoline = kSignalTrampoline,
+    .signal_trampoline_syscall = 7,
     .signal_frame = kSignalFrame,
 };
 

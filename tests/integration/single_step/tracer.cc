@@ -1,0 +1,631 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// What an instruction did to the stack is told from the instruction and from SP before and after it:
+//
+//   call                 pushes the address behind it
+//   ret                  pops, if SP was at the innermost return address (else it is a jump: `push; ret`)
+//   rt_sigreturn         goes back to what the signal interrupted
+//   anything             that leaves SP above a return address has left that frame: longjmp, an exception's landing
+//   a signal's delivery  is announced by ptrace; what it interrupted stands in the kernel's frame, and was here before
+//
+// Two things are not told by that:
+//   libgcc's unwinder goes to a landing pad by writing its address, and the registers that it needs, over what was
+//   saved on the stack, and returning. So the words in the slots are looked at, and where one has changed, the thread
+//   must be in libgcc. glibc's longjmp describes itself, once the jump's registers are loaded, as called by where it
+//   jumps to; so does libgcc's stack, once rewritten. So a chain that is not the shadow's is kept until the jump has
+//   been made, and must then be the frames of the function that jumps, and outside them where it led. Leaving the
+//   library in any other way makes it wrong.
+#include "tracer.h"
+
+#include "shadow_stack.h"
+
+#include <dwunw/process.h>
+#include <dwunw/symbolize.h>
+#include <dwunw/unwind.h>
+
+#include <capstone/capstone.h>
+
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <csignal>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <sstream>
+#include <stdexcept>
+#include <system_error>
+
+namespace dwunw::testing {
+namespace {
+
+constexpr uint64_t kMaxSteps = 2'000'000;
+constexpr size_t kMaxFrames = 256;
+constexpr size_t kMaxReports = 100;
+constexpr size_t kMaxDeferred = 4096;
+constexpr size_t kMaxInstruction = 15;
+constexpr uint64_t kLargestCutSlice = 48 * 1024;
+
+// siginfo of the SIGTRAP that reports a handler's first instruction while stepping.
+constexpr int kHandlerEntered = SIGTRAP;
+
+// What a signal frame holds, from the address of its ucontext_t on (asm/sigcontext.h, asm-generic/ucontext.h).
+constexpr uint64_t kSavedStackStart = 16;
+constexpr uint64_t kSavedStackSize = 32;
+constexpr uint64_t kSavedRsp = 160;
+constexpr uint64_t kSavedRip = 168;
+
+template <typename T> T checked(T result, const char *what) {
+    if (result == T(-1))
+        throw std::system_error(errno, std::generic_category(), what);
+    return result;
+}
+
+enum class Kind : uint8_t { kOther, kCall, kReturn, kSystemCall, kBreakpoint };
+struct Instruction {
+    Kind kind = Kind::kOther;
+    uint64_t size = 0;
+};
+
+class Decoder {
+  public:
+    Decoder() {
+        if (cs_open(CS_ARCH_X86, CS_MODE_64, &handle_) != CS_ERR_OK)
+            throw std::runtime_error("capstone");
+        instruction_ = cs_malloc(handle_);
+    }
+    ~Decoder() {
+        cs_free(instruction_, 1);
+        cs_close(&handle_);
+    }
+    Decoder(const Decoder &) = delete;
+    Decoder &operator=(const Decoder &) = delete;
+
+    Instruction decode(std::span<const uint8_t> code) {
+        const std::string key(code.begin(), code.end());
+        if (const auto known = known_.find(key); known != known_.end())
+            return known->second;
+        Instruction result;
+        const uint8_t *bytes = code.data();
+        size_t size = code.size();
+        uint64_t address = 0;
+        if (cs_disasm_iter(handle_, &bytes, &size, &address, instruction_)) {
+            result.size = instruction_->size;
+            switch (instruction_->id) {
+            case X86_INS_CALL:
+                result.kind = Kind::kCall;
+                break;
+            case X86_INS_RET:
+                result.kind = Kind::kReturn;
+                break;
+            case X86_INS_SYSCALL:
+                result.kind = Kind::kSystemCall;
+                break;
+            case X86_INS_INT3:
+                result.kind = Kind::kBreakpoint;
+                break;
+            default:
+                break;
+            }
+        }
+        known_.emplace(key, result);
+        return result;
+    }
+
+  private:
+    csh handle_ = 0;
+    cs_insn *instruction_ = nullptr;
+    std::map<std::string, Instruction> known_;
+};
+
+struct Walked {
+    dwunw_status status = DWUNW_OK;
+    std::vector<dwunw_frame> frames;
+};
+
+// A chain that is not the shadow's, until it is known where the thread jumps to.
+struct Deferred {
+    Walked walked;
+    std::vector<TrueFrame> shadow;
+    std::string text;
+};
+
+struct Thread {
+    pid_t tid = 0;
+    bool stepping = false;
+    bool announced = false; // its first stop is its birth's
+    user_regs_struct regs{};
+    Instruction next; // at regs.rip
+    ShadowStack shadow;
+    uint64_t stack_end = 0;
+    int sent_signal = 0;
+    std::vector<Deferred> deferred;
+    const dwunw_module *deferred_in = nullptr;
+    bool moved = false; // SP has just left frames behind
+};
+
+class Tracer {
+  public:
+    explicit Tracer(const StepOptions &options) : options_(options) {}
+    ~Tracer() {
+        if (pid_ > 0) {
+            ::kill(pid_, SIGKILL);
+            while (::waitpid(-1, nullptr, __WALL) > 0 || errno == EINTR) {
+            }
+        }
+        dwunw_symbolizer_destroy(symbolizer_);
+        dwunw_process_close(process_);
+        dwunw_shutdown(context_);
+    }
+    Tracer(const Tracer &) = delete;
+    Tracer &operator=(const Tracer &) = delete;
+
+    StepReport run() {
+        start();
+        while (!threads_.empty() && !done_) {
+            int status = 0;
+            const pid_t tid = checked(::waitpid(-1, &status, __WALL), "waitpid");
+            if (WIFSTOPPED(status)) {
+                stopped(tid, status);
+            } else {
+                if (tid == pid_) {
+                    report_.exit_status = status;
+                    report_.finished = report_.finished || WIFEXITED(status);
+                    pid_ = -1;
+                }
+                threads_.erase(tid);
+            }
+        }
+        // Past the second breakpoint it is on its own.
+        if (pid_ > 0) {
+            int status = 0;
+            for (auto &[tid, thread] : threads_) {
+                thread.regs.rip += thread.next.kind == Kind::kBreakpoint ? thread.next.size : 0;
+                checked(::ptrace(PTRACE_SETREGS, tid, nullptr, &thread.regs), "PTRACE_SETREGS");
+                checked(::ptrace(PTRACE_DETACH, tid, nullptr, nullptr), "PTRACE_DETACH");
+            }
+            checked(::waitpid(pid_, &status, 0), "waitpid");
+            report_.exit_status = status;
+            pid_ = -1;
+        }
+        return report_;
+    }
+
+  private:
+    void start() {
+        pid_ = checked(::fork(), "fork");
+        if (pid_ == 0) {
+            std::vector<char *> arguments;
+            for (const std::string &argument : options_.command)
+                arguments.push_back(const_cast<char *>(argument.c_str()));
+            arguments.push_back(nullptr);
+            if (::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) == 0)
+                ::execv(arguments[0], arguments.data());
+            ::_exit(127);
+        }
+        int status = 0;
+        checked(::waitpid(pid_, &status, 0), "waitpid");
+        if (!WIFSTOPPED(status))
+            throw std::runtime_error("cannot execute " + options_.command[0]);
+        checked(::ptrace(PTRACE_SETOPTIONS, pid_, nullptr, PTRACE_O_EXITKILL | PTRACE_O_TRACECLONE),
+                "PTRACE_SETOPTIONS");
+        threads_[pid_].tid = pid_;
+        threads_[pid_].announced = true;
+        checked(::ptrace(PTRACE_CONT, pid_, nullptr, nullptr), "PTRACE_CONT");
+    }
+
+    void stopped(pid_t tid, int status) {
+        Thread &thread = threads_[tid];
+        thread.tid = tid;
+        const int signal = WSTOPSIG(status);
+        if (!thread.announced) { // born, before its first instruction
+            thread.announced = true;
+            thread.stepping = true;
+            ++report_.threads;
+            load(thread);
+            thread.stack_end = thread.regs.rsp;
+            look(thread);
+            resume(thread, 0);
+        } else if (status >> 16 != 0) { // the parent, in its system call
+            resume(thread, 0);
+        } else if (!thread.stepping) {
+            if (signal == SIGTRAP)
+                begin(thread);
+            else
+                resume(thread, signal);
+        } else if (signal == SIGTRAP) {
+            stepped(thread);
+        } else {
+            // About to be delivered; no instruction has run since, except where both happened at once.
+            if (const user_regs_struct now = registers(tid); now.rip != thread.regs.rip || now.rsp != thread.regs.rsp)
+                advance(thread);
+            thread.sent_signal = signal;
+            resume(thread, signal);
+        }
+    }
+
+    // At the first breakpoint.
+    void begin(Thread &thread) {
+        open_process();
+        load(thread);
+        std::vector<uint8_t> stack(1 << 20);
+        const uint64_t start = thread.regs.rsp - DWUNW_RED_ZONE;
+        stack.resize(read(start, stack));
+        const Walked base = walk(thread.regs, start, stack);
+        const bool whole = base.status == DWUNW_OK && base.frames.size() > 3;
+        const bool up_to_libc = base.status == DWUNW_ERR_NO_CFI && base.frames.size() > 1;
+        if (!(options_.libc_without_cfi ? up_to_libc : whole))
+            return wrong(thread, "where stepping begins there is no whole stack", base);
+        end_ = base.status;
+        for (size_t i = base.frames.size() - 1; i > 0; --i)
+            thread.shadow.push_return(base.frames[i].pc, base.frames[i - 1].cfa - 8);
+        thread.stack_end = thread.shadow.entries().front().slot + 8;
+        thread.stepping = true;
+        ++report_.threads;
+        load(thread);
+        look(thread);
+        resume(thread, 0);
+    }
+
+    void stepped(Thread &thread) {
+        siginfo_t info{};
+        checked(::ptrace(PTRACE_GETSIGINFO, thread.tid, nullptr, &info), "PTRACE_GETSIGINFO");
+        if (thread.sent_signal != 0 && info.si_code == kHandlerEntered)
+            enter_handler(thread);
+        else
+            advance(thread);
+        thread.sent_signal = 0;
+        if (thread.next.kind == Kind::kBreakpoint) {
+            flush_deferred(thread);
+            report_.finished = true;
+            done_ = true;
+            return;
+        }
+        if (report_.steps > kMaxSteps) {
+            wrong(thread, "too many steps", {});
+            done_ = true;
+            return;
+        }
+        const bool quiet = !thread.shadow.in_handler() && thread.deferred.empty();
+        if (options_.signal_every != 0 && quiet && ++since_signal_ >= options_.signal_every) {
+            since_signal_ = 0;
+            thread.sent_signal = SIGALRM;
+            resume(thread, SIGALRM);
+        } else {
+            resume(thread, 0);
+        }
+    }
+
+    void enter_handler(Thread &thread) {
+        ++report_.signals;
+        const user_regs_struct before = thread.regs;
+        load(thread);
+        const uint64_t context = thread.regs.rsp + 8;
+        const uint64_t pc = word(context + kSavedRip);
+        // A system call that is to be made again.
+        if ((pc != before.rip && pc != before.rip - 2) || word(context + kSavedRsp) != before.rsp)
+            wrong(thread, "the signal interrupted something else", {});
+        const uint64_t other = word(context + kSavedStackStart);
+        thread.shadow.push_signal(pc, before.rsp, thread.regs.rsp, word(thread.regs.rsp), other,
+                                  other + word(context + kSavedStackSize));
+        load(thread);
+        look(thread);
+    }
+
+    // One instruction has run.
+    void advance(Thread &thread) {
+        const user_regs_struct before = thread.regs;
+        const Instruction instruction = thread.next;
+        thread.regs = registers(thread.tid);
+        const user_regs_struct &now = thread.regs;
+        std::string trouble;
+        switch (instruction.kind) {
+        case Kind::kCall:
+            ++report_.calls;
+            if (now.rsp != before.rsp - 8)
+                trouble = "a call that pushed something else";
+            thread.shadow.push_return(before.rip + instruction.size, now.rsp);
+            break;
+        case Kind::kReturn:
+            trouble = thread.shadow.pop_return(before.rsp, now.rip);
+            break;
+        case Kind::kSystemCall:
+            if (before.rax == SYS_rt_sigreturn)
+                trouble = thread.shadow.pop_signal(now.rip, now.rsp);
+            break;
+        case Kind::kBreakpoint:
+        case Kind::kOther:
+            break;
+        }
+        if (thread.shadow.drop_below(now.rsp) > 0)
+            thread.moved = true;
+        const bool jumped = now.rip != before.rip + instruction.size;
+        if (jumped && thread.moved)
+            land(thread);
+        if (!thread.deferred.empty() && module_at(now.rip) != thread.deferred_in)
+            flush_deferred(thread);
+        load(thread);
+        if (!trouble.empty())
+            wrong(thread, trouble, {});
+        look(thread);
+    }
+
+    // A jump that left frames behind has been made.
+    void land(Thread &thread) {
+        const auto landed = thread.shadow.chain(thread.regs.rip, thread.regs.rsp);
+        for (const Deferred &deferred : thread.deferred) {
+            if (jumps_to(deferred, landed))
+                ++report_.before_jumps;
+            else
+                wrong(deferred.text);
+        }
+        thread.deferred.clear();
+        thread.moved = false;
+    }
+    // The frame that is jumped to may still be at its call, and its SP not yet the right one: libgcc rewrites its own
+    // return address before it knows the landing pad, and its own CFA stays what it was.
+    bool jumps_to(const Deferred &deferred, const std::vector<TrueFrame> &landed) const {
+        const auto &frames = deferred.walked.frames;
+        if (deferred.walked.status != end_ || frames.size() <= landed.size())
+            return false;
+        const size_t inner = frames.size() - landed.size();
+        for (size_t i = 0; i < frames.size(); ++i) {
+            const TrueFrame &truth = i < inner ? deferred.shadow[i] : landed[i - inner];
+            const auto at_its_call = [&](const TrueFrame &frame) {
+                return frame.sp == truth.sp && frame.call == frames[i].pc;
+            };
+            if (i == inner ? frames[i].pc != truth.pc &&
+                                 std::none_of(deferred.shadow.begin(), deferred.shadow.end(), at_its_call)
+                           : frames[i].pc != truth.pc || frames[i].sp != truth.sp)
+                return false;
+        }
+        return true;
+    }
+    void flush_deferred(Thread &thread) {
+        for (const Deferred &deferred : thread.deferred)
+            wrong(deferred.text);
+        thread.deferred.clear();
+    }
+
+    // Walks, and compares with the truth.
+    void look(Thread &thread) {
+        ++report_.steps;
+        const auto truth = thread.shadow.chain(thread.regs.rip, thread.regs.rsp);
+        report_.deepest = std::max<uint64_t>(report_.deepest, truth.size());
+        const Walked walked = walk(thread.regs, slice_start_, slice_);
+        if (walked.status == end_ && matches(walked, truth) && walked.frames.size() == truth.size()) {
+            ++report_.exact;
+        } else if (walked.status != DWUNW_OK && matches(walked, truth)) {
+            std::string where = name(walked.frames.front());
+            if (walked.frames.size() > 1)
+                where += " … " + name(walked.frames.back());
+            ++report_.incomplete[where + ": " + dwunw_status_string(walked.status)];
+        } else if (into_a_rewritten_frame(walked, truth)) {
+            ++report_.rewritten;
+        } else if (thread.deferred.size() < kMaxDeferred) {
+            if (thread.deferred.empty())
+                thread.deferred_in = module_at(thread.regs.rip);
+            thread.deferred.push_back({walked, truth, describe(thread, "not the frames that there are", walked)});
+        } else {
+            wrong(thread, "too long before a jump", walked);
+        }
+        if (options_.cut_every != 0 && report_.steps % options_.cut_every == 0 && walked.status == end_ &&
+            slice_.size() <= kLargestCutSlice)
+            cut(thread, walked);
+    }
+
+    void cut(Thread &thread, const Walked &whole) {
+        for (size_t size = 0; size < slice_.size(); size += 8) {
+            const Walked part = walk(thread.regs, slice_start_, std::span(slice_).first(size));
+            bool prefix = part.frames.size() <= whole.frames.size();
+            for (size_t i = 0; prefix && i < part.frames.size(); ++i)
+                prefix = part.frames[i].pc == whole.frames[i].pc && part.frames[i].sp == whole.frames[i].sp;
+            const bool complete = part.status == end_ && part.frames.size() == whole.frames.size();
+            if (prefix && complete)
+                ++report_.complete_cuts;
+            else if (prefix && part.status == DWUNW_ERR_SLICE_EXHAUSTED && !part.frames.empty())
+                ++report_.exhausted_cuts;
+            else
+                wrong(thread, "cut to " + std::to_string(size) + " bytes", part);
+        }
+    }
+
+    // Whether the frames are the truth's as far as to one that libgcc means to return to by force. It has then begun to
+    // write the registers of that frame over those that it saved itself; what CFI says of the frames outside is void.
+    static bool into_a_rewritten_frame(const Walked &walked, const std::vector<TrueFrame> &truth) {
+        const auto rewritten = [](const TrueFrame &frame) { return frame.pc != frame.call; };
+        const auto first = std::find_if(truth.begin(), truth.end(), rewritten);
+        const auto count = static_cast<size_t>(first - truth.begin()) + 1;
+        return first != truth.end() && walked.frames.size() >= count && matches(walked, truth, count);
+    }
+    // Whether the frames are the truth's innermost.
+    static bool matches(const Walked &walked, const std::vector<TrueFrame> &truth) {
+        return matches(walked, truth, walked.frames.size());
+    }
+    static bool matches(const Walked &walked, const std::vector<TrueFrame> &truth, size_t count) {
+        if (count == 0 || count > truth.size())
+            return false;
+        for (size_t i = 0; i < count; ++i) {
+            const dwunw_frame &frame = walked.frames[i];
+            // What libgcc wrote over a return address may be seen to be none.
+            const bool landing_pad = truth[i].pc != truth[i].call;
+            const bool exact = (frame.flags & DWUNW_FRAME_FLAG_EXACT_PC) != 0 && !landing_pad;
+            const bool signal = (frame.flags & DWUNW_FRAME_FLAG_SIGNAL) != 0;
+            // Where the walk stopped it has not looked what kind of frame it is.
+            const bool last = i + 1 == walked.frames.size() && walked.status != DWUNW_OK;
+            if (frame.pc != truth[i].pc || frame.sp != truth[i].sp || exact != truth[i].exact ||
+                (signal != truth[i].signal && !last))
+                return false;
+        }
+        return true;
+    }
+
+    Walked walk(const user_regs_struct &from, uint64_t start, std::span<const uint8_t> slice) {
+        // The kernel's two layouts begin alike.
+        std::array<uint64_t, DWUNW_X86_64_PT_REGS> pt_regs;
+        static_assert(sizeof(from) >= sizeof(pt_regs));
+        std::memcpy(pt_regs.data(), &from, sizeof(pt_regs));
+        dwunw_regset regs;
+        dwunw_regset_from_x86_64_pt_regs(&regs, pt_regs.data());
+        Walked walked;
+        walked.frames.resize(kMaxFrames);
+        dwunw_unwind_request request{};
+        request.size = sizeof(request);
+        request.process = process_;
+        request.regs = &regs;
+        request.stack_addr = start;
+        request.stack = slice.empty() ? nullptr : slice.data();
+        request.stack_size = slice.size();
+        request.frames = walked.frames.data();
+        request.max_frames = walked.frames.size();
+        size_t count = 0;
+        walked.status = dwunw_capture(context_, &request, &count);
+        walked.frames.resize(count);
+        return walked;
+    }
+
+    // Registers, the instruction to come, and the slice.
+    void load(Thread &thread) {
+        thread.regs = registers(thread.tid);
+        slice_start_ = thread.shadow.lowest_sp(thread.regs.rsp) - DWUNW_RED_ZONE;
+        // Before stepping begins, and in a thread without frames, there is nothing above SP to go by.
+        slice_.resize(thread.stack_end > slice_start_ ? thread.stack_end - slice_start_ : 0);
+        std::array<uint8_t, kMaxInstruction> code;
+        std::array<iovec, 2> local = {{{code.data(), code.size()}, {}}};
+        std::array<iovec, 2> remote = {{{reinterpret_cast<void *>(thread.regs.rip), code.size()}, {}}};
+        size_t code_size = 0;
+        while (true) {
+            local[1] = {slice_.data(), slice_.size()};
+            remote[1] = {reinterpret_cast<void *>(slice_start_), slice_.size()};
+            const auto got = static_cast<size_t>(
+                checked(::process_vm_readv(thread.tid, local.data(), 2, remote.data(), 2, 0), "process_vm_readv"));
+            code_size = std::min(got, code.size());
+            if (got == code.size() + slice_.size())
+                break;
+            if (got < code.size()) { // up to its page's end
+                local[0].iov_len = remote[0].iov_len = got;
+                code_size = got;
+                if (read(slice_start_, slice_) == slice_.size())
+                    break;
+            }
+            // SP is in pages of the stack that nothing has touched yet.
+            const uint64_t next_page = (slice_start_ | 4095) + 1;
+            if (next_page >= thread.stack_end)
+                throw std::runtime_error("cannot read the target's stack");
+            slice_.resize(thread.stack_end - next_page);
+            slice_start_ = next_page;
+        }
+        thread.next = decoder_.decode(std::span(code).first(code_size));
+        follow_rewritten_returns(thread);
+    }
+
+    void follow_rewritten_returns(Thread &thread) {
+        for (ShadowStack::Entry &entry : thread.shadow.entries()) {
+            if (entry.kind != ShadowStack::Entry::Kind::kReturn)
+                continue;
+            uint64_t now = 0;
+            std::memcpy(&now, slice_.data() + (entry.slot - slice_start_), sizeof(now));
+            if (now == entry.pc)
+                continue;
+            entry.pc = now;
+            const dwunw_module *module = module_at(thread.regs.rip);
+            if (module == nullptr || std::string(dwunw_module_path(module)).find("libgcc_s") == std::string::npos)
+                wrong(thread, "a return address has changed", {});
+        }
+    }
+
+    const dwunw_module *module_at(uint64_t pc) {
+        const dwunw_module *module = nullptr;
+        uint64_t address = 0;
+        return dwunw_process_find_module(process_, pc, &module, &address) == DWUNW_OK ? module : nullptr;
+    }
+    static user_regs_struct registers(pid_t tid) {
+        user_regs_struct regs{};
+        checked(::ptrace(PTRACE_GETREGS, tid, nullptr, &regs), "PTRACE_GETREGS");
+        return regs;
+    }
+    void resume(const Thread &thread, int signal) {
+        checked(::ptrace(thread.stepping ? PTRACE_SINGLESTEP : PTRACE_CONT, thread.tid, nullptr, signal), "ptrace");
+    }
+    size_t read(uint64_t address, std::span<uint8_t> buffer) {
+        return dwunw_process_read_memory(process_, address, buffer.data(), buffer.size());
+    }
+    uint64_t word(uint64_t address) {
+        uint64_t value = 0;
+        if (read(address, {reinterpret_cast<uint8_t *>(&value), sizeof(value)}) != sizeof(value))
+            throw std::runtime_error("cannot read the target's memory");
+        return value;
+    }
+    void open_process() {
+        const dwunw_process_options process_options{.size = sizeof(process_options), .pid = pid_, .maps = nullptr};
+        if (dwunw_init(nullptr, &context_) != DWUNW_OK ||
+            dwunw_process_open(context_, &process_options, &process_) != DWUNW_OK ||
+            dwunw_symbolizer_create(&symbolizer_) != DWUNW_OK)
+            throw std::runtime_error("cannot open the target");
+    }
+
+    std::string name(const dwunw_frame &frame) {
+        dwunw_symbol symbol{};
+        symbol.size = sizeof(symbol);
+        if (dwunw_symbolize_frame(symbolizer_, &frame, &symbol) == DWUNW_OK)
+            return symbol.name;
+        std::ostringstream text;
+        const std::string path = frame.module != nullptr ? dwunw_module_path(frame.module) : "?";
+        text << path.substr(path.rfind('/') + 1) << "+0x" << std::hex
+             << (frame.module != nullptr ? frame.module_offset : frame.pc);
+        return text.str();
+    }
+    std::string describe(const Thread &thread, const std::string &what, const Walked &walked) {
+        std::ostringstream text;
+        text << what << " (" << dwunw_status_string(walked.status) << ")\n" << std::hex;
+        const auto truth = thread.shadow.chain(thread.regs.rip, thread.regs.rsp);
+        for (size_t i = 0; i < std::max(truth.size(), walked.frames.size()); ++i) {
+            text << "    ";
+            if (i < truth.size())
+                text << truth[i].pc << " sp " << truth[i].sp << (truth[i].exact ? " exact" : "")
+                     << (truth[i].signal ? " signal" : "");
+            text << "  |  ";
+            if (i < walked.frames.size()) {
+                const dwunw_frame &frame = walked.frames[i];
+                text << frame.pc << " sp " << frame.sp << " flags " << frame.flags << " source " << frame.source << "  "
+                     << name(frame) << " (" << frame.module_offset << ")";
+            }
+            text << "\n";
+        }
+        return text.str();
+    }
+    void wrong(const std::string &text) {
+        ++report_.wrong_count;
+        if (report_.wrong.size() < kMaxReports)
+            report_.wrong.push_back(text);
+    }
+    void wrong(const Thread &thread, const std::string &what, const Walked &walked) {
+        wrong(describe(thread, what, walked));
+        if (!thread.stepping)
+            done_ = true;
+    }
+
+    const StepOptions &options_;
+    StepReport report_;
+    pid_t pid_ = -1;
+    bool done_ = false;
+    std::map<pid_t, Thread> threads_;
+    Decoder decoder_;
+    dwunw_context *context_ = nullptr;
+    dwunw_process *process_ = nullptr;
+    dwunw_symbolizer *symbolizer_ = nullptr;
+    dwunw_status end_ = DWUNW_OK; // of a walk through all frames that there are
+    uint64_t since_signal_ = 0;
+    uint64_t slice_start_ = 0;
+    std::vector<uint8_t> slice_;
+};
+
+} // namespace
+
+StepReport step_through(const StepOptions &options) { return Tracer(options).run(); }
+
+} // namespace dwunw::testing
