@@ -423,10 +423,7 @@ CodeLocation View::find(RunAddr address) {
     return location;
 }
 
-bool View::is_code(RunAddr address) {
-    const Mapping *mapping = snapshot_->maps.find(address);
-    return mapping != nullptr && mapping->executable;
-}
+bool View::is_code(RunAddr address) { return snapshot_->maps.is_code(address); }
 
 bool View::read_code(RunAddr address, std::span<uint8_t> buffer) {
     const Answer answer = look(address, true);

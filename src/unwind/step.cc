@@ -328,8 +328,6 @@ Step step_by_frame_pointer(const arch::Arch &arch, AddressSpace &space, const St
     constexpr uint64_t kWord = sizeof(uint64_t);
     // How far above SP a frame pointer may be and still look like one, when the slice ends before it.
     constexpr uint64_t kPlausibleFrame = uint64_t{1} << 20;
-    // The most that is searched for a return address.
-    constexpr uint64_t kSearchedFrame = uint64_t{1} << 16;
     if (!registers.known(arch.fp))
         return stopped(DWUNW_ERR_NO_CFI);
     const RunAddr fp(registers[arch.fp]);

@@ -159,7 +159,7 @@ class Walk {
                 else
                     outer_rule.reset();
             }
-            if (by_fp && !(outer_rule && outer_rule->is_after_call()))
+            if (by_fp && !(outer_rule && outer_rule->is_after_call() && holds_no_code_address(sp, fp)))
                 break;
             if (rule->fp_distance() != 0) {
                 if (!request_.memory.read_slice(cfa - rule->fp_distance(), &fp))
@@ -195,6 +195,18 @@ class Walk {
         if (!done)
             registers_.set(arch_.ra, pc.pc().value);
         return done;
+    }
+
+    // Whether a frame-pointer step from here leaves no frame out, as step_by_frame_pointer() looks for, for certain.
+    bool holds_no_code_address(uint64_t sp, uint64_t fp) const {
+        if (fp - sp > kSearchedFrame)
+            return false;
+        for (; sp < fp; sp += 8) {
+            uint64_t word = 0;
+            if (!request_.memory.read_slice(RunAddr(sp), &word) || request_.space.is_code(RunAddr(word) - 1))
+                return false;
+        }
+        return true;
     }
 
     // One step by whatever covers the pc; `source` becomes how the outer frame was found.
