@@ -23,6 +23,7 @@ import workloads  # noqa: E402
 # Single-purpose workloads of the tests, no programs that anyone profiles.
 LEFT_OUT = ("at-return",)
 CRASHES = ("signals",)
+CRASHES_ALLOWED = 100
 
 
 def take_cores(options, load, moment, folder):
@@ -43,7 +44,7 @@ def take(options, name, folder):
     chance = random.Random(f"{options.seed} {name}")
     moment = taken = 0
     # Unsafe signal handlers crash their program now and then.
-    for attempt in range(20):
+    for attempt in range(CRASHES_ALLOWED):
         try:
             with workloads.start(name) as load:
                 load.wait_until_busy()
@@ -54,7 +55,7 @@ def take(options, name, folder):
                     load.let_run(chance)
             return taken
         except workloads.WorkloadError:
-            if name not in CRASHES or attempt == 19:
+            if name not in CRASHES or attempt == CRASHES_ALLOWED - 1:
                 raise
 
 

@@ -5,9 +5,11 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -244,7 +246,7 @@ Module::Module(std::string path, int fd) : path_(std::move(path)), fd_(fd), byte
             eh_frame_hdr_ = segment.p_vaddr;
         if (segment.p_type != PT_LOAD)
             continue;
-        segments_.push_back({segment.p_vaddr, segment.p_offset, segment.p_filesz});
+        segments_.push_back({segment.p_vaddr, segment.p_offset, segment.p_filesz, segment.p_flags});
         end_vaddr_ = std::max(end_vaddr_, segment.p_vaddr + segment.p_memsz);
     }
 }
@@ -260,6 +262,23 @@ std::span<const uint8_t> Module::at(uint64_t vaddr) const {
         if (vaddr - segment.vaddr < segment.file_size)
             return part(bytes_, segment.offset + (vaddr - segment.vaddr), segment.file_size - (vaddr - segment.vaddr));
     return {};
+}
+
+std::string Module::map_text(uint64_t bias) const {
+    constexpr uint64_t kPageMask = 0xfff;
+    struct stat status {};
+    ::fstat(fd_, &status);
+    std::string text;
+    for (const Segment &segment : segments_) {
+        std::array<char, 128> line{};
+        const uint64_t start = bias + (segment.vaddr & ~kPageMask);
+        const uint64_t end = (bias + segment.vaddr + segment.file_size + kPageMask) & ~kPageMask;
+        std::snprintf(line.data(), line.size(), "%lx-%lx r%c%cp %lx %02x:%02x %lu ", start, end,
+                      (segment.flags & PF_W) != 0 ? 'w' : '-', (segment.flags & PF_X) != 0 ? 'x' : '-',
+                      segment.offset & ~kPageMask, major(status.st_dev), minor(status.st_dev), status.st_ino);
+        text += line.data() + path_ + "\n";
+    }
+    return text;
 }
 
 const MappedModule *Process::find(uint64_t address) const {

@@ -22,6 +22,7 @@ namespace dwunw_bench {
 
 struct Segment {
     uint64_t vaddr, offset, file_size;
+    uint32_t flags; // PF_R, PF_W, PF_X
 };
 
 // A mapped ELF file; also the vDSO, copied out of the core into a memory file.
@@ -43,6 +44,8 @@ class Module {
     uint64_t first_offset() const { return segments_.front().offset; }
     // The file's bytes at a link address, to the end of their segment; empty where there are none.
     std::span<const uint8_t> at(uint64_t vaddr) const;
+    // Its lines of a /proc/PID/maps where it is loaded at `bias`.
+    std::string map_text(uint64_t bias) const;
 
   private:
     std::string path_;

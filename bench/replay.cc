@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// bench_replay CORPUS [--only=PROGRAM] [--slice=BYTES] [--show=N] [--benchmark_…]
+// bench_replay CORPUS [--only=PROGRAM] [--slice=BYTES] [--show=N] [--threads=N] [--benchmark_…]
 //
 // All stacks of each program, walked again and again by each unwinder in one thread, everything warm. Run with
 // --benchmark_enable_random_interleaving and --benchmark_repetitions, as bench/run does, the unwinders take turns.
@@ -125,10 +125,51 @@ void replay(benchmark::State &state, const Prepared &prepared, size_t unwinder) 
     state.counters["wrong"] = static_cast<double>(agreement.wrong);
 }
 
+// Each thread walks all stacks of the program's first process, in the one process that they share.
+void replay_at_once(benchmark::State &state, const Process &process, dwunw_context *context, dwunw_process *shared) {
+    std::vector<dwunw_frame> frames(kMaxFrames);
+    size_t total = 0;
+    for (auto _ : state) {
+        for (const Stack &stack : process.stacks) {
+            dwunw_unwind_request request{};
+            request.size = sizeof(request);
+            request.process = shared;
+            request.regs = &stack.regs;
+            request.stack_addr = stack.address;
+            request.stack = stack.bytes.data();
+            request.stack_size = stack.bytes.size();
+            request.frames = frames.data();
+            request.max_frames = frames.size();
+            size_t written = 0;
+            benchmark::DoNotOptimize(dwunw_capture(context, &request, &written));
+            total += written;
+        }
+    }
+    state.counters["frames_per_s"] = benchmark::Counter(static_cast<double>(total), benchmark::Counter::kIsRate);
+}
+
+void add_scaling(const Program &program, int threads, Dwunw &dwunw) {
+    const Process &process = *program.processes.front();
+    dwunw_core_options options{};
+    options.size = sizeof(options);
+    options.path = process.core.c_str();
+    dwunw_core *core = nullptr;
+    if (dwunw_core_open(dwunw.context(), &options, &core) != DWUNW_OK)
+        fail(process.core);
+    for (const int count : {1, threads})
+        benchmark::RegisterBenchmark(("threads/" + program.name).c_str(),
+                                     [&process, &dwunw, core](benchmark::State &state) {
+                                         replay_at_once(state, process, dwunw.context(), dwunw_core_process(core));
+                                     })
+            ->Threads(count)
+            ->UseRealTime();
+}
+
 int run(int argc, char **argv) {
     benchmark::Initialize(&argc, argv);
     CorpusOptions options;
     size_t to_show = 0;
+    int threads = 0;
     for (int i = 1; i < argc; ++i) {
         const std::string word = argv[i];
         const std::string name = word.substr(0, word.find('=') + 1);
@@ -139,16 +180,26 @@ int run(int argc, char **argv) {
             options.slice = std::stoull(value);
         else if (name == "--show=")
             to_show = std::stoull(value);
+        else if (name == "--threads=")
+            threads = std::stoi(value);
         else if (word.starts_with('-') || !options.folder.empty())
             fail("unknown: " + word);
         else
             options.folder = word;
     }
     if (options.folder.empty())
-        fail("usage: bench_replay CORPUS [--only=PROGRAM] [--slice=BYTES] [--show=N] [--benchmark_…]");
+        fail("usage: bench_replay CORPUS [--only=PROGRAM] [--slice=BYTES] [--show=N] [--threads=N] [--benchmark_…]");
 
     const std::vector<Program> programs = load_corpus(options);
     const auto unwinders = all_unwinders();
+    if (threads > 0) {
+        // The cores stay open until the process ends; so does their context.
+        auto &dwunw = *new Dwunw;
+        for (const Program &program : programs)
+            add_scaling(program, threads, dwunw);
+        benchmark::RunSpecifiedBenchmarks();
+        return 0;
+    }
     std::vector<Prepared> prepared;
     prepared.reserve(programs.size());
     for (const Program &program : programs)

@@ -27,6 +27,8 @@ class Unwound {
     virtual size_t walk(const Stack &stack) = 0;
     // What the last walk found.
     virtual Chain chain() const = 0;
+    // Walks so far that needed dwunw's full interpreter.
+    virtual size_t interpreted() const { return 0; }
 };
 
 class Unwinder {
@@ -45,6 +47,8 @@ class Dwunw : public Unwinder {
     ~Dwunw() override;
     std::string name() const override { return "dwunw"; }
     std::unique_ptr<Unwound> open(const Process &process) override;
+    // A process that is nothing but its map, in the format of /proc/PID/maps.
+    std::unique_ptr<Unwound> open_maps(const std::string &maps);
     void settle() override { dwunw_wait_for_tables(context_); }
     dwunw_context *context() const { return context_; }
 
