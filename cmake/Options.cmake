@@ -2,6 +2,7 @@
 #
 # What a build can be asked for. The Makefile passes its variables of the same names.
 option(DWUNW_TESTS "Build the tests (their packages: [test] in scripts/debian-packages.txt)" OFF)
+option(DWUNW_BENCH "Build the benchmarks (their packages: [bench] there)" OFF)
 option(DWUNW_WERROR "Treat compiler warnings as errors" OFF)
 option(DWUNW_SANITIZE "Build with AddressSanitizer and UndefinedBehaviorSanitizer" OFF)
 option(DWUNW_MEMLEAK_BCC "Build examples/memleak_bcc_dwunw" ON)

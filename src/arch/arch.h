@@ -24,6 +24,7 @@ struct CodeFlow {
         kReturns, // to the address that SP points to
     } kind = Kind::kUnknown;
     int64_t offset = 0;
+    bool always = false; // whatever the registers hold
 };
 
 struct Arch {

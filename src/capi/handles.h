@@ -16,18 +16,14 @@ namespace dwunw::capi {
 
 // Totals of one process; each counter is exact, but two read at once may be of different moments.
 struct alignas(64) Counters {
-    void add(const unwind::WalkResult &result) {
-        constexpr auto kOrder = std::memory_order_relaxed;
-        captures.fetch_add(1, kOrder);
-        frames.fetch_add(result.written, kOrder);
-        if (result.status == DWUNW_OK)
-            complete.fetch_add(1, kOrder);
-        if (result.frame_pointer_frames != 0)
-            frame_pointer_frames.fetch_add(result.frame_pointer_frames, kOrder);
-        if (result.trampoline_frames != 0)
-            trampoline_frames.fetch_add(result.trampoline_frames, kOrder);
-        if (result.used_interpreter)
-            interpreter_walks.fetch_add(1, kOrder);
+    // `alone`: nobody else adds to these now.
+    void add(const unwind::WalkResult &result, bool alone) {
+        add(captures, 1, alone);
+        add(frames, result.written, alone);
+        add(complete, result.status == DWUNW_OK, alone);
+        add(frame_pointer_frames, result.frame_pointer_frames, alone);
+        add(trampoline_frames, result.trampoline_frames, alone);
+        add(interpreter_walks, result.used_interpreter, alone);
     }
 
     void add_to(dwunw_process_counters &out) const {
@@ -45,6 +41,15 @@ struct alignas(64) Counters {
     std::atomic<uint64_t> frame_pointer_frames = 0;
     std::atomic<uint64_t> trampoline_frames = 0;
     std::atomic<uint64_t> interpreter_walks = 0;
+
+  private:
+    static void add(std::atomic<uint64_t> &counter, uint64_t more, bool alone) {
+        constexpr auto kOrder = std::memory_order_relaxed;
+        if (alone)
+            counter.store(counter.load(kOrder) + more, kOrder);
+        else if (more != 0)
+            counter.fetch_add(more, kOrder);
+    }
 };
 
 } // namespace dwunw::capi
@@ -57,8 +62,8 @@ struct dwunw_context {
 struct dwunw_process {
     dwunw_context *context = nullptr;
     std::unique_ptr<dwunw::process::Process> impl;
-    // One for each of some processors: threads that walk at once do not write to one place.
-    std::array<dwunw::capi::Counters, 8> counters;
+    // One for each seat, and one for those without.
+    std::array<dwunw::capi::Counters, dwunw::process::Process::kSeats + 1> counters;
 };
 
 struct dwunw_stopped {

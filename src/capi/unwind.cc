@@ -5,7 +5,6 @@
 #include "arch/x86_64/arch.h"
 #include "capi/handles.h"
 
-#include <sched.h>
 
 namespace dwunw::capi {
 namespace {
@@ -24,10 +23,8 @@ dwunw_status capture(const dwunw_unwind_request &request, size_t *written) {
     const arch::Arch *arch = arch::find_by_id(request.regs->arch);
     if (arch == nullptr)
         return DWUNW_ERR_UNSUPPORTED_ARCH;
-    unwind::Registers registers;
-    for (size_t reg = 0; reg < arch->register_count; ++reg)
-        if ((request.regs->valid >> reg) & 1)
-            registers.set(reg, request.regs->regs[reg]);
+    const unwind::Registers registers(std::span(request.regs->regs).first<dwarf::kTrackedRegisters>(),
+                                      request.regs->valid);
     if (!registers.known(arch->sp) || !registers.known(arch->ra))
         return DWUNW_ERR_INVALID_ARGUMENT;
 
@@ -49,7 +46,7 @@ dwunw_status capture(const dwunw_unwind_request &request, size_t *written) {
         .cfi_only = (request.options & DWUNW_UNWIND_CFI_ONLY) != 0,
     });
     *written = result.written;
-    process.counters[static_cast<unsigned>(::sched_getcpu()) % process.counters.size()].add(result);
+    process.counters[view.seat()].add(result, view.seat() != process::Process::kSeats);
     return result.status;
 }
 

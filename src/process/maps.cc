@@ -172,8 +172,15 @@ Maps Maps::assemble(std::vector<Mapping> mappings, std::vector<char> text) {
 
 void Maps::index() {
     starts_.reserve(mappings_.size());
-    for (const Mapping &mapping : mappings_)
+    for (const Mapping &mapping : mappings_) {
         starts_.push_back(mapping.start.value);
+        if (!mapping.executable)
+            continue;
+        if (!code_.empty() && code_.back().end == mapping.start.value)
+            code_.back().end = mapping.end.value;
+        else
+            code_.push_back({mapping.start.value, mapping.end.value});
+    }
 }
 
 Result<Maps> Maps::read(int maps_fd) {

@@ -7,6 +7,8 @@
 #include "base/address.h"
 #include "base/result.h"
 
+#include <algorithm>
+#include <iterator>
 #include <optional>
 #include <string_view>
 #include <vector>
@@ -75,6 +77,11 @@ class Maps {
     const std::vector<Mapping> &mappings() const { return mappings_; }
     // The mapping that holds an address, nullptr where none does.
     const Mapping *find(RunAddr address) const;
+    // Whether an address is in an executable mapping. Most numbers that are asked about are no addresses.
+    bool is_code(RunAddr address) const {
+        const auto above = std::ranges::upper_bound(code_, address.value, {}, &CodeRange::start);
+        return above != code_.begin() && address.value < std::prev(above)->end;
+    }
     size_t index_of(const Mapping &mapping) const { return static_cast<size_t>(&mapping - mappings_.data()); }
 
   private:
@@ -82,6 +89,11 @@ class Maps {
 
     std::vector<char> text_; // what the paths are views of
     std::vector<Mapping> mappings_;
+    struct CodeRange {
+        uint64_t start;
+        uint64_t end;
+    };
+    std::vector<CodeRange> code_;  // the executable mappings, those side by side as one
     std::vector<uint64_t> starts_; // of mappings_: a search touches these only
 };
 

@@ -164,17 +164,50 @@ void Process::install(Maps maps) {
     for (size_t i = 0; i < mappings.size(); ++i)
         next->slots[i].verified_at.store(now, std::memory_order_relaxed);
     snapshot_ = std::move(next);
-    for (Published &published : published_) {
-        std::shared_ptr<const Snapshot> newer = snapshot_;
-        const std::lock_guard lock(published.mutex);
-        published.snapshot.swap(newer);
+    {
+        const std::lock_guard lock(publish_mutex_);
+        published_ = snapshot_;
+        generation_.store(snapshot_->generation, std::memory_order_release);
+    }
+    // The old one is not kept by seats that nobody sits in.
+    for (Seat &seat : seats_) {
+        if (seat.taken.exchange(true, std::memory_order_acquire))
+            continue;
+        seat.snapshot = nullptr;
+        seat.taken.store(false, std::memory_order_release);
     }
 }
 
-std::shared_ptr<const Snapshot> Process::snapshot() const {
-    Published &published = published_[static_cast<unsigned>(::sched_getcpu()) % published_.size()];
-    const std::lock_guard lock(published.mutex);
-    return published.snapshot;
+Pin::Pin(const Process &process) : process_(process) {
+    constexpr size_t kAttempts = 4;
+    const auto first = static_cast<unsigned>(::sched_getcpu());
+    for (size_t i = 0; i < kAttempts; ++i) {
+        const size_t number = (first + i) % Process::kSeats;
+        Seat &seat = process_.seats_[number];
+        if (seat.taken.load(std::memory_order_relaxed) || seat.taken.exchange(true, std::memory_order_acquire))
+            continue;
+        seat_ = number;
+        break;
+    }
+    renew();
+}
+
+Pin::~Pin() {
+    if (seat_ == Process::kSeats)
+        return;
+    Seat &seat = process_.seats_[seat_];
+    if (seat.snapshot->generation != process_.generation_.load(std::memory_order_relaxed))
+        seat.snapshot = nullptr;
+    seat.taken.store(false, std::memory_order_release);
+}
+
+void Pin::renew() {
+    std::shared_ptr<const Snapshot> &held = seat_ != Process::kSeats ? process_.seats_[seat_].snapshot : own_;
+    if (held == nullptr || held->generation != process_.generation_.load(std::memory_order_acquire)) {
+        const std::lock_guard lock(process_.publish_mutex_);
+        held = process_.published_;
+    }
+    snapshot_ = held.get();
 }
 
 const Binding &Process::bind(const Snapshot &snapshot, size_t index) {
@@ -263,7 +296,7 @@ Result<Process::ModuleAt> Process::find_module(RunAddr address) { return View(*t
 
 // What a core left out of a mapped file was the file's.
 size_t Process::read_core(RunAddr address, std::span<uint8_t> buffer) {
-    const auto now = snapshot();
+    const Pin now(*this);
     size_t done = 0;
     while (done < buffer.size()) {
         const RunAddr at = address + done;
@@ -292,7 +325,7 @@ size_t Process::read_core(RunAddr address, std::span<uint8_t> buffer) {
 size_t Process::read_memory(RunAddr address, std::span<uint8_t> buffer) {
     if (core_ != nullptr)
         return read_core(address, buffer);
-    const auto now = snapshot();
+    const Pin now(*this);
     return now->target != nullptr ? now->target->memory().read(address, buffer) : 0;
 }
 
@@ -302,7 +335,7 @@ Result<std::unique_ptr<StoppedThreads>> Process::stop() const {
     return StoppedThreads::stop(*directory_);
 }
 
-View::View(Process &process) : process_(process), snapshot_(process.snapshot()), now_(coarse_now()) {}
+View::View(Process &process) : process_(process), snapshot_(process), now_(coarse_now()) {}
 
 bool View::verified_lately(const Snapshot::Slot &slot) const {
     // The coarse clock may be behind the exact one.
@@ -358,7 +391,7 @@ View::Answer View::look(RunAddr address, bool code) {
             return answer;
         const auto reason = trusted == Trust::kUnknown ? Process::Reason::kUnknown : Process::Reason::kReplaced;
         if (!again && process_.refresh_because(reason, address, *snapshot_)) {
-            snapshot_ = process_.snapshot();
+            snapshot_.renew();
             continue;
         }
         // Known to be wrong, and the budget forbids to look for what is right; or looking failed.
@@ -390,10 +423,7 @@ CodeLocation View::find(RunAddr address) {
     return location;
 }
 
-bool View::is_code(RunAddr address) {
-    const Mapping *mapping = snapshot_->maps.find(address);
-    return mapping != nullptr && mapping->executable;
-}
+bool View::is_code(RunAddr address) { return snapshot_->maps.is_code(address); }
 
 bool View::read_code(RunAddr address, std::span<uint8_t> buffer) {
     const Answer answer = look(address, true);

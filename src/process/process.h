@@ -66,8 +66,16 @@ struct Snapshot {
     std::unique_ptr<Slot[]> slots;        // one a mapping
 };
 
+// Where a walk keeps what it needs of its process, so that threads that walk at once share no reference count and no
+// counter: whoever has taken a seat has it for himself. It keeps its snapshot from one taker to the next.
+struct alignas(64) Seat {
+    std::atomic<bool> taken = false;
+    std::shared_ptr<const Snapshot> snapshot; // the taker's
+};
+
 class Process final : public unwind::AddressSpace {
   public:
+    static constexpr size_t kSeats = 16;
     static constexpr uint64_t kVerifyAfter = 10'000'000;
     static constexpr uint64_t kRereadAfter = 250'000'000;
 
@@ -115,6 +123,7 @@ class Process final : public unwind::AddressSpace {
     const ProcDir *directory() const { return directory_ ? &*directory_ : nullptr; }
 
   private:
+    friend class Pin;
     friend class View;
 
     explicit Process(ModuleStore &store) : store_(store) {}
@@ -147,16 +156,37 @@ class Process final : public unwind::AddressSpace {
     RefreshBudget budget_;
 
     std::shared_ptr<const Snapshot> snapshot_; // refresh_mutex_'s; what readers take is published
-    // A copy for each of some processors, so that threads which walk at once do not meet at one lock.
-    struct alignas(64) Published {
-        std::mutex mutex; // only to copy or swap the pointer
-        std::shared_ptr<const Snapshot> snapshot;
-    };
-    mutable std::array<Published, 8> published_;
+    mutable std::mutex publish_mutex_;         // only to copy or replace the pointer
+    std::shared_ptr<const Snapshot> published_;
+    std::atomic<uint64_t> generation_ = 0; // of published_
+    mutable std::array<Seat, kSeats> seats_;
     unwind::RuleCache rules_;
 
     std::mutex failed_mutex_;
     std::set<std::pair<uint64_t, std::string>> failed_; // (inode, path)
+};
+
+// The newest snapshot, for as long as it is needed: in a seat of one's own, or, when those at hand are taken, by a
+// reference of one's own.
+class Pin {
+  public:
+    explicit Pin(const Process &process);
+    ~Pin();
+    Pin(const Pin &) = delete;
+    Pin &operator=(const Pin &) = delete;
+
+    const Snapshot &operator*() const { return *snapshot_; }
+    const Snapshot *operator->() const { return snapshot_; }
+    // Looks whether there is a newer one.
+    void renew();
+    // The seat's number, Process::kSeats without one.
+    size_t seat() const { return seat_; }
+
+  private:
+    const Process &process_;
+    size_t seat_ = Process::kSeats;
+    std::shared_ptr<const Snapshot> own_;
+    const Snapshot *snapshot_ = nullptr;
 };
 
 // One walk's look at a process.
@@ -171,6 +201,8 @@ class View final : public unwind::AddressSpace {
     Warm warm() override { return {&process_.rules_, snapshot_->generation}; }
     std::optional<unwind::Place> place(uint32_t number, uint64_t generation) override;
     Result<Process::ModuleAt> find_module(RunAddr address);
+    // Pin::seat()
+    size_t seat() const { return snapshot_.seat(); }
 
   private:
     struct Answer {
@@ -189,7 +221,7 @@ class View final : public unwind::AddressSpace {
     bool verified_lately(const Snapshot::Slot &slot) const;
 
     Process &process_;
-    std::shared_ptr<const Snapshot> snapshot_;
+    Pin snapshot_;
     uint64_t now_;
 };
 

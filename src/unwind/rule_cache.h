@@ -5,9 +5,10 @@
 //
 //     CFA = SP + n  or  FP + n;   RA = [CFA − 8];   FP = FP  or  [CFA − m]
 //
-// and the root (RA undefined). Everything else is looked up each time. Beside the rule stands where the pc belongs: the
-// mapping's number in a snapshot of the process's map, and that snapshot's generation. An entry of another generation
-// does not exist, so a new map empties the cache by having a new number.
+// the root (RA undefined), and that a file has no rules there at all, so that FP may be gone by. Everything else is
+// looked up each time. Beside the rule stands where the pc belongs: the mapping's number in a snapshot of the process's
+// map, and that snapshot's generation; and what the file's code says of the pc: whether a call is before it. An entry
+// of another generation does not exist, so a new map empties the cache by having a new number.
 //
 // An entry is two words that are written and read without a lock. So that a reader never takes one word of one entry
 // and one of another, the first is stored mixed with a hash of the second: a pair that does not belong together does
@@ -36,11 +37,19 @@ class PackedRule {
     // nullopt where the rule is none of the above.
     static std::optional<PackedRule> pack(const Rule &rule, const arch::Arch &arch, uint32_t place);
 
-    bool is_root() const { return (word_ & kRoot) != 0; }
+    // Where there is no CFI, and only a frame-pointer step leads on: CFA = FP + 16; FP = [CFA − 16]; for the walk to
+    // check as step_by_frame_pointer() does.
+    static std::optional<PackedRule> without_cfi(uint32_t place);
+
+    bool is_root() const { return (word_ & (kRoot | kFromFp)) == kRoot; }
+    bool is_without_cfi() const { return (word_ & (kRoot | kFromFp)) == (kRoot | kFromFp); }
     bool cfa_from_fp() const { return (word_ & kFromFp) != 0; }
     uint64_t cfa_offset() const { return (word_ >> kCfaShift & kCfaMask) * 8; }
     // How far below the CFA FP is saved; 0 where it keeps its value.
     uint64_t fp_distance() const { return (word_ >> kFpShift & kFpMask) * 8; }
+    // Whether the pc is known to have a call before it.
+    bool is_after_call() const { return (word_ & kAfterCall) != 0; }
+    void set_after_call() { word_ |= kAfterCall; }
     uint32_t place() const { return static_cast<uint32_t>(word_ >> kPlaceShift & kMaxPlace); }
 
     friend class RuleCache;
@@ -55,7 +64,8 @@ class PackedRule {
     static constexpr unsigned kFpShift = 20;
     static constexpr uint64_t kFpMask = (1u << 13) - 1;
     static constexpr unsigned kPlaceShift = 33;
-    static constexpr unsigned kBits = 49; // the rest is RuleCache's
+    static constexpr uint64_t kAfterCall = uint64_t{1} << 49;
+    static constexpr unsigned kBits = 50; // the rest is RuleCache's
 
     uint64_t word_ = 0;
 };
@@ -71,7 +81,7 @@ class RuleCache {
         const uint64_t key = entry.key.load(std::memory_order_relaxed);
         if ((key ^ mix(rule)) != key_of(pc, generation) || rule >> PackedRule::kBits != high(generation))
             return std::nullopt;
-        return PackedRule(rule);
+        return PackedRule(rule & ((uint64_t{1} << PackedRule::kBits) - 1));
     }
     void insert(CodeAddr pc, uint64_t generation, PackedRule packed) {
         if (pc.pc().value >> kPcBits != 0)

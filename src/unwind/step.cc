@@ -328,8 +328,7 @@ namespace {
 // Whether a word between SP and FP may be a return address.
 bool may_be_callers(const arch::Arch &arch, AddressSpace &space, const StackMemory &memory, RunAddr sp, RunAddr fp) {
     constexpr uint64_t kWord = sizeof(uint64_t);
-    constexpr uint64_t kSearched = uint64_t{1} << 16;
-    if (fp - sp > kSearched)
+    if (fp - sp > kSearchedFrame)
         return true;
     for (RunAddr slot = sp; slot < fp; slot = slot + kWord) {
         auto word = memory.read_word(slot);

@@ -44,6 +44,9 @@ Step step_by_return_instruction(const arch::Arch &arch, const StackMemory &memor
 // Whether a call can end at `address`; false: it is no return address. Nothing where the code cannot be read.
 std::optional<bool> follows_call(const arch::Arch &arch, AddressSpace &space, RunAddr address);
 
+// The most between SP and FP that is searched for a return address; a larger frame is none.
+inline constexpr uint64_t kSearchedFrame = uint64_t{1} << 16;
+
 // Accepted only if FP is known, aligned and not below SP, the word above it is an address of executable code that a
 // call instruction precedes, and no word between SP and FP is one: a function that has not set FP up has its own return
 // address there, and FP is its caller's. DWUNW_ERR_NO_CFI where it is not, DWUNW_ERR_SLICE_EXHAUSTED where the frame

@@ -40,8 +40,10 @@ class Walk {
   private:
     dwunw_status walk_frames() {
         CodeAddr pc = CodeAddr::instruction(RunAddr(registers_[arch_.ra]));
-        locate(pc.lookup());
-        write_frame(pc, DWUNW_SOURCE_REGISTERS);
+        if (!begin_warm(pc)) {
+            locate(pc.lookup());
+            write_frame(pc, DWUNW_SOURCE_REGISTERS, location_.module, location_.bias);
+        }
 
         while (true) {
             dwunw_frame_source source = interpret_ ? DWUNW_SOURCE_INTERPRETER : DWUNW_SOURCE_CFI;
@@ -93,10 +95,28 @@ class Walk {
                 return DWUNW_ERR_NO_MAPPING;
             if (result_.written == request_.frames.size())
                 return DWUNW_ERR_FRAME_LIMIT;
-            write_frame(pc, source);
+            write_frame(pc, source, location_.module, location_.bias);
+            after_call_ = source == DWUNW_SOURCE_FRAME_POINTER;
+            if (after_call_)
+                remember_call(pc);
             result_.frame_pointer_frames += source == DWUNW_SOURCE_FRAME_POINTER;
             result_.trampoline_frames += source == DWUNW_SOURCE_TRAMPOLINE;
         }
+    }
+
+    // Frame 0 where its rule and its place are warm.
+    bool begin_warm(CodeAddr pc) {
+        if (interpret_)
+            return false;
+        warm_ = request_.space.warm();
+        if (warm_.rules == nullptr)
+            return false;
+        const auto rule = warm_.rules->find(pc, warm_.generation);
+        const auto place = rule ? request_.space.place(rule->place(), warm_.generation) : std::nullopt;
+        if (!place)
+            return false;
+        write_frame(pc, DWUNW_SOURCE_REGISTERS, place->module, place->bias);
+        return true;
     }
 
     // Goes on from the frame at `pc` for as long as rules and places are warm. True with the last step in `step`: to a
@@ -121,10 +141,25 @@ class Walk {
             }
             if (rule->cfa_from_fp() && !fp_known)
                 break;
+            const bool by_fp = rule->is_without_cfi();
+            if (by_fp && (request_.cfi_only || fp % 8 != 0 || fp < sp))
+                break;
             const RunAddr cfa((rule->cfa_from_fp() ? fp : sp) + rule->cfa_offset());
             uint64_t outer = 0;
             if ((!rule->cfa_from_fp() && cfa.value <= sp) || !request_.memory.read_slice(cfa - 8, &outer) ||
                 (outer == pc.pc().value && cfa.value == last_cfa_))
+                break;
+            const CodeAddr outer_pc = CodeAddr::return_address(RunAddr(outer));
+            auto outer_rule = warm_.rules->find(outer_pc, warm_.generation);
+            if (outer_rule && outer_rule->place() != place_number) {
+                const auto found = request_.space.place(outer_rule->place(), warm_.generation);
+                place_number = found ? outer_rule->place() : CodeLocation::kNoPlace;
+                if (found)
+                    place = *found;
+                else
+                    outer_rule.reset();
+            }
+            if (by_fp && !(outer_rule && outer_rule->is_after_call() && holds_no_code_address(sp, fp)))
                 break;
             if (rule->fp_distance() != 0) {
                 if (!request_.memory.read_slice(cfa - rule->fp_distance(), &fp))
@@ -132,16 +167,7 @@ class Walk {
                 fp_known = true;
             }
             sp = cfa.value;
-            const CodeAddr outer_pc = CodeAddr::return_address(RunAddr(outer));
-            rule = warm_.rules->find(outer_pc, warm_.generation);
-            if (rule && rule->place() != place_number) {
-                const auto found = request_.space.place(rule->place(), warm_.generation);
-                place_number = found ? rule->place() : CodeLocation::kNoPlace;
-                if (found)
-                    place = *found;
-                else
-                    rule.reset();
-            }
+            rule = outer_rule;
             if (!rule || result_.written == request_.frames.size()) {
                 registers_.set(arch_.ra, outer);
                 step.outcome = Step::Outcome::kFrame;
@@ -152,6 +178,7 @@ class Walk {
             }
             last_cfa_ = cfa.value;
             pc = outer_pc;
+            after_call_ = outer_rule->is_after_call();
             request_.frames[result_.written - 1].cfa = cfa.value;
             dwunw_frame &frame = request_.frames[result_.written++];
             frame.pc = outer;
@@ -160,7 +187,8 @@ class Walk {
             frame.module_offset = place.bias.link(RunAddr(outer)).value;
             frame.module = place.module;
             frame.flags = 0;
-            frame.source = DWUNW_SOURCE_CFI;
+            frame.source = by_fp ? DWUNW_SOURCE_FRAME_POINTER : DWUNW_SOURCE_CFI;
+            result_.frame_pointer_frames += by_fp;
         }
         registers_.set(arch_.sp, sp);
         if (fp_known)
@@ -168,6 +196,18 @@ class Walk {
         if (!done)
             registers_.set(arch_.ra, pc.pc().value);
         return done;
+    }
+
+    // Whether a frame-pointer step from here leaves no frame out, as step_by_frame_pointer() looks for, for certain.
+    bool holds_no_code_address(uint64_t sp, uint64_t fp) const {
+        if (fp - sp > kSearchedFrame)
+            return false;
+        for (; sp < fp; sp += 8) {
+            uint64_t word = 0;
+            if (!request_.memory.read_slice(RunAddr(sp), &word) || request_.space.is_code(RunAddr(word) - 1))
+                return false;
+        }
+        return true;
     }
 
     // One step by whatever covers the pc; `source` becomes how the outer frame was found.
@@ -191,10 +231,26 @@ class Walk {
         if (found.status != DWUNW_OK)
             return step_without_cfi(pc, found.status, source);
         // A return address at a mapping's end may be the uretprobe trampoline's, which is the loop's business.
-        if (warm_.rules != nullptr && inside(pc.pc()))
-            if (const auto packed = PackedRule::pack(found.rule, arch_, location_.place))
-                warm_.rules->insert(pc, warm_.generation, *packed);
+        if (inside(pc.pc()))
+            remember(pc, PackedRule::pack(found.rule, arch_, location_.place));
         return step_by_row(found.rule, pc);
+    }
+
+    void remember(CodeAddr pc, std::optional<PackedRule> packed) {
+        if (warm_.rules == nullptr || !packed)
+            return;
+        if (after_call_)
+            packed->set_after_call();
+        warm_.rules->insert(pc, warm_.generation, *packed);
+    }
+
+    // A frame-pointer step led to `pc`, so a call is before it.
+    void remember_call(CodeAddr pc) {
+        if (warm_.rules == nullptr)
+            return;
+        auto packed = warm_.rules->find(pc, warm_.generation);
+        if (packed && !packed->is_after_call())
+            remember(pc, packed);
     }
 
     Step step_by_row(const Rule &rule, CodeAddr pc) {
@@ -207,20 +263,27 @@ class Walk {
         step.status = missing;
         if (location_.kind == CodeKind::kUnmapped || missing == DWUNW_ERR_CFI_MALFORMED)
             return step;
-        if (at_signal_trampoline(pc))
-            return step_by_signal_trampoline(arch_, request_.memory, registers_);
-        if (!pc.is_return_address()) {
-            if (const auto by_code = step_by_code(pc)) {
-                source = DWUNW_SOURCE_CODE;
-                return *by_code;
+        bool bare = known_without_cfi(pc);
+        if (!bare) {
+            if (at_signal_trampoline(pc))
+                return step_by_signal_trampoline(arch_, request_.memory, registers_);
+            bare = pc.is_return_address();
+            if (!pc.is_return_address()) {
+                if (const auto by_code = step_by_code(pc, bare)) {
+                    source = DWUNW_SOURCE_CODE;
+                    return *by_code;
+                }
             }
         }
-        if (location_.cfi != nullptr && location_.cfi->is_entry_point(location_.bias.link(pc.lookup())) &&
-            registers_.known(arch_.fp) && registers_[arch_.fp] == 0) {
+        const bool at_entry =
+            location_.cfi != nullptr && location_.cfi->is_entry_point(location_.bias.link(pc.lookup()));
+        if (at_entry && registers_.known(arch_.fp) && registers_[arch_.fp] == 0) {
             // psABI §3.4.1: rbp is zero at process entry, to mark the deepest frame.
             step.outcome = Step::Outcome::kRoot;
             return step;
         }
+        if (missing == DWUNW_ERR_NO_CFI && location_.kind == CodeKind::kModule && bare && !at_entry && inside(pc.pc()))
+            remember(pc, PackedRule::without_cfi(location_.place));
         if (request_.cfi_only)
             return step;
         const Step by_fp = step_by_frame_pointer(arch_, request_.space, request_.memory, registers_);
@@ -231,8 +294,14 @@ class Walk {
         return by_fp;
     }
 
-    // The way back from a clone system call: by the instructions, up to a return or to code that has CFI.
-    std::optional<Step> step_by_code(CodeAddr pc) {
+    bool known_without_cfi(CodeAddr pc) const {
+        const auto rule = warm_.rules != nullptr ? warm_.rules->find(pc, warm_.generation) : std::nullopt;
+        return rule && rule->is_without_cfi();
+    }
+
+    // The way back from a clone system call: by the instructions, up to a return or to code that has CFI. `elsewhere`:
+    // the code at `pc` has nothing to do with that.
+    std::optional<Step> step_by_code(CodeAddr pc, bool &elsewhere) {
         constexpr uint64_t kBytesBefore = 8;
         constexpr uint64_t kBytesAfter = 16;
         const uint64_t before = std::min(kBytesBefore, pc.pc() - location_.start);
@@ -248,6 +317,7 @@ class Walk {
         if (registers_.known(arch_.result))
             result = registers_[arch_.result];
         const arch::CodeFlow flow = arch_.follow(code, before, result);
+        elsewhere = flow.kind == arch::CodeFlow::Kind::kUnknown && flow.always;
         if (flow.kind == arch::CodeFlow::Kind::kReturns)
             return step_by_return_instruction(arch_, request_.memory, registers_);
         const RunAddr target = pc.pc() + static_cast<uint64_t>(flow.offset);
@@ -294,14 +364,14 @@ class Walk {
             warm_ = request_.space.warm();
     }
 
-    void write_frame(CodeAddr pc, dwunw_frame_source source) {
+    void write_frame(CodeAddr pc, dwunw_frame_source source, const dwunw_module *module, LoadBias bias) {
         dwunw_frame &frame = request_.frames[result_.written++];
         frame = {};
         frame.pc = pc.pc().value;
         frame.sp = registers_[arch_.sp];
-        frame.module = location_.module;
-        if (location_.module != nullptr)
-            frame.module_offset = location_.bias.link(pc.pc()).value;
+        frame.module = module;
+        if (module != nullptr)
+            frame.module_offset = bias.link(pc.pc()).value;
         frame.flags = pc.is_return_address() ? 0 : DWUNW_FRAME_FLAG_EXACT_PC;
         frame.source = source;
     }
@@ -313,6 +383,7 @@ class Walk {
     CodeLocation location_;
     AddressSpace::Warm warm_;
     uint64_t last_cfa_ = 0;
+    bool after_call_ = false; // the last frame written has a call before its pc, for certain
     WalkResult result_;
     bool needs_interpreter_ = false;
 };

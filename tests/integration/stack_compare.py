@@ -61,10 +61,10 @@ class OutputError(Exception):
     """A tool printed what its layout does not allow."""
 
 
-def parse(text, parse_rest, pid):
+def parse(text, parse_rest, pid, kind="process"):
     """The layout that eu-stack and dwunw share; `parse_rest` takes what follows a frame's address."""
     lines = text.splitlines()
-    if not lines or lines[0] != f"PID {pid} - process":
+    if not lines or lines[0] != f"PID {pid} - {kind}":
         raise OutputError(f"no PID line: {lines[:1]}")
     threads = []
     for line in lines[1:]:
@@ -91,8 +91,8 @@ def parse_dwunw(text, pid):
     return parse(text, rest, pid)
 
 
-def parse_eu_stack(text, errors, pid):
-    threads = parse(text, lambda pc, text: Frame(pc, VERSION.sub("", text) or None), pid)
+def parse_eu_stack(text, errors, pid, kind="process"):
+    threads = parse(text, lambda pc, text: Frame(pc, VERSION.sub("", text) or None), pid, kind)
     by_tid = {thread.tid: thread for thread in threads}
     for line in errors.splitlines():
         if found := re.search(r"dwfl_thread_getframes tid (\d+)(.*)", line):
@@ -280,8 +280,8 @@ class Figures:
     wrong_names: collections.Counter = dataclasses.field(default_factory=collections.Counter)
 
 
-def describe(theirs, ours, gdb_stack):
-    lines = [f"  eu-stack: {theirs.problem or 'complete'}, dwunw: {ours.problem or 'complete'}"]
+def describe(theirs, ours, gdb_stack, judge="eu-stack"):
+    lines = [f"  {judge}: {theirs.problem or 'complete'}, dwunw: {ours.problem or 'complete'}"]
     rows = max(len(theirs.frames), len(ours.frames))
     first = next(
         (i for i in range(rows) if i >= min(len(theirs.frames), len(ours.frames)) or theirs.frames[i].pc != ours.frames[i].pc),
@@ -315,22 +315,8 @@ class Comparison:
                         self.sample(name, pid, figures)
                     except ProcessLookupError:
                         continue  # a short-lived process (a compiler) has ended
-                self.let_run(load)
+                load.let_run(self.random)
         return figures
-
-    def let_run(self, load):
-        """The next sample comes after the program has worked on for a few, differing, ticks."""
-        pids = load.find_pids()
-        goal = self.random.randint(1, 4)
-        before = {pid: workloads.cpu_ticks(pid) for pid in pids}
-
-        def worked():
-            load.check_alive()
-            now = load.find_pids()
-            return now != pids or sum(workloads.cpu_ticks(pid) - before[pid] for pid in now) >= goal
-
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            workloads.wait_for(worked, "the program works on")
 
     def sample(self, name, pid, figures):
         with stopped(pid):

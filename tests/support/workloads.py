@@ -144,6 +144,20 @@ class Load:
     def is_busy(self, pid):
         return cpu_ticks(pid) >= BUSY_TICKS
 
+    def let_run(self, chance):
+        """Returns when the program has worked on for a few ticks; `chance` (a random.Random) says how many."""
+        pids = self.find_pids()
+        goal = chance.randint(1, 4)
+        before = {pid: cpu_ticks(pid) for pid in pids}
+
+        def worked():
+            self.check_alive()
+            now = self.find_pids()
+            return now != pids or sum(cpu_ticks(pid) - before[pid] for pid in now) >= goal
+
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            wait_for(worked, "the program works on")
+
     def end(self):
         descendants = []
         for process in self.processes:
@@ -546,6 +560,20 @@ int main(int c, char **v) { std::regex r("a(b|c)*d"); std::cout << f<200>(c) << 
         return cpu_ticks(pid) >= 5
 
 
+class Clang(Gcc):
+    """The other C++ compiler: libLLVM and libclang-cpp, the largest files with CFI that most machines have."""
+
+    needs = ("/usr/bin/clang++",)
+
+    def begin(self):
+        source = self.script("load.cc", self.SOURCE)
+        self.run("/bin/sh", "-c", f"while :; do /usr/bin/clang++ -O2 -S -o /dev/null {source}; done")
+
+    def find_pids(self):
+        found = [pid for pid, _ in descendants_of(self.processes[0].pid) if comm(pid).startswith("clang")]
+        return [pid for pid in found if not child_pids(pid)][:1]
+
+
 class Ffmpeg(Load):
     """Encoders with hand-written SIMD code and aligned stacks, in many threads."""
 
@@ -684,6 +712,9 @@ while (1) { $work->() }
     def begin(self):
         self.run("/usr/bin/perl", self.script("signals.pl", self.SOURCE))
 
+    def is_busy(self, pid):
+        return cpu_ticks(pid) >= 3  # before it has crashed
+
 
 class StressNg(Load):
     """Many small C loops, one process each."""
@@ -756,6 +787,7 @@ PROGRAMS = {
     "postgres": Postgres,
     "vim": Vim,
     "g++": Gcc,
+    "clang++": Clang,
     "ffmpeg": Ffmpeg,
     "rg": Ripgrep,
     "restic": Restic,

@@ -72,7 +72,10 @@ CodeFlow follow(std::span<const uint8_t> code, size_t pc, std::optional<uint64_t
         }
     }
     const int64_t offset = at - static_cast<int64_t>(pc);
-    return offset == 0 ? CodeFlow{} : CodeFlow{CodeFlow::Kind::kGoesOn, offset};
+    if (offset != 0)
+        return {CodeFlow::Kind::kGoesOn, offset};
+    const bool other_code = pc < code.size() && code[pc] != kSyscall[0] && code[pc] != kJe && code[pc] != kJl;
+    return {CodeFlow::Kind::kUnknown, 0, other_code};
 }
 
 } // namespace dwunw::arch::x86_64
