@@ -7,6 +7,7 @@
 #include "process/file_source.h"
 #include "support/cfi_bytes.h"
 #include "support/reference_cfi.h"
+#include "support/rule_text.h"
 
 #include <gtest/gtest.h>
 
@@ -20,46 +21,9 @@ namespace {
 
 using testing::Bytes;
 using testing::FrameSection;
+using testing::text_of;
 using testing::x86_64;
 using enum testing::Reg;
-
-std::string register_text(uint8_t reg) { return "r" + std::to_string(reg); }
-
-std::string signed_text(int64_t value) { return (value < 0 ? "" : "+") + std::to_string(value); }
-
-std::string cfa_text(const Rule &rule) {
-    return rule.cfa_kind == CfaKind::kRegister ? register_text(rule.cfa_reg) + signed_text(rule.cfa_offset) : "exp";
-}
-
-std::string value_text(ValueKind kind, uint8_t reg, int32_t offset) {
-    switch (kind) {
-    case ValueKind::kSame:
-        return "s";
-    case ValueKind::kUndefined:
-        return "u";
-    case ValueKind::kAtCfa:
-        return "c" + signed_text(offset);
-    case ValueKind::kCfaPlus:
-        return "v" + signed_text(offset);
-    case ValueKind::kRegister:
-        return register_text(reg);
-    case ValueKind::kAtRegister:
-    case ValueKind::kExpression:
-        return "exp";
-    case ValueKind::kValExpression:
-        return "vexp";
-    }
-    return "?";
-}
-
-std::string text_of(const Rule &rule) {
-    return cfa_text(rule) + " " + value_text(rule.ra_kind, rule.ra_reg, rule.ra_offset) + " " +
-           value_text(rule.fp_kind, rule.fp_reg, rule.fp_offset) + (rule.signal_frame ? " signal" : "");
-}
-
-std::string text_of(const reference::Row &row, const reference::Fde &fde) {
-    return row.cfa + " " + row.of(RIP) + " " + row.of(RBP) + (fde.signal_frame ? " signal" : "");
-}
 
 dwarf::CfiSection section_of(const FrameSection &bytes, dwarf::SectionKind kind = dwarf::SectionKind::kEhFrame) {
     return {kind, bytes.data(), LinkAddr(0x100000), LinkAddr(), LinkAddr()};
