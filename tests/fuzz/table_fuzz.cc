@@ -22,9 +22,9 @@ using fuzz::require;
 using unwind::ModuleCfi;
 
 constexpr uint64_t kStart = 0x1000;
-constexpr uint64_t kEnd = 0x400000;
-constexpr size_t kMaxFunctions = 64;
-constexpr size_t kMaxRows = 4096;
+constexpr uint64_t kEnd = 0x100000;
+constexpr size_t kMaxFunctions = 24;
+constexpr size_t kMaxRows = 256;
 
 std::unique_ptr<ModuleCfi> module_of(const fuzz::HostileCfi &cfi) {
     unwind::CfiInput input;
