@@ -211,6 +211,23 @@ TEST(Table, OverlappingFdes) {
     EXPECT_EQ(table.lookup(LinkAddr(0x1050)).status, DWUNW_ERR_NO_CFI);
 }
 
+// Found by fuzzing: the table had the rows before the overlap, and the FDE executed alone had none.
+TEST(Table, AnFdeThatIsSpoiledBehindAnOverlapIsRefusedWhole) {
+    for (const Bytes &spoiled :
+         {Bytes().advance(0x20).u8(0x3f), Bytes().advance(0x20).def_cfa_offset(uint64_t{1} << 31)}) {
+        FrameSection bytes;
+        const size_t cie = bytes.cie();
+        bytes.fde(cie, 0x1000, 0x100, spoiled);
+        bytes.fde(cie, 0x1010, 0x10);
+        const Table table = table_of(bytes);
+        EXPECT_EQ(table.refusals().size(), 1u);
+        EXPECT_EQ(table.lookup(LinkAddr(0x1000)).status, DWUNW_ERR_CFI_MALFORMED);
+        EXPECT_EQ(table.lookup(LinkAddr(0x100f)).status, DWUNW_ERR_CFI_MALFORMED);
+        EXPECT_EQ(table.lookup(LinkAddr(0x1010)).status, DWUNW_OK);
+        EXPECT_EQ(table.lookup(LinkAddr(0x1020)).status, DWUNW_ERR_NO_CFI);
+    }
+}
+
 TEST(Table, DiscardedCodeIsLeftOut) {
     FrameSection bytes;
     const size_t cie = bytes.cie();
