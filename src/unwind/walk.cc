@@ -180,8 +180,10 @@ class Walk {
             return step_without_cfi(pc, found.status, source);
         // A handler returns to the first byte of the trampoline. Where that has no CFI (musl), the byte before it may
         // be another function's.
-        const bool at_row_end = pc.is_return_address() && found.end == location_.bias.link(pc.pc());
-        if (at_row_end && at_signal_trampoline(pc))
+        const LinkAddr link = location_.bias.link(pc.pc());
+        const bool behind_cfi =
+            pc.is_return_address() && found.end == link && location_.cfi->rule_at(link).status == DWUNW_ERR_NO_CFI;
+        if (behind_cfi && at_signal_trampoline(pc))
             return step_by_signal_trampoline(arch_, request_.memory, registers_);
         // A return address at a mapping's end may be the uretprobe trampoline's, which is the loop's business.
         if (warm_.rules != nullptr && inside(pc.pc()))
