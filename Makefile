@@ -62,6 +62,21 @@ asan: ## run the unit tests under AddressSanitizer and UndefinedBehaviorSanitize
 	@$(COMPILE) --target tests/unit/all
 	@ctest --test-dir '$(BUILD)/tests/unit' --parallel $(JOBS) --output-on-failure --no-tests=error $(CTEST_ARGS)
 
+tsan: ## run the unit tests that have threads under ThreadSanitizer
+	@scripts/setup build test
+	@$(MAKE) --no-print-directory PRESET=tsan .tsan
+
+# What `make check` runs of them, and the rest. Not those that count the threads of a child: ThreadSanitizer adds one.
+TSAN_CHECKS = capi_threads_test unwind_rule_cache_test
+TSAN_TESTS ?= $(TSAN_CHECKS) capi_unwind_test process_compile_queue_test process_module_file_test \
+	process_module_store_test process_process_test symbolize_symbolizer_test unwind_module_cfi_test
+
+.PHONY: .tsan
+.tsan:
+	@$(CONFIGURE) >/dev/null
+	@$(COMPILE) --target $(TSAN_TESTS)
+	@scripts/tsan '$(BUILD)' $(TSAN_TESTS)
+
 fuzz: ## run the libFuzzer targets, FUZZ_SECONDS=60 each, or FUZZ_RUNS= inputs each; FUZZ_TARGETS= names some
 	@scripts/setup build test check
 	@$(MAKE) --no-print-directory PRESET=fuzz .fuzz
@@ -72,11 +87,12 @@ fuzz: ## run the libFuzzer targets, FUZZ_SECONDS=60 each, or FUZZ_RUNS= inputs e
 	@$(COMPILE) --target fuzz
 	@FUZZ_SECONDS='$(FUZZ_SECONDS)' FUZZ_RUNS='$(FUZZ_RUNS)' scripts/fuzz '$(BUILD)' $(FUZZ_TARGETS)
 
-check: ## format, clang-tidy, layers, shellcheck and licence lines, without changing anything
+check: ## format, clang-tidy, layers, shellcheck, licence lines and data races, without changing anything
 	@scripts/setup build test check
 	@$(CONFIGURE) -DDWUNW_TESTS=ON >/dev/null
 	@$(COMPILE)
 	@scripts/check '$(BUILD)'
+	@$(MAKE) --no-print-directory PRESET=tsan TSAN_TESTS='$(TSAN_CHECKS)' .tsan
 
 format: ## rewrite the sources in the project's format
 	@scripts/check --format
