@@ -226,12 +226,12 @@ void make_cfi(const std::filesystem::path &folder) {
             expressions.add(Bytes({with_initial}).u64(0x1234).add(plain(expression)));
 }
 
-// hostile_cfi.h's input: three functions, side by side.
+// hostile_cfi.h's input: three functions, at 0x1000, 0x1131 and 0x11b2.
 Bytes functions() {
     Bytes bytes({3});
-    bytes.u8(0).u16(0).u16(0x100).add({0x01, 4, 0x34, 2, 0x66, 2, 0}); // advance, def_cfa_offset, offset rbp
-    bytes.u8(8).u16(0x30).u16(0x80).add({0x09, 0x01, 2, 0x63, 2, 0x01, 1, 0x0a, 0}); // remember, def_cfa rbp, restore
-    return bytes.u8(1).u16(0).u16(0x40).add({0x7c, 8, 0x6d, 16, 0});                 // expressions
+    bytes.u8(0).u16(0).u16(0x100).add({0x01, 4, 0x04, 16, 0x66, 2, 0});              // push %rbp, after four bytes
+    bytes.u8(8).u16(0x30).u16(0x80).add({0x09, 0x01, 2, 0x63, 2, 0x01, 1, 0x0a, 0}); // remember, CFA = rbp+16, restore
+    return bytes.u8(1).u16(0).u16(0x40).add({0x7c, 8, 0x6d, 3, 16, 0});              // expressions
 }
 
 void make_tables_and_walks(const std::filesystem::path &folder) {
@@ -243,9 +243,12 @@ void make_tables_and_walks(const std::filesystem::path &folder) {
         Bytes walk({flags, 16, 9, 0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05}); // a signal trampoline's code
         walk.add(functions());
         for (int reg = 0; reg < 17; ++reg)
-            walk.u8(reg == RIP ? 0 : 3).u16(reg == RIP ? 0x1001 : 0x80);
-        for (int word = 0; word < 96; ++word)
-            walk.u8(word % 2 == 0 ? 0 : 3).u16(word % 2 == 0 ? 0x1000 + 0x20 * word : 8 * word);
+            walk.u8(reg == RIP ? 0 : 3).u16(reg == RIP ? 0x1005 : 0x80);
+        // Pairs of a saved rbp and a return address; one in four is into the function whose CFA is rbp's.
+        for (int word = 0; word < 96; word += 2) {
+            walk.u8(3).u16(8 * (word + 2));
+            walk.u8(0).u16(word % 8 == 6 ? 0x1134 : 0x1006 + word);
+        }
         walks.add(walk);
     }
 }

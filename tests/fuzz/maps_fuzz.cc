@@ -16,7 +16,8 @@ void check(const Maps &maps) {
     for (const process::Mapping &mapping : maps.mappings()) {
         require(mapping.start < mapping.end && end <= mapping.start, "mappings ascend and do not overlap");
         if (end < mapping.start)
-            require(maps.find(mapping.start - 1) == nullptr, "nothing is mapped between two mappings");
+            require(maps.find(end) == nullptr && maps.find(mapping.start - 1) == nullptr,
+                    "nothing is mapped between two mappings");
         require(maps.find(mapping.start) == &mapping && maps.find(mapping.end - 1) == &mapping,
                 "a mapping is found at both its ends");
         end = mapping.end;

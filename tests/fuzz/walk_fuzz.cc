@@ -3,8 +3,9 @@
 // frames lie in what is mapped, that it is the same cold, warm, by single FDE and from the table, and that a slice cut
 // off earlier gives the frames of the whole one, as many as it can.
 //
-// Input: flags (1: CFI only; 2: fewer registers are known), how much the slice is cut by (a byte), the number of bytes
-// of code, these, hostile_cfi.h's input, then the registers and the stack's words, a kind (a byte) and 2 bytes each.
+// Input: flags (1: CFI only; 2: of the registers only SP and pc are known), how much the slice is cut by (a byte), the
+// number of bytes of code, these, hostile_cfi.h's input, then the registers and the stack's words, a kind (a byte) and
+// 2 bytes each.
 #include "unwind/walk.h"
 
 #include "fuzz.h"
@@ -71,7 +72,7 @@ class Target {
         space_.add_other(unwind::CodeKind::kUnusableModule, 0x20000, 0x1000, DWUNW_ERR_MODULE_CHANGED);
         for (size_t reg = 0; reg < dwarf::kTrackedRegisters; ++reg) {
             const uint64_t content = value(cursor);
-            if ((flags & 2) == 0 || reg == testing::RSP || reg == testing::RIP || content % 2 == 0)
+            if ((flags & 2) == 0 || reg == testing::RSP || reg == testing::RIP)
                 registers_.set(reg, content);
         }
         for (size_t i = 0; i < kWords && !cursor.at_end(); ++i)
