@@ -27,7 +27,7 @@ CONFIGURE = cmake --preset $(PRESET) -B '$(BUILD)' -DARCH='$(ARCH)' -DCROSS_COMP
 	$(if $(filter release,$(PRESET)),-DDWUNW_WERROR='$(DWUNW_WERROR)') --log-level=NOTICE
 COMPILE = cmake --build '$(BUILD)' --parallel $(JOBS)
 
-.PHONY: all examples test demo install check asan format setup clean help
+.PHONY: all examples test test-exhaustive bench demo install check asan format setup clean help
 
 all: ## build every product into build/$(ARCH) (the default)
 	@$(CONFIGURE) >/dev/null
@@ -36,6 +36,13 @@ all: ## build every product into build/$(ARCH) (the default)
 examples: ## build the example programs only
 	@$(CONFIGURE) >/dev/null
 	@$(COMPILE) --target examples
+
+bench: ## measure: real programs' stacks through dwunw, libunwind and libdwfl, tables, memory (bench/README.md)
+	@scripts/setup build test bench
+	@$(CONFIGURE) -DDWUNW_BENCH=ON >/dev/null
+	@$(COMPILE)
+	@bench/collect.py --dwunw '$(BUILD)/tools/dwunw/dwunw' --corpus '$(BUILD)/bench/corpus' $(COLLECT_ARGS)
+	@bench/run '$(BUILD)' $(BENCH_ARGS)
 
 demo: ## install what is missing, build, and find the leaks of a bundled program (root)
 	@scripts/setup build
@@ -47,6 +54,13 @@ test: ## install what is missing, build, and run every test (root, for the BPF o
 	@$(CONFIGURE) -DDWUNW_TESTS=ON >/dev/null
 	@$(COMPILE)
 	@ctest --test-dir '$(BUILD)' --parallel $(JOBS) --output-on-failure --no-tests=error $(CTEST_ARGS)
+
+# What takes minutes, over all that is installed; its output is the result, so it is shown.
+test-exhaustive: ## compare the unwind table of every installed program and library with readelf's reading
+	@scripts/setup build test
+	@$(CONFIGURE) -DDWUNW_TESTS=ON >/dev/null
+	@$(COMPILE)
+	@ctest --test-dir '$(BUILD)' -C exhaustive -L exhaustive --verbose --no-tests=error $(CTEST_ARGS)
 
 asan: ## run the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@scripts/setup build test
@@ -78,7 +92,7 @@ clean: ## remove everything that was built
 	rm -rf build
 
 help: ## list these
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 	@echo
 	@echo 'Variables: ARCH CROSS_COMPILE CLANG BPFTOOL LIBBPF_CFLAGS LIBBPF_LDLIBS DWUNW_EXAMPLE_CFLAGS'
 	@echo '           DWUNW_MEMLEAK_BCC=0|1 DWUNW_WERROR=0|1 PRESET=release|dev|asan PREFIX DESTDIR JOBS CTEST_ARGS'

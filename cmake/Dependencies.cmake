@@ -3,12 +3,14 @@
 # The libraries the project stands on, as targets:
 #   ZLIB::ZLIB, PkgConfig::libzstd   the core (compressed sections)
 #   PkgConfig::libdw                 src/symbolize
-#   dwunw_libbpf                     examples and BPF tools; honours LIBBPF_CFLAGS and LIBBPF_LDLIBS
+#   Zydis::Zydis                     src/bpf (a disassembler)
+#   dwunw_libbpf                     src/bpf, examples and BPF tools; honours LIBBPF_CFLAGS and LIBBPF_LDLIBS
 find_package(Threads REQUIRED)
 find_package(ZLIB REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(libzstd REQUIRED IMPORTED_TARGET libzstd)
 pkg_check_modules(libdw REQUIRED IMPORTED_TARGET libdw)
+find_package(zydis 4 REQUIRED)
 
 add_library(dwunw_libbpf INTERFACE)
 if(LIBBPF_CFLAGS OR LIBBPF_LDLIBS)

@@ -3,7 +3,9 @@
 
 #include "capi/handles.h"
 #include "process/core_target.h"
+#include "process/core_write.h"
 
+#include <cerrno>
 #include <cstring>
 
 using dwunw::process::CoreFile;
@@ -83,4 +85,17 @@ extern "C" size_t dwunw_core_read_memory(void *arg, uint64_t address, void *buff
     if (arg == nullptr)
         return 0;
     return dwunw_process_read_memory(&static_cast<dwunw_core *>(arg)->process, address, buffer, length);
+}
+
+extern "C" dwunw_status dwunw_core_write(struct dwunw_process *process, struct dwunw_stopped *stopped,
+                                         const struct dwunw_core_write_options *options, int fd) {
+    if (process == nullptr || stopped == nullptr || options == nullptr || options->size != sizeof(*options) ||
+        options->reserved != 0)
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    return dwunw::capi::guarded([&] {
+        const auto status = dwunw::process::write_core(*process->impl, *stopped->impl, options->stack_bytes, fd);
+        if (status.status() == DWUNW_ERR_WRITE)
+            errno = static_cast<int>(status.error().value);
+        return status.status();
+    });
 }

@@ -2,17 +2,11 @@
 #include <dwunw/process.h>
 #include <dwunw/unwind.h>
 
+#include "arch/x86_64/arch.h"
 #include "capi/handles.h"
-
-#include <array>
 
 namespace dwunw::capi {
 namespace {
-
-// Registers of struct pt_regs in order, by DWARF number; orig_rax, cs, eflags and ss have none that matters here.
-constexpr uint8_t kNone = 0xff;
-constexpr std::array<uint8_t, DWUNW_X86_64_PT_REGS> kPtRegsToDwarf = {
-    15, 14, 13, 12, 6, 3, 11, 10, 9, 8, 0, 2, 1, 4, 5, kNone, 16, kNone, kNone, 7, kNone};
 
 constexpr uint32_t kKnownOptions = DWUNW_UNWIND_READ_PROCESS | DWUNW_UNWIND_CFI_ONLY;
 
@@ -64,8 +58,8 @@ extern "C" void dwunw_regset_from_x86_64_pt_regs(struct dwunw_regset *out,
     out->size = sizeof(*out);
     out->arch = DWUNW_ARCH_X86_64;
     for (size_t i = 0; i < DWUNW_X86_64_PT_REGS; ++i) {
-        const uint8_t reg = dwunw::capi::kPtRegsToDwarf[i];
-        if (reg == dwunw::capi::kNone)
+        const uint8_t reg = dwunw::arch::x86_64::kPtRegs[i];
+        if (reg == dwunw::arch::x86_64::kNone)
             continue;
         out->regs[reg] = pt_regs[i];
         out->valid |= uint64_t{1} << reg;

@@ -49,6 +49,8 @@ struct CfaRule {
 
 struct RowState {
     CfaRule cfa;
+    // Of the last rule that was register + offset, also behind an expression: what DW_CFA_def_cfa_register then takes.
+    std::optional<int64_t> cfa_offset{};
     std::array<RegisterRule, kTrackedRegisters> registers;
 };
 
@@ -58,6 +60,7 @@ struct TableState {
     RegisterRule sp;
     RegisterRule fp;
     RegisterRule ra;
+    std::optional<int64_t> cfa_offset{}; // as RowState's
 
     bool operator==(const TableState &) const = default;
 };
@@ -70,7 +73,8 @@ struct TableColumns {
 };
 
 inline TableState table_state(const RowState &state, TableColumns columns) {
-    return {state.cfa, state.registers[columns.sp], state.registers[columns.fp], state.registers[columns.ra]};
+    return {state.cfa, state.registers[columns.sp], state.registers[columns.fp], state.registers[columns.ra],
+            state.cfa_offset};
 }
 
 // Where an expression's bytes are: rules hold section offsets, so that they stay small and comparable.

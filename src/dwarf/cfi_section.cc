@@ -110,7 +110,7 @@ Result<Cie> CfiSection::parse_cie(const Entry &entry) const {
                 break;
             }
             case 'L':
-                data.u8(); // the LSDA pointer's encoding: it lies in the FDE's augmentation data, passed over whole
+                cie.lsda_encoding = data.u8(); // of the pointer in the FDE's augmentation data
                 break;
             case 'S':
                 cie.signal_frame = true;
@@ -171,6 +171,7 @@ Result<Fde> CfiSection::parse_fde(const Entry &entry, const Cie &cie) const {
     fde.bases.function = fde.start;
     if (cie.has_augmentation_data) {
         const uint64_t size = cursor.uleb128();
+        fde.augmentation_offset = cursor.offset();
         cursor.skip(size);
     }
     if (!cursor.ok())

@@ -23,6 +23,7 @@ struct Cie {
     bool has_augmentation_data = false; // 'z'
     bool signal_frame = false;          // 'S'
     uint8_t fde_encoding = 0;           // 'R'
+    uint8_t lsda_encoding = 0xff;       // 'L'; DW_EH_PE_omit: its FDEs have none
     std::span<const uint8_t> instructions;
     size_t instructions_offset = 0; // in the section
 };
@@ -31,7 +32,8 @@ struct Fde {
     size_t offset = 0;
     Cie cie;
     LinkAddr start;
-    LinkAddr end; // exclusive
+    LinkAddr end;                   // exclusive
+    size_t augmentation_offset = 0; // of the augmentation data in the section, where the CIE says that it has some
     std::span<const uint8_t> instructions;
     size_t instructions_offset = 0;
     PointerBases bases; // for DW_CFA_set_loc

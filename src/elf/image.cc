@@ -251,7 +251,11 @@ Result<std::optional<SectionBytes>> Image::read_eh_frame(const ByteSource &sourc
     auto by_section = read_section(source, ".eh_frame");
     if (!by_section || by_section->has_value())
         return by_section;
-    if (!eh_frame_hdr_segment_)
+    // A separate debug file has the headers of its program, PT_GNU_EH_FRAME among them, and not the bytes.
+    const bool left_out = std::any_of(sections_.begin(), sections_.end(), [](const Section &section) {
+        return section.name == ".eh_frame" && section.type == SHT_NOBITS;
+    });
+    if (!eh_frame_hdr_segment_ || left_out)
         return std::optional<SectionBytes>{};
 
     // LSB Core, ".eh_frame_hdr": version 1, the encoding of eh_frame_ptr, of fde_count, of the table; then

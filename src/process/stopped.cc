@@ -146,6 +146,11 @@ bool StoppedThreads::read_registers(const ProcDir &process) {
     return all;
 }
 
+size_t StoppedThreads::read_register_set(pid_t tid, unsigned type, std::span<uint8_t> buffer) const {
+    iovec registers{buffer.data(), buffer.size()};
+    return ::ptrace(PTRACE_GETREGSET, tid, type, &registers) == 0 ? registers.iov_len : 0;
+}
+
 Result<std::unique_ptr<StoppedThreads>> StoppedThreads::stop(const ProcDir &process) {
     std::unique_ptr<StoppedThreads> stopped(new StoppedThreads);
     int quiet_rounds = 0;

@@ -13,6 +13,7 @@
 
 #include <array>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -40,6 +41,9 @@ class StoppedThreads {
     StoppedThreads &operator=(const StoppedThreads &) = delete;
 
     const std::vector<StoppedThread> &threads() const { return threads_; } // ascending by tid
+    // A register set (NT_PRSTATUS, NT_FPREGSET) of one of them, as the kernel lays it out; how many bytes it has, 0
+    // where it cannot be had.
+    size_t read_register_set(pid_t tid, unsigned type, std::span<uint8_t> buffer) const;
 
   private:
     struct Tracee {

@@ -7,7 +7,8 @@
 //
 // the root (RA undefined), and that a file has no rules there at all, so that FP may be gone by. Everything else is
 // looked up each time. Beside the rule stands where the pc belongs: the mapping's number in a snapshot of the process's
-// map, and that snapshot's generation; and what the file's code says of the pc: whether a call is before it. An entry
+// map, and that snapshot's generation; and what the file's code says of the pc: whether a
+// call is before it, and whether a frame pointer has been set up there. An entry
 // of another generation does not exist, so a new map empties the cache by having a new number.
 //
 // An entry is two words that are written and read without a lock. So that a reader never takes one word of one entry
@@ -39,7 +40,7 @@ class PackedRule {
 
     // Where there is no CFI, and only a frame-pointer step leads on: CFA = FP + 16; FP = [CFA − 16]; for the walk to
     // check as step_by_frame_pointer() does.
-    static std::optional<PackedRule> without_cfi(uint32_t place);
+    static std::optional<PackedRule> without_cfi(uint32_t place, bool frame_is_set_up);
 
     bool is_root() const { return (word_ & (kRoot | kFromFp)) == kRoot; }
     bool is_without_cfi() const { return (word_ & (kRoot | kFromFp)) == (kRoot | kFromFp); }
@@ -47,6 +48,8 @@ class PackedRule {
     uint64_t cfa_offset() const { return (word_ >> kCfaShift & kCfaMask) * 8; }
     // How far below the CFA FP is saved; 0 where it keeps its value.
     uint64_t fp_distance() const { return (word_ >> kFpShift & kFpMask) * 8; }
+    // Without CFI: whether the code says that FP is the function's own.
+    bool frame_is_set_up() const { return (word_ & kFrameIsSetUp) != 0; }
     // Whether the pc is known to have a call before it.
     bool is_after_call() const { return (word_ & kAfterCall) != 0; }
     void set_after_call() { word_ |= kAfterCall; }
@@ -65,15 +68,16 @@ class PackedRule {
     static constexpr uint64_t kFpMask = (1u << 13) - 1;
     static constexpr unsigned kPlaceShift = 33;
     static constexpr uint64_t kAfterCall = uint64_t{1} << 49;
-    static constexpr unsigned kBits = 50; // the rest is RuleCache's
+    static constexpr uint64_t kFrameIsSetUp = uint64_t{1} << 50;
+    static constexpr unsigned kBits = 51; // the rest is RuleCache's
 
     uint64_t word_ = 0;
 };
 
 class RuleCache {
   public:
-    // Generations count from 1 and come round after 2^30, long after the entries of the first are gone.
-    static constexpr unsigned kGenerationBits = 30;
+    // Generations count from 1 and come round after 2^29, long after the entries of the first are gone.
+    static constexpr unsigned kGenerationBits = 29;
 
     std::optional<PackedRule> find(CodeAddr pc, uint64_t generation) const {
         const Entry &entry = entries_[index(pc)];

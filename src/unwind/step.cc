@@ -323,8 +323,35 @@ std::optional<bool> follows_call(const arch::Arch &arch, AddressSpace &space, Ru
     return arch.ends_in_call(code);
 }
 
-Step step_by_frame_pointer(const arch::Arch &arch, AddressSpace &space, const StackMemory &memory,
-                           Registers &registers) {
+namespace {
+
+// Whether a word between SP and FP may be a return address.
+bool may_be_callers(const arch::Arch &arch, AddressSpace &space, const StackMemory &memory, RunAddr sp, RunAddr fp) {
+    constexpr uint64_t kWord = sizeof(uint64_t);
+    if (fp - sp > kSearchedFrame)
+        return true;
+    for (RunAddr slot = sp; slot < fp; slot = slot + kWord) {
+        auto word = memory.read_word(slot);
+        if (!word || (space.is_code(RunAddr(*word) - 1) && follows_call(arch, space, RunAddr(*word)).value_or(true)))
+            return true;
+    }
+    return false;
+}
+
+} // namespace
+
+bool frame_is_set_up(const arch::Arch &arch, AddressSpace &space, RunAddr pc) {
+    constexpr size_t kSearched = 8192;
+    const CodeLocation location = space.find(pc);
+    const size_t before = std::min<uint64_t>(kSearched, pc - location.start);
+    std::array<uint8_t, kSearched + 1> buffer;
+    const auto code = std::span(buffer).first(before + 1);
+    return location.kind != CodeKind::kUnmapped && space.read_code(pc - before, code) &&
+           arch.frame_is_set_up(code, before);
+}
+
+Step step_by_frame_pointer(const arch::Arch &arch, AddressSpace &space, const StackMemory &memory, Registers &registers,
+                           std::optional<bool> set_up) {
     constexpr uint64_t kWord = sizeof(uint64_t);
     // How far above SP a frame pointer may be and still look like one, when the slice ends before it.
     constexpr uint64_t kPlausibleFrame = uint64_t{1} << 20;
@@ -345,15 +372,11 @@ Step step_by_frame_pointer(const arch::Arch &arch, AddressSpace &space, const St
     // A pending uretprobe's trampoline stands for a return address that had a call before it.
     if (space.find(pc).kind != CodeKind::kUprobeTrampoline && !follows_call(arch, space, pc).value_or(false))
         return stopped(DWUNW_ERR_NO_CFI);
-    if (fp - sp > kSearchedFrame)
+    const auto has_own_frame = [&] {
+        return set_up ? *set_up : frame_is_set_up(arch, space, RunAddr(registers[arch.ra]));
+    };
+    if (may_be_callers(arch, space, memory, sp, fp) && !has_own_frame())
         return stopped(DWUNW_ERR_NO_CFI);
-    for (RunAddr slot = sp; slot < fp; slot = slot + kWord) {
-        auto word = memory.read_word(slot);
-        if (!word)
-            return stopped(word.error().status);
-        if (space.is_code(RunAddr(*word) - 1) && follows_call(arch, space, RunAddr(*word)).value_or(true))
-            return stopped(DWUNW_ERR_NO_CFI);
-    }
 
     Step step;
     step.return_slot = (fp + kWord).value;

@@ -4,7 +4,7 @@
 // over, so a state is looked up in a small cache before it is made into a rule and that rule into a number; that is
 // where the build's speed comes from (bench/README.md).
 //
-// Equality with readelf, row for row, is shown by tests/integration/table_readelf.py; with an independent interpreter
+// Equality with readelf, row for row, is shown by tests/integration/table_readelf; with an independent interpreter
 // by tests/unit/unwind_table_test.
 #include "unwind/table.h"
 

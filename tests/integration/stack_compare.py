@@ -174,7 +174,7 @@ for thread in sorted(gdb.selected_inferior().threads(), key=lambda thread: threa
         frame = gdb.newest_frame()
         number = 0
         while frame is not None and number < 100000:
-            if frame.type() != gdb.INLINE_FRAME:
+            if frame.type() not in (gdb.INLINE_FRAME, gdb.TAILCALL_FRAME):
                 print(f"#{number} {frame.pc():#018x} {frame.name() or ''}")
                 number += 1
             frame = frame.older()

@@ -103,12 +103,15 @@ Cie read_cie(const std::vector<uint8_t> &section, size_t offset) {
     const uint64_t length = reader.fixed(4);
     cie.end = reader.at() + length;
     reader.skip(4);
-    if (reader.fixed(1) != 1)
+    const uint64_t version = reader.fixed(1);
+    if (version != 1 && version != 3 && version != 4)
         throw std::runtime_error("CIE version");
     cie.augmentation = reader.text();
+    if (version == 4 && reader.fixed(2) != 8)
+        throw std::runtime_error("address or segment selector size");
     cie.code_factor = reader.uleb();
     cie.data_factor = reader.sleb();
-    cie.return_address_register = reader.fixed(1);
+    cie.return_address_register = version == 1 ? reader.fixed(1) : reader.uleb();
     if (cie.augmentation.starts_with('z')) {
         const uint64_t size = reader.uleb();
         cie.instructions = reader.at() + size;
@@ -297,6 +300,21 @@ class Program {
     std::vector<State> remembered_;
 };
 
+// The FDE whose CIE pointer `reader` has just passed; it ends at `end`.
+Fde read_fde(const std::vector<uint8_t> &section, const Cie &cie, Reader reader, size_t end, uint64_t address) {
+    Fde fde;
+    fde.start = encoded(reader, cie.fde_encoding, address);
+    fde.end = fde.start + encoded(reader, cie.fde_encoding & 0x0f, address);
+    fde.return_address_register = cie.return_address_register;
+    fde.signal_frame = cie.augmentation.find('S') != std::string::npos;
+    if (cie.augmentation.starts_with('z'))
+        reader.skip(reader.uleb());
+    Program program(cie, fde);
+    program.run_initial(Reader(section, cie.instructions, cie.end));
+    program.run_own(Reader(section, reader.at(), end));
+    return fde;
+}
+
 } // namespace
 
 std::vector<Fde> read_eh_frame(const std::vector<uint8_t> &section, uint64_t address) {
@@ -309,24 +327,29 @@ std::vector<Fde> read_eh_frame(const std::vector<uint8_t> &section, uint64_t add
             break;
         if (length == 0xffffffff)
             throw std::runtime_error("64-bit DWARF");
-        const size_t end = reader.at() + length;
+        offset = reader.at() + length;
         const size_t pointer_at = reader.at();
         const uint64_t pointer = reader.fixed(4);
-        offset = end;
-        if (pointer == 0)
+        if (pointer != 0)
+            fdes.push_back(read_fde(section, read_cie(section, pointer_at - pointer), reader, offset, address));
+    }
+    return fdes;
+}
+
+std::vector<Fde> read_debug_frame(const std::vector<uint8_t> &section) {
+    std::vector<Fde> fdes;
+    size_t offset = 0;
+    while (offset + 8 <= section.size()) {
+        Reader reader(section, offset, section.size());
+        const uint64_t length = reader.fixed(4);
+        offset = reader.at() + length;
+        if (length == 0) // padding
             continue;
-        const Cie cie = read_cie(section, pointer_at - pointer);
-        Fde fde;
-        fde.start = encoded(reader, cie.fde_encoding, address);
-        fde.end = fde.start + encoded(reader, cie.fde_encoding & 0x0f, address);
-        fde.return_address_register = cie.return_address_register;
-        fde.signal_frame = cie.augmentation.find('S') != std::string::npos;
-        if (cie.augmentation.starts_with('z'))
-            reader.skip(reader.uleb());
-        Program program(cie, fde);
-        program.run_initial(Reader(section, cie.instructions, cie.end));
-        program.run_own(Reader(section, reader.at(), end));
-        fdes.push_back(std::move(fde));
+        if (length == 0xffffffff)
+            throw std::runtime_error("64-bit DWARF");
+        const uint64_t pointer = reader.fixed(4);
+        if (pointer != 0xffffffff)
+            fdes.push_back(read_fde(section, read_cie(section, pointer), reader, offset, 0));
     }
     return fdes;
 }

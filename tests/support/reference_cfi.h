@@ -34,5 +34,7 @@ struct Fde {
 
 // Every FDE of an .eh_frame section that was linked to `address`.
 std::vector<Fde> read_eh_frame(const std::vector<uint8_t> &section, uint64_t address);
+// Every FDE of a .debug_frame section.
+std::vector<Fde> read_debug_frame(const std::vector<uint8_t> &section);
 
 } // namespace dwunw::reference

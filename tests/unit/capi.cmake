@@ -9,7 +9,7 @@ target_link_libraries(capi_c_test PRIVATE dwunw)
 add_test(NAME unit.capi_c COMMAND capi_c_test)
 set_tests_properties(unit.capi_c PROPERTIES LABELS unit TIMEOUT 120)
 
-foreach(name IN ITEMS dwunw_api process table unwind)
+foreach(name IN ITEMS core dwunw_api process table unwind)
     set(test capi_${name}_test)
     add_executable(${test} ${test}.cc)
     target_include_directories(${test} PRIVATE "${PROJECT_SOURCE_DIR}/src")

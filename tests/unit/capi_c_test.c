@@ -4,6 +4,7 @@
  * copy cut everywhere, and what is refused.
  */
 #include <assert.h>
+#include <dwunw/core.h>
 #include <dwunw/dwunw_api.h>
 #include <dwunw/process.h>
 #include <dwunw/table.h>
@@ -44,6 +45,8 @@ static_assert(sizeof(struct dwunw_frame) == 4 * 8 + sizeof(void *) + 4 + 4, "dwu
 static_assert(sizeof(struct dwunw_process_options) == 4 + 4 + sizeof(void *), "dwunw_process_options");
 static_assert(sizeof(struct dwunw_process_counters) == 4 + 4 + 8 * 8, "dwunw_process_counters");
 static_assert(sizeof(struct dwunw_thread) == 4 + 4 + 16 + sizeof(struct dwunw_regset), "dwunw_thread");
+static_assert(sizeof(struct dwunw_core_options) == 4 + 4 + 3 * sizeof(void *), "dwunw_core_options");
+static_assert(sizeof(struct dwunw_core_write_options) == 4 + 4 + 8, "dwunw_core_write_options");
 static_assert(sizeof(struct dwunw_table_summary) == 4 + 4 + 7 * 8, "dwunw_table_summary");
 static_assert(sizeof(struct dwunw_rule) == 4 + 4 + 8, "dwunw_rule");
 static_assert(sizeof(struct dwunw_row) == 4 + 4 + 2 * 8 + 3 * sizeof(struct dwunw_rule), "dwunw_row");

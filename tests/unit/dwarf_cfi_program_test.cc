@@ -251,7 +251,6 @@ TEST(CfiProgram, RefusedWithTheOpcode) {
         {Bytes().def_cfa(RSP, uint64_t{1} << 63), DW_CFA_def_cfa},
         {Bytes().u8(DW_CFA_def_cfa_offset).uleb(~uint64_t{0}), DW_CFA_def_cfa_offset},
         {Bytes(expression_cfa).def_cfa_offset(8), DW_CFA_def_cfa_offset},
-        {Bytes(expression_cfa).add({DW_CFA_def_cfa_register, RBP}), DW_CFA_def_cfa_register},
         {Bytes(expression_cfa).add({DW_CFA_def_cfa_offset_sf, 1}), DW_CFA_def_cfa_offset_sf},
         {Bytes().advance(8).u8(DW_CFA_set_loc).u64(kStart + 4), DW_CFA_set_loc},            // backwards
         {Bytes().u8(DW_CFA_MIPS_advance_loc8).u64(~uint64_t{0}), DW_CFA_MIPS_advance_loc8}, // wraps
@@ -277,6 +276,29 @@ TEST(CfiProgram, RefusedWithTheOpcode) {
     // What only an FDE may do.
     for (const Bytes &initial : {Bytes().advance(1), Bytes().u8(cfa_restore(RBX))})
         EXPECT_FALSE(run({}, initial).status);
+}
+
+// libgcrypt 1.10.1 at its AVX2 functions' ends: CFA = *(rsp + 536) + 56 by an expression, rsp back from
+// there, and DW_CFA_def_cfa_register rsp for rsp + 56, the offset it had before.
+TEST(CfiProgram, ACfaRegisterAfterAnExpressionKeepsTheOffset) {
+    const Bytes expression = {DW_CFA_def_cfa_expression, 4, breg(RSP), 8, DW_OP_deref, DW_OP_nop};
+    const auto cfa = [](const Bytes &instructions, const Bytes &initial = testing::usual_cie_instructions()) {
+        const Outcome result = run(instructions, initial);
+        return result.status ? result.last().cfa : CfaRule{};
+    };
+    const auto of = [](uint8_t reg, int64_t offset) { return CfaRule{CfaRule::Kind::kRegister, reg, 0, offset}; };
+    const Bytes to_rsp = {DW_CFA_def_cfa_register, RSP};
+    EXPECT_EQ(cfa(Bytes().def_cfa_offset(56).add({DW_CFA_def_cfa_register, RAX}).add(expression).add(to_rsp)),
+              of(RSP, 56));
+    // It belongs to the state that is remembered.
+    EXPECT_EQ(cfa(Bytes()
+                      .def_cfa_offset(56)
+                      .add(expression)
+                      .add({DW_CFA_remember_state, DW_CFA_def_cfa, RSP, 8, DW_CFA_restore_state})
+                      .add(to_rsp)),
+              of(RSP, 56));
+    // There has to be one.
+    EXPECT_EQ(cfa(Bytes(expression).add(to_rsp), Bytes()), CfaRule{});
 }
 
 TEST(CfiProgram, TruncatedOperands) {

@@ -81,6 +81,19 @@ TEST(Image, ASectionWithoutBytesIsNone) {
     }
 }
 
+// Its PT_GNU_EH_FRAME leads to where the program has the section, and this file has something else.
+TEST(Image, ASeparateDebugFileHasNoEhFrame) {
+    const Vector file = ElfBuilder()
+                            .add({".eh_frame", Vector(16), 0x2000, SHF_ALLOC, SHT_NOBITS})
+                            .add({".eh_frame_hdr", Vector(8), 0x1000, SHF_ALLOC, SHT_NOBITS})
+                            .add_segment(PT_LOAD, PF_R, ".eh_frame")
+                            .add_segment(PT_GNU_EH_FRAME, PF_R, ".eh_frame_hdr")
+                            .build();
+    auto frames = good(file).read_eh_frame(MemorySource(file));
+    ASSERT_TRUE(frames);
+    EXPECT_FALSE(*frames);
+}
+
 TEST(Image, BuildId) {
     const Vector id(64, 0xde);
     for (const bool in_section : {true, false}) {

@@ -59,6 +59,26 @@ TEST(PackedRule, ComesBackAsItWas) {
     EXPECT_EQ(packed->place(), 7u);
 }
 
+TEST(PackedRule, WithoutCfi) {
+    for (const bool set_up : {false, true}) {
+        auto packed = PackedRule::without_cfi(7, set_up);
+        ASSERT_TRUE(packed);
+        EXPECT_TRUE(packed->is_without_cfi());
+        EXPECT_FALSE(packed->is_root());
+        EXPECT_EQ(packed->frame_is_set_up(), set_up);
+        EXPECT_FALSE(packed->is_after_call());
+        packed->set_after_call();
+        EXPECT_TRUE(packed->is_after_call());
+        EXPECT_TRUE(packed->is_without_cfi());
+        // CFA = FP + 16; FP = [CFA − 16]
+        EXPECT_TRUE(packed->cfa_from_fp());
+        EXPECT_EQ(packed->cfa_offset(), 16u);
+        EXPECT_EQ(packed->fp_distance(), 16u);
+        EXPECT_EQ(packed->place(), 7u);
+    }
+    EXPECT_FALSE(PackedRule::without_cfi(PackedRule::kMaxPlace + 1, true));
+}
+
 TEST(PackedRule, WhatDoesNotFitIsNotPacked) {
     EXPECT_FALSE(PackedRule::pack(usual(8), x86_64(), PackedRule::kMaxPlace + 1));
     std::vector<Rule> rules = {usual(0), usual(-8), usual(12), usual(kMostCfa + 8)};
@@ -103,7 +123,7 @@ TEST_F(RuleCacheTest, KnowsWhatItWasTold) {
 TEST_F(RuleCacheTest, AnotherGenerationIsEmpty) {
     const auto pc = CodeAddr::instruction(RunAddr(0x401000));
     cache_->insert(pc, 5, rule_);
-    for (const uint64_t generation : {0ull, 1ull, 4ull, 6ull, 5ull + (1ull << 16), 5ull + (1ull << 29)})
+    for (const uint64_t generation : {0ull, 1ull, 4ull, 6ull, 5ull + (1ull << 16), 5ull + (1ull << 28)})
         EXPECT_FALSE(cache_->find(pc, generation)) << generation;
     EXPECT_TRUE(cache_->find(pc, 5));
     cache_->insert(pc, 5 + (1ull << 16), rule_);

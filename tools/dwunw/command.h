@@ -19,6 +19,7 @@ constexpr int kExitUsage = 2;
 // Each adds its command to `app`; if it is the one that was given, parsing runs it and leaves its exit code in
 // `exit_code`.
 void add_stack_command(CLI::App &app, int &exit_code);
+void add_core_command(CLI::App &app, int &exit_code);
 void add_table_command(CLI::App &app, int &exit_code);
 
 // Prints "dwunw: <thing>: <problem>" and returns kExitFailure.

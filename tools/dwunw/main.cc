@@ -21,6 +21,7 @@ int run(int argc, char **argv) {
 
     int exit_code = kExitOk;
     add_stack_command(app, exit_code);
+    add_core_command(app, exit_code);
     add_table_command(app, exit_code);
 
     try {

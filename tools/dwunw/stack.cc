@@ -3,6 +3,7 @@
 // are read; names are looked up after it runs on, from files that stay open.
 #include "command.h"
 #include "output.h"
+#include "target.h"
 
 #include <dwunw/core.h>
 #include <dwunw/process.h>
@@ -14,19 +15,13 @@
 #include <algorithm>
 #include <cinttypes>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <optional>
-#include <sstream>
 #include <vector>
 
 namespace dwunw_tool {
 namespace {
 
-using Process = Handle<dwunw_process, dwunw_process_close>;
 using Core = Handle<dwunw_core, dwunw_core_close>;
-using Stopped = Handle<dwunw_stopped, dwunw_process_resume>;
 using Symbolizer = Handle<dwunw_symbolizer, dwunw_symbolizer_destroy>;
 
 constexpr uint64_t kDefaultFrames = 256;    // as eu-stack
@@ -48,90 +43,6 @@ struct ThreadStack {
     dwunw_status status = DWUNW_OK; // why the walk ended
     std::vector<dwunw_frame> frames;
 };
-
-// What /proc says about a process or thread, read once, so that it fits together.
-struct ProcStatus {
-    std::string state; // one letter; empty: no such process
-    std::string tgid;
-    std::string tracer;
-    bool kernel_thread = false;
-
-    bool has_exited() const { return state == "Z" || state == "X"; }
-};
-
-ProcStatus read_status(const std::string &folder) {
-    ProcStatus status;
-    std::ifstream file(folder + "/status");
-    for (std::string line; std::getline(file, line);) {
-        std::istringstream words(line);
-        std::string field;
-        words >> field;
-        if (field == "State:")
-            words >> status.state;
-        else if (field == "Tgid:")
-            words >> status.tgid;
-        else if (field == "TracerPid:")
-            words >> status.tracer;
-    }
-
-    // proc(5), /proc/PID/stat: the flags are the 7th field after the parenthesised name, which may hold anything.
-    constexpr unsigned long kPfKthread = 0x00200000;
-    std::ifstream stat(folder + "/stat");
-    const std::string text((std::istreambuf_iterator<char>(stat)), {});
-    if (const size_t end_of_name = text.rfind(')'); end_of_name != std::string::npos) {
-        std::istringstream words(text.substr(end_of_name + 1));
-        std::string skipped;
-        for (int i = 0; i < 6; i++)
-            words >> skipped;
-        unsigned long flags = 0;
-        words >> flags;
-        status.kernel_thread = (flags & kPfKthread) != 0;
-    }
-    return status;
-}
-
-// A thread of the process that still runs; nothing if all have exited.
-std::optional<int32_t> live_thread(int32_t pid) {
-    const std::filesystem::path tasks = "/proc/" + std::to_string(pid) + "/task";
-    std::error_code error;
-    for (const auto &task : std::filesystem::directory_iterator(tasks, error)) {
-        const ProcStatus status = read_status(task.path());
-        if (!status.state.empty() && !status.has_exited())
-            return std::stoi(task.path().filename());
-    }
-    return std::nullopt;
-}
-
-// The thread by which to open the process `pid`: the process itself, unless its main thread has ended before the
-// others, for the process's own /proc files are then empty. Otherwise, or where there is no user stack, fails and says
-// why.
-std::optional<int32_t> thread_to_open(int32_t pid) {
-    const std::string thing = std::to_string(pid);
-    const ProcStatus status = read_status("/proc/" + thing);
-    if (!status.state.empty() && status.tgid != thing) {
-        fail(thing, "is a thread of process " + status.tgid + ": use -p " + status.tgid);
-        return std::nullopt;
-    }
-    if (status.kernel_thread) {
-        fail(thing, "is a kernel thread: it has no user stack");
-        return std::nullopt;
-    }
-    if (!status.has_exited())
-        return pid;
-    const auto live = live_thread(pid);
-    if (!live)
-        fail(thing, "has exited and waits for its parent (a zombie): it has no stack any more");
-    return live;
-}
-
-int fail_process(int32_t pid, dwunw_status status) {
-    const std::string thing = std::to_string(pid);
-    if (status != DWUNW_ERR_PERMISSION)
-        return fail(thing, status);
-    if (const std::string tracer = read_status("/proc/" + thing).tracer; !tracer.empty() && tracer != "0")
-        return fail(thing, "permission denied: process " + tracer + " is tracing it");
-    return fail(thing, "permission denied: run as root, or as the process's user with ptrace allowed");
-}
 
 // Walks one thread; with no limit, the room grows until the stack fits.
 ThreadStack walk(dwunw_context *context, dwunw_process *process, const dwunw_thread &thread, uint64_t max_frames) {
@@ -300,15 +211,9 @@ void print_json(const StackOptions &options, const std::vector<ThreadStack> &sta
 }
 
 int walk_live(const StackOptions &options, dwunw_context *context, std::vector<ThreadStack> &stacks) {
-    const auto opened_by = thread_to_open(options.pid);
-    if (!opened_by)
-        return kExitFailure;
     Process process;
-    dwunw_process_options process_options{};
-    process_options.size = sizeof process_options;
-    process_options.pid = *opened_by;
-    if (const dwunw_status status = dwunw_process_open(context, &process_options, Receive(process)); status != DWUNW_OK)
-        return fail_process(options.pid, status);
+    if (!open_process(context, options.pid, process))
+        return kExitFailure;
     if (const dwunw_status status = walk_threads(context, process.get(), options.max_frames, stacks);
         status != DWUNW_OK)
         return fail_process(options.pid, status);

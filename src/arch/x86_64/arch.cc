@@ -57,6 +57,7 @@ const Arch kArch = {
     .ends_in_call = ends_in_call,
     .follow = follow,
     .result = kRax,
+    .frame_is_set_up = frame_is_set_up,
     .signal_trampoline = kSignalTrampoline,
     .signal_trampoline_syscall = 7,
     .signal_frame = kSignalFrame,

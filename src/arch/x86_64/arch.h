@@ -4,6 +4,8 @@
 
 #include "arch/arch.h"
 
+#include <array>
+
 namespace dwunw::arch::x86_64 {
 
 // DWARF register numbers, psABI figure 3.36.
@@ -28,11 +30,18 @@ enum Register : uint8_t {
     kRegisterCount = 17,
 };
 
+// The registers of the kernel's struct pt_regs in its order; orig_rax, cs, eflags and ss have no number that matters
+// here.
+inline constexpr uint8_t kNone = 0xff;
+inline constexpr std::array<uint8_t, 21> kPtRegs = {kR15, kR14, kR13, kR12, kRbp,  kRbx, kR11,  kR10,  kR9,  kR8,  kRax,
+                                                    kRcx, kRdx, kRsi, kRdi, kNone, kRip, kNone, kNone, kRsp, kNone};
+
 extern const Arch kArch;
 
 // Whether code that ends at a return address can end in a near call (Intel SDM volume 2, CALL: E8 and FF /2; prefixes
 // stand before these and are not looked at). Other bytes can look like one.
 bool ends_in_call(std::span<const uint8_t> code);
+bool frame_is_set_up(std::span<const uint8_t> code, size_t pc);
 
 // code_flow.cc
 CodeFlow follow(std::span<const uint8_t> code, size_t pc, std::optional<uint64_t> rax);

@@ -16,13 +16,9 @@
 //   library in any other way makes it wrong.
 #include "tracer.h"
 
+#include "instruction.h"
 #include "shadow_stack.h"
-
-#include <dwunw/process.h>
-#include <dwunw/symbolize.h>
-#include <dwunw/unwind.h>
-
-#include <capstone/capstone.h>
+#include "walker.h"
 
 #include <sys/ptrace.h>
 #include <sys/uio.h>
@@ -44,10 +40,8 @@ namespace dwunw::testing {
 namespace {
 
 constexpr uint64_t kMaxSteps = 2'000'000;
-constexpr size_t kMaxFrames = 256;
 constexpr size_t kMaxReports = 100;
 constexpr size_t kMaxDeferred = 4096;
-constexpr size_t kMaxInstruction = 15;
 constexpr uint64_t kLargestCutSlice = 48 * 1024;
 
 // siginfo of the SIGTRAP that reports a handler's first instruction while stepping.
@@ -64,68 +58,6 @@ template <typename T> T checked(T result, const char *what) {
         throw std::system_error(errno, std::generic_category(), what);
     return result;
 }
-
-enum class Kind : uint8_t { kOther, kCall, kReturn, kSystemCall, kBreakpoint };
-struct Instruction {
-    Kind kind = Kind::kOther;
-    uint64_t size = 0;
-};
-
-class Decoder {
-  public:
-    Decoder() {
-        if (cs_open(CS_ARCH_X86, CS_MODE_64, &handle_) != CS_ERR_OK)
-            throw std::runtime_error("capstone");
-        instruction_ = cs_malloc(handle_);
-    }
-    ~Decoder() {
-        cs_free(instruction_, 1);
-        cs_close(&handle_);
-    }
-    Decoder(const Decoder &) = delete;
-    Decoder &operator=(const Decoder &) = delete;
-
-    Instruction decode(std::span<const uint8_t> code) {
-        const std::string key(code.begin(), code.end());
-        if (const auto known = known_.find(key); known != known_.end())
-            return known->second;
-        Instruction result;
-        const uint8_t *bytes = code.data();
-        size_t size = code.size();
-        uint64_t address = 0;
-        if (cs_disasm_iter(handle_, &bytes, &size, &address, instruction_)) {
-            result.size = instruction_->size;
-            switch (instruction_->id) {
-            case X86_INS_CALL:
-                result.kind = Kind::kCall;
-                break;
-            case X86_INS_RET:
-                result.kind = Kind::kReturn;
-                break;
-            case X86_INS_SYSCALL:
-                result.kind = Kind::kSystemCall;
-                break;
-            case X86_INS_INT3:
-                result.kind = Kind::kBreakpoint;
-                break;
-            default:
-                break;
-            }
-        }
-        known_.emplace(key, result);
-        return result;
-    }
-
-  private:
-    csh handle_ = 0;
-    cs_insn *instruction_ = nullptr;
-    std::map<std::string, Instruction> known_;
-};
-
-struct Walked {
-    dwunw_status status = DWUNW_OK;
-    std::vector<dwunw_frame> frames;
-};
 
 // A chain that is not the shadow's, until it is known where the thread jumps to.
 struct Deferred {
@@ -157,9 +89,6 @@ class Tracer {
             while (::waitpid(-1, nullptr, __WALL) > 0 || errno == EINTR) {
             }
         }
-        dwunw_symbolizer_destroy(symbolizer_);
-        dwunw_process_close(process_);
-        dwunw_shutdown(context_);
     }
     Tracer(const Tracer &) = delete;
     Tracer &operator=(const Tracer &) = delete;
@@ -184,7 +113,7 @@ class Tracer {
         if (pid_ > 0) {
             int status = 0;
             for (auto &[tid, thread] : threads_) {
-                thread.regs.rip += thread.next.kind == Kind::kBreakpoint ? thread.next.size : 0;
+                thread.regs.rip += thread.next.kind == Instruction::Kind::kBreakpoint ? thread.next.size : 0;
                 checked(::ptrace(PTRACE_SETREGS, tid, nullptr, &thread.regs), "PTRACE_SETREGS");
                 checked(::ptrace(PTRACE_DETACH, tid, nullptr, nullptr), "PTRACE_DETACH");
             }
@@ -250,12 +179,12 @@ class Tracer {
 
     // At the first breakpoint.
     void begin(Thread &thread) {
-        open_process();
+        walker_ = std::make_unique<Walker>(pid_);
         load(thread);
         std::vector<uint8_t> stack(1 << 20);
         const uint64_t start = thread.regs.rsp - DWUNW_RED_ZONE;
-        stack.resize(read(start, stack));
-        const Walked base = walk(thread.regs, start, stack);
+        stack.resize(walker_->read(start, stack));
+        const Walked base = walker_->walk(thread.regs, start, stack);
         const bool whole = base.status == DWUNW_OK && base.frames.size() > 3;
         const bool up_to_libc = base.status == DWUNW_ERR_NO_CFI && base.frames.size() > 1;
         if (!(options_.libc_without_cfi ? up_to_libc : whole))
@@ -279,7 +208,7 @@ class Tracer {
         else
             advance(thread);
         thread.sent_signal = 0;
-        if (thread.next.kind == Kind::kBreakpoint) {
+        if (thread.next.kind == Instruction::Kind::kBreakpoint) {
             flush_deferred(thread);
             report_.finished = true;
             done_ = true;
@@ -305,13 +234,13 @@ class Tracer {
         const user_regs_struct before = thread.regs;
         load(thread);
         const uint64_t context = thread.regs.rsp + 8;
-        const uint64_t pc = word(context + kSavedRip);
+        const uint64_t pc = walker_->word(context + kSavedRip);
         // A system call that is to be made again.
-        if ((pc != before.rip && pc != before.rip - 2) || word(context + kSavedRsp) != before.rsp)
+        if ((pc != before.rip && pc != before.rip - 2) || walker_->word(context + kSavedRsp) != before.rsp)
             wrong(thread, "the signal interrupted something else", {});
-        const uint64_t other = word(context + kSavedStackStart);
-        thread.shadow.push_signal(pc, before.rsp, thread.regs.rsp, word(thread.regs.rsp), other,
-                                  other + word(context + kSavedStackSize));
+        const uint64_t other = walker_->word(context + kSavedStackStart);
+        thread.shadow.push_signal(pc, before.rsp, thread.regs.rsp, walker_->word(thread.regs.rsp), other,
+                                  other + walker_->word(context + kSavedStackSize));
         load(thread);
         look(thread);
     }
@@ -324,21 +253,21 @@ class Tracer {
         const user_regs_struct &now = thread.regs;
         std::string trouble;
         switch (instruction.kind) {
-        case Kind::kCall:
+        case Instruction::Kind::kCall:
             ++report_.calls;
             if (now.rsp != before.rsp - 8)
                 trouble = "a call that pushed something else";
             thread.shadow.push_return(before.rip + instruction.size, now.rsp);
             break;
-        case Kind::kReturn:
+        case Instruction::Kind::kReturn:
             trouble = thread.shadow.pop_return(before.rsp, now.rip);
             break;
-        case Kind::kSystemCall:
+        case Instruction::Kind::kSystemCall:
             if (before.rax == SYS_rt_sigreturn)
                 trouble = thread.shadow.pop_signal(now.rip, now.rsp);
             break;
-        case Kind::kBreakpoint:
-        case Kind::kOther:
+        case Instruction::Kind::kBreakpoint:
+        case Instruction::Kind::kOther:
             break;
         }
         if (thread.shadow.drop_below(now.rsp) > 0)
@@ -346,7 +275,7 @@ class Tracer {
         const bool jumped = now.rip != before.rip + instruction.size;
         if (jumped && thread.moved)
             land(thread);
-        if (!thread.deferred.empty() && module_at(now.rip) != thread.deferred_in)
+        if (!thread.deferred.empty() && walker_->module_at(now.rip) != thread.deferred_in)
             flush_deferred(thread);
         load(thread);
         if (!trouble.empty())
@@ -396,19 +325,19 @@ class Tracer {
         ++report_.steps;
         const auto truth = thread.shadow.chain(thread.regs.rip, thread.regs.rsp);
         report_.deepest = std::max<uint64_t>(report_.deepest, truth.size());
-        const Walked walked = walk(thread.regs, slice_start_, slice_);
+        const Walked walked = walker_->walk(thread.regs, slice_start_, slice_);
         if (walked.status == end_ && matches(walked, truth) && walked.frames.size() == truth.size()) {
             ++report_.exact;
         } else if (walked.status != DWUNW_OK && matches(walked, truth)) {
-            std::string where = name(walked.frames.front());
+            std::string where = walker_->name(walked.frames.front());
             if (walked.frames.size() > 1)
-                where += " … " + name(walked.frames.back());
+                where += " … " + walker_->name(walked.frames.back());
             ++report_.incomplete[where + ": " + dwunw_status_string(walked.status)];
         } else if (into_a_rewritten_frame(walked, truth)) {
             ++report_.rewritten;
         } else if (thread.deferred.size() < kMaxDeferred) {
             if (thread.deferred.empty())
-                thread.deferred_in = module_at(thread.regs.rip);
+                thread.deferred_in = walker_->module_at(thread.regs.rip);
             thread.deferred.push_back({walked, truth, describe(thread, "not the frames that there are", walked)});
         } else {
             wrong(thread, "too long before a jump", walked);
@@ -420,7 +349,7 @@ class Tracer {
 
     void cut(Thread &thread, const Walked &whole) {
         for (size_t size = 0; size < slice_.size(); size += 8) {
-            const Walked part = walk(thread.regs, slice_start_, std::span(slice_).first(size));
+            const Walked part = walker_->walk(thread.regs, slice_start_, std::span(slice_).first(size));
             bool prefix = part.frames.size() <= whole.frames.size();
             for (size_t i = 0; prefix && i < part.frames.size(); ++i)
                 prefix = part.frames[i].pc == whole.frames[i].pc && part.frames[i].sp == whole.frames[i].sp;
@@ -464,37 +393,13 @@ class Tracer {
         return true;
     }
 
-    Walked walk(const user_regs_struct &from, uint64_t start, std::span<const uint8_t> slice) {
-        // The kernel's two layouts begin alike.
-        std::array<uint64_t, DWUNW_X86_64_PT_REGS> pt_regs;
-        static_assert(sizeof(from) >= sizeof(pt_regs));
-        std::memcpy(pt_regs.data(), &from, sizeof(pt_regs));
-        dwunw_regset regs;
-        dwunw_regset_from_x86_64_pt_regs(&regs, pt_regs.data());
-        Walked walked;
-        walked.frames.resize(kMaxFrames);
-        dwunw_unwind_request request{};
-        request.size = sizeof(request);
-        request.process = process_;
-        request.regs = &regs;
-        request.stack_addr = start;
-        request.stack = slice.empty() ? nullptr : slice.data();
-        request.stack_size = slice.size();
-        request.frames = walked.frames.data();
-        request.max_frames = walked.frames.size();
-        size_t count = 0;
-        walked.status = dwunw_capture(context_, &request, &count);
-        walked.frames.resize(count);
-        return walked;
-    }
-
     // Registers, the instruction to come, and the slice.
     void load(Thread &thread) {
         thread.regs = registers(thread.tid);
         slice_start_ = thread.shadow.lowest_sp(thread.regs.rsp) - DWUNW_RED_ZONE;
         // Before stepping begins, and in a thread without frames, there is nothing above SP to go by.
         slice_.resize(thread.stack_end > slice_start_ ? thread.stack_end - slice_start_ : 0);
-        std::array<uint8_t, kMaxInstruction> code;
+        std::array<uint8_t, Decoder::kMaxSize> code;
         std::array<iovec, 2> local = {{{code.data(), code.size()}, {}}};
         std::array<iovec, 2> remote = {{{reinterpret_cast<void *>(thread.regs.rip), code.size()}, {}}};
         size_t code_size = 0;
@@ -509,7 +414,7 @@ class Tracer {
             if (got < code.size()) { // up to its page's end
                 local[0].iov_len = remote[0].iov_len = got;
                 code_size = got;
-                if (read(slice_start_, slice_) == slice_.size())
+                if (walker_->read(slice_start_, slice_) == slice_.size())
                     break;
             }
             // SP is in pages of the stack that nothing has touched yet.
@@ -532,17 +437,12 @@ class Tracer {
             if (now == entry.pc)
                 continue;
             entry.pc = now;
-            const dwunw_module *module = module_at(thread.regs.rip);
+            const dwunw_module *module = walker_->module_at(thread.regs.rip);
             if (module == nullptr || std::string(dwunw_module_path(module)).find("libgcc_s") == std::string::npos)
                 wrong(thread, "a return address has changed", {});
         }
     }
 
-    const dwunw_module *module_at(uint64_t pc) {
-        const dwunw_module *module = nullptr;
-        uint64_t address = 0;
-        return dwunw_process_find_module(process_, pc, &module, &address) == DWUNW_OK ? module : nullptr;
-    }
     static user_regs_struct registers(pid_t tid) {
         user_regs_struct regs{};
         checked(::ptrace(PTRACE_GETREGS, tid, nullptr, &regs), "PTRACE_GETREGS");
@@ -550,34 +450,6 @@ class Tracer {
     }
     void resume(const Thread &thread, int signal) {
         checked(::ptrace(thread.stepping ? PTRACE_SINGLESTEP : PTRACE_CONT, thread.tid, nullptr, signal), "ptrace");
-    }
-    size_t read(uint64_t address, std::span<uint8_t> buffer) {
-        return dwunw_process_read_memory(process_, address, buffer.data(), buffer.size());
-    }
-    uint64_t word(uint64_t address) {
-        uint64_t value = 0;
-        if (read(address, {reinterpret_cast<uint8_t *>(&value), sizeof(value)}) != sizeof(value))
-            throw std::runtime_error("cannot read the target's memory");
-        return value;
-    }
-    void open_process() {
-        const dwunw_process_options process_options{.size = sizeof(process_options), .pid = pid_, .maps = nullptr};
-        if (dwunw_init(nullptr, &context_) != DWUNW_OK ||
-            dwunw_process_open(context_, &process_options, &process_) != DWUNW_OK ||
-            dwunw_symbolizer_create(&symbolizer_) != DWUNW_OK)
-            throw std::runtime_error("cannot open the target");
-    }
-
-    std::string name(const dwunw_frame &frame) {
-        dwunw_symbol symbol{};
-        symbol.size = sizeof(symbol);
-        if (dwunw_symbolize_frame(symbolizer_, &frame, &symbol) == DWUNW_OK)
-            return symbol.name;
-        std::ostringstream text;
-        const std::string path = frame.module != nullptr ? dwunw_module_path(frame.module) : "?";
-        text << path.substr(path.rfind('/') + 1) << "+0x" << std::hex
-             << (frame.module != nullptr ? frame.module_offset : frame.pc);
-        return text.str();
     }
     std::string describe(const Thread &thread, const std::string &what, const Walked &walked) {
         std::ostringstream text;
@@ -592,7 +464,7 @@ class Tracer {
             if (i < walked.frames.size()) {
                 const dwunw_frame &frame = walked.frames[i];
                 text << frame.pc << " sp " << frame.sp << " flags " << frame.flags << " source " << frame.source << "  "
-                     << name(frame) << " (" << frame.module_offset << ")";
+                     << walker_->name(frame) << " (" << frame.module_offset << ")";
             }
             text << "\n";
         }
@@ -615,9 +487,7 @@ class Tracer {
     bool done_ = false;
     std::map<pid_t, Thread> threads_;
     Decoder decoder_;
-    dwunw_context *context_ = nullptr;
-    dwunw_process *process_ = nullptr;
-    dwunw_symbolizer *symbolizer_ = nullptr;
+    std::unique_ptr<Walker> walker_;
     dwunw_status end_ = DWUNW_OK; // of a walk through all frames that there are
     uint64_t since_signal_ = 0;
     uint64_t slice_start_ = 0;

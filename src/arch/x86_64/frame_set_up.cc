@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// Whether the code before a pc shows that its function has set up a frame pointer:
+//
+//     push %rbp                        the beginning; compilers may put a few instructions in between
+//     mov %rsp, %rbp                   in either encoding
+//     …                                nothing that gives rbp back and leaves: pop %rbp or leave, then ret or a jump;
+//     pc                               no padding of int3
+//
+// Instructions are not decoded, bytes are compared: a byte that only looks like the end of a frame makes the answer no,
+// which costs a frame. That three bytes of something else, a push before them, look like its beginning is unlikely, and
+// the answer is asked for only where a stack has already passed the checks of a frame-pointer step.
+//
+// Proved by tests/unit/arch_x86_64_frame_set_up_test.
+#include "arch/x86_64/arch.h"
+
+#include <algorithm>
+#include <array>
+
+namespace dwunw::arch::x86_64 {
+namespace {
+
+constexpr uint8_t kPushRbp = 0x55;
+constexpr std::array<uint8_t, 3> kMovRspRbp = {0x48, 0x89, 0xe5};
+constexpr std::array<uint8_t, 3> kMovRspRbpOtherwise = {0x48, 0x8b, 0xec};
+// Between the two: GCC schedules the function's first few instructions there.
+constexpr size_t kScheduled = 32;
+
+bool begins(std::span<const uint8_t> code, size_t mov) {
+    const auto bytes = code.subspan(mov).first(kMovRspRbp.size());
+    if (!std::ranges::equal(bytes, kMovRspRbp) && !std::ranges::equal(bytes, kMovRspRbpOtherwise))
+        return false;
+    const size_t searched = std::min(mov, kScheduled);
+    return std::ranges::count(code.subspan(mov - searched, searched), kPushRbp) > 0;
+}
+
+bool gives_back(uint8_t byte) { return byte == 0x5d || byte == 0xc9; } // pop %rbp, leave
+bool leaves(uint8_t byte) {
+    // ret, ret imm16, jmp rel32, jmp rel8, jmp r/m64, a prefix of that
+    return byte == 0xc3 || byte == 0xc2 || byte == 0xe9 || byte == 0xeb || byte == 0xff || byte == 0x41;
+}
+
+} // namespace
+
+bool frame_is_set_up(std::span<const uint8_t> code, size_t pc) {
+    if (pc >= code.size())
+        return false;
+    for (size_t at = pc; at-- > 0;) {
+        if (at + kMovRspRbp.size() <= pc && begins(code, at))
+            return true;
+        if ((gives_back(code[at]) && leaves(code[at + 1])) || (code[at] == 0xcc && code[at + 1] == 0xcc))
+            return false;
+    }
+    return false;
+}
+
+} // namespace dwunw::arch::x86_64

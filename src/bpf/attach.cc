@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#include "bpf/attach.h"
+
+#include <dwunw/bpf_attach.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <linux/bpf.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <stdexcept>
+#include <string>
+
+namespace dwunw::bpf {
+
+namespace {
+
+// union bpf_attr of BPF_LINK_CREATE, as far as uprobe_multi goes.
+struct LinkCreate {
+    uint32_t program;
+    uint32_t target;
+    uint32_t attach_type;
+    uint32_t flags;
+    uint64_t path;
+    uint64_t offsets;
+    uint64_t ref_ctr_offsets;
+    uint64_t cookies;
+    uint32_t count;
+    uint32_t multi_flags;
+    uint32_t pid;
+    uint32_t padding;
+};
+static_assert(offsetof(LinkCreate, path) == 16 && sizeof(LinkCreate) == 64);
+
+constexpr uint32_t kMultiReturn = 1; // BPF_F_UPROBE_MULTI_RETURN
+
+uint64_t pointer(const void *address) { return reinterpret_cast<uintptr_t>(address); }
+
+} // namespace
+
+UniqueFd create_multi_link(int program, MultiType type, const MultiProbes &probes) {
+    LinkCreate attributes{};
+    attributes.program = static_cast<uint32_t>(program);
+    attributes.attach_type = static_cast<uint32_t>(type);
+    attributes.path = pointer(probes.path);
+    attributes.offsets = pointer(probes.offsets.data());
+    attributes.cookies = pointer(probes.cookies.data());
+    attributes.count = static_cast<uint32_t>(probes.offsets.size());
+    attributes.multi_flags = probes.at_return ? kMultiReturn : 0;
+    attributes.pid = static_cast<uint32_t>(probes.pid);
+    return UniqueFd(static_cast<int>(syscall(SYS_bpf, BPF_LINK_CREATE, &attributes, sizeof(attributes))));
+}
+
+// A folder has no code: a kernel that knows such links says EBADF when it has come as far as to look at the path, one
+// that does not says EINVAL before.
+int probe_multi(MultiType type) {
+    constexpr uint8_t kMove = BPF_ALU64 | BPF_MOV | BPF_K;
+    constexpr uint8_t kExit = BPF_JMP | BPF_EXIT;
+    const bpf_insn return_0[] = {{kMove, BPF_REG_0, 0, 0, 0}, {kExit, 0, 0, 0, 0}};
+    LIBBPF_OPTS(bpf_prog_load_opts, options, .expected_attach_type = static_cast<bpf_attach_type>(type));
+    const UniqueFd program(bpf_prog_load(BPF_PROG_TYPE_KPROBE, "dwunw_probe", "GPL", return_0, 2, &options));
+    if (!program.valid())
+        return errno;
+    MultiProbes probes;
+    probes.path = "/";
+    probes.offsets = {0};
+    probes.cookies = {0};
+    const UniqueFd link = create_multi_link(program.get(), type, probes);
+    if (link.valid() || errno == EBADF)
+        return 0;
+    return errno;
+}
+
+} // namespace dwunw::bpf
+
+struct dwunw_attachment {
+    struct LinkDestroyer {
+        void operator()(bpf_link *link) const { bpf_link__destroy(link); }
+    };
+    std::vector<dwunw::UniqueFd> multi;
+    std::vector<std::unique_ptr<bpf_link, LinkDestroyer>> single;
+};
+
+namespace {
+
+using dwunw::bpf::MultiProbes;
+using dwunw::bpf::MultiType;
+
+constexpr size_t kMaxPoints = 1 << 20; // MAX_UPROBE_MULTI_CNT
+
+dwunw_status status_of(int error) {
+    switch (error) {
+    case ENOENT:
+        return DWUNW_ERR_NO_FILE;
+    case ESRCH:
+        return DWUNW_ERR_NO_PROCESS;
+    case EPERM:
+    case EACCES:
+        return DWUNW_ERR_PERMISSION;
+    case EMFILE:
+    case ENFILE:
+        return DWUNW_ERR_TOO_MANY_FILES;
+    case ENOMEM:
+        return DWUNW_ERR_OUT_OF_MEMORY;
+    case EINVAL:
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    default:
+        return DWUNW_ERR_IO;
+    }
+}
+
+std::string refusal(const char *what, int error) {
+    const char *name = strerrorname_np(error);
+    return std::string("no ") + what + " (" + (name != nullptr ? name : "?") + ")";
+}
+
+bool is_loaded(const bpf_program *program) { return program != nullptr && bpf_program__fd(program) >= 0; }
+
+bool set_type(bpf_program *program, uint32_t type) {
+    return program == nullptr ||
+           bpf_program__set_expected_attach_type(program, static_cast<bpf_attach_type>(type)) == 0;
+}
+
+struct Choice {
+    dwunw_attach_form form;
+    std::string reason;
+    bool possible;
+};
+
+Choice choose(const dwunw_attach_programs &programs) {
+    const auto wanted = static_cast<dwunw_attach_form>(programs.form);
+    const std::string asked = wanted == DWUNW_ATTACH_AUTO ? "" : ", as asked";
+    std::string why_not;
+    if (wanted == DWUNW_ATTACH_SESSION || (wanted == DWUNW_ATTACH_AUTO && programs.session != nullptr)) {
+        const int error = dwunw::bpf::probe_multi(MultiType::kUprobeSession);
+        if (error == 0)
+            return {DWUNW_ATTACH_SESSION, "uprobe session: one program for entry and return" + asked, true};
+        why_not = refusal("uprobe session", error);
+    }
+    if (wanted == DWUNW_ATTACH_MULTI || wanted == DWUNW_ATTACH_AUTO) {
+        const int error = dwunw::bpf::probe_multi(MultiType::kUprobeMulti);
+        if (error == 0) {
+            return {DWUNW_ATTACH_MULTI,
+                    "uprobe.multi: one link for all probes" + asked + (why_not.empty() ? "" : "; " + why_not), true};
+        }
+        why_not += (why_not.empty() ? "" : "; ") + refusal("uprobe.multi", error);
+    }
+    if (wanted == DWUNW_ATTACH_SINGLE || wanted == DWUNW_ATTACH_AUTO) {
+        return {DWUNW_ATTACH_SINGLE, "a perf event for each probe" + asked + (why_not.empty() ? "" : "; " + why_not),
+                true};
+    }
+    return {wanted, why_not, false};
+}
+
+dwunw_status prepare(const dwunw_attach_programs &programs, dwunw_attach_plan *out) {
+    const bool wants_session = programs.form == DWUNW_ATTACH_SESSION;
+    if ((wants_session && programs.session == nullptr) || is_loaded(programs.session) || is_loaded(programs.entry) ||
+        is_loaded(programs.exit) ||
+        (!wants_session && programs.form != DWUNW_ATTACH_AUTO && programs.entry == nullptr && programs.exit == nullptr))
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    const Choice choice = choose(programs);
+    out->form = choice.form;
+    std::memset(out->reason, 0, sizeof(out->reason));
+    std::memcpy(out->reason, choice.reason.data(), std::min(choice.reason.size(), sizeof(out->reason) - 1));
+    if (!choice.possible)
+        return DWUNW_ERR_NOT_FOUND;
+
+    const uint32_t multi = static_cast<uint32_t>(MultiType::kUprobeMulti);
+    const uint32_t type = choice.form == DWUNW_ATTACH_SINGLE ? 0 : multi;
+    const bool in_session = choice.form == DWUNW_ATTACH_SESSION;
+    const bool done = set_type(programs.entry, type) && set_type(programs.exit, type) &&
+                      set_type(programs.session, static_cast<uint32_t>(MultiType::kUprobeSession)) &&
+                      (programs.session == nullptr || bpf_program__set_autoload(programs.session, in_session) == 0);
+    return done ? DWUNW_OK : DWUNW_ERR_INVALID_ARGUMENT;
+}
+
+class Attacher {
+  public:
+    // `error` receives errno of what failed: taking back what was attached changes it.
+    Attacher(const dwunw_attach_request &request, bool multi, int &error)
+        : request_(request), multi_(multi), error_(error), attachment_(std::make_unique<dwunw_attachment>()) {}
+
+    // Attaches `program` to the points that `wanted` says, at their entry or their return.
+    template <typename Wanted>
+    dwunw_status add(const bpf_program *program, MultiType type, bool at_return, Wanted wanted) {
+        MultiProbes probes;
+        probes.path = request_.path;
+        probes.pid = request_.pid;
+        probes.at_return = at_return;
+        for (size_t i = 0; i < request_.count; ++i) {
+            if (!wanted(request_.points[i].when))
+                continue;
+            probes.offsets.push_back(request_.points[i].file_offset);
+            probes.cookies.push_back(request_.points[i].cookie);
+        }
+        if (probes.offsets.empty() || program == nullptr)
+            return DWUNW_OK;
+        if (!is_loaded(program))
+            return DWUNW_ERR_INVALID_ARGUMENT;
+        return multi_ ? add_multi(program, type, probes) : add_single(program, probes);
+    }
+
+    dwunw_attachment *release() { return attachment_.release(); }
+
+  private:
+    dwunw_status add_multi(const bpf_program *program, MultiType type, const MultiProbes &probes) {
+        dwunw::UniqueFd link = dwunw::bpf::create_multi_link(bpf_program__fd(program), type, probes);
+        if (!link.valid())
+            return status_of(error_ = errno);
+        attachment_->multi.push_back(std::move(link));
+        return DWUNW_OK;
+    }
+
+    dwunw_status add_single(const bpf_program *program, const MultiProbes &probes) {
+        for (size_t i = 0; i < probes.offsets.size(); ++i) {
+            LIBBPF_OPTS(bpf_uprobe_opts, options, .bpf_cookie = probes.cookies[i], .retprobe = probes.at_return);
+            const int everyone = -1;
+            bpf_link *link = bpf_program__attach_uprobe_opts(program, probes.pid == 0 ? everyone : probes.pid,
+                                                             probes.path, probes.offsets[i], &options);
+            if (link == nullptr)
+                return status_of(error_ = errno);
+            attachment_->single.emplace_back(link);
+        }
+        return DWUNW_OK;
+    }
+
+    const dwunw_attach_request &request_;
+    bool multi_;
+    int &error_;
+    std::unique_ptr<dwunw_attachment> attachment_;
+};
+
+bool are_points(const dwunw_attach_request &request) {
+    constexpr uint32_t kKnown = DWUNW_ATTACH_AT_ENTRY | DWUNW_ATTACH_AT_RETURN;
+    if (request.points == nullptr || request.count == 0)
+        return false;
+    return std::all_of(request.points, request.points + request.count, [](const dwunw_attach_point &point) {
+        return point.reserved == 0 && point.when != 0 && (point.when & ~kKnown) == 0;
+    });
+}
+
+dwunw_status attach(const dwunw_attach_programs &programs, const dwunw_attach_plan &plan,
+                    const dwunw_attach_request &request, int &error, dwunw_attachment **out) {
+    constexpr uint32_t kBoth = DWUNW_ATTACH_AT_ENTRY | DWUNW_ATTACH_AT_RETURN;
+    const bool in_session = plan.form == DWUNW_ATTACH_SESSION;
+    Attacher attacher(request, plan.form != DWUNW_ATTACH_SINGLE, error);
+    if (in_session) {
+        const auto status = attacher.add(programs.session, MultiType::kUprobeSession, false,
+                                         [](uint32_t when) { return when == kBoth; });
+        if (status != DWUNW_OK)
+            return status;
+    }
+    // What the session has is not attached a second time. Returns first: a return whose entry was not seen can be told
+    // from one that was, an entry whose return never comes can not.
+    const struct {
+        const bpf_program *program;
+        uint32_t when;
+    } kinds[] = {{programs.exit, DWUNW_ATTACH_AT_RETURN}, {programs.entry, DWUNW_ATTACH_AT_ENTRY}};
+    for (const auto &kind : kinds) {
+        const auto status =
+            attacher.add(kind.program, MultiType::kUprobeMulti, kind.when == DWUNW_ATTACH_AT_RETURN,
+                         [&](uint32_t when) { return in_session ? when == kind.when : (when & kind.when) != 0; });
+        if (status != DWUNW_OK)
+            return status;
+    }
+    *out = attacher.release();
+    return DWUNW_OK;
+}
+
+template <typename Body> dwunw_status guarded(Body body) noexcept {
+    try {
+        return body();
+    } catch (const std::bad_alloc &) {
+        return DWUNW_ERR_OUT_OF_MEMORY;
+    } catch (const std::length_error &) { // a size no memory could hold
+        return DWUNW_ERR_OUT_OF_MEMORY;
+    }
+}
+
+} // namespace
+
+extern "C" dwunw_status dwunw_attach_prepare(const struct dwunw_attach_programs *programs,
+                                             struct dwunw_attach_plan *out) {
+    if (programs == nullptr || programs->size != sizeof(*programs) || programs->form > DWUNW_ATTACH_SINGLE ||
+        out == nullptr || out->size != sizeof(*out))
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    return guarded([&] { return prepare(*programs, out); });
+}
+
+extern "C" dwunw_status dwunw_attach(const struct dwunw_attach_programs *programs, const struct dwunw_attach_plan *plan,
+                                     const struct dwunw_attach_request *request, struct dwunw_attachment **out) {
+    if (programs == nullptr || programs->size != sizeof(*programs) || plan == nullptr || plan->size != sizeof(*plan) ||
+        plan->form == DWUNW_ATTACH_AUTO || plan->form > DWUNW_ATTACH_SINGLE || request == nullptr ||
+        request->size != sizeof(*request) || request->pid < 0 || request->path == nullptr || out == nullptr ||
+        !are_points(*request))
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    if (request->count > kMaxPoints)
+        return DWUNW_ERR_LIMIT;
+    int error = EINVAL;
+    const dwunw_status status = guarded([&] { return attach(*programs, *plan, *request, error, out); });
+    if (status != DWUNW_OK)
+        errno = error;
+    return status;
+}
+
+extern "C" size_t dwunw_attachment_links(const struct dwunw_attachment *attachment) {
+    return attachment == nullptr ? 0 : attachment->multi.size() + attachment->single.size();
+}
+
+extern "C" void dwunw_detach(struct dwunw_attachment *attachment) { delete attachment; }

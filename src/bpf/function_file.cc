@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#include "bpf/function_file.h"
+
+#include "base/cursor.h"
+#include "bpf/landing_pads.h"
+#include "dwarf/cfi_section.h"
+
+#include <elf.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace dwunw::bpf {
+
+namespace {
+
+constexpr size_t kChunkBytes = 256 << 10;
+constexpr uint64_t kMaxTextBytes = uint64_t{1} << 30;
+constexpr size_t kDisplacementBytes = 4;
+constexpr size_t kOpcodeBytes = 2; // before a displacement, to know it by
+
+uint32_t u32_at(const uint8_t *bytes) {
+    uint32_t value;
+    std::memcpy(&value, bytes, sizeof(value));
+    return value;
+}
+
+// Whether the two bytes end an opcode that a displacement follows: call, jmp, jcc, xbegin; lea of a rip-relative
+// address.
+bool precede_displacement(uint8_t before, uint8_t last) {
+    return last == 0xe8 || last == 0xe9 || (before == 0x0f && (last & 0xf0) == 0x80) ||
+           (before == 0xc7 && last == 0xf8) || (before == 0x8d && (last & 0xc7) == 0x05);
+}
+
+} // namespace
+
+std::optional<LinkAddr> find_displacement(std::span<const uint8_t> code, LinkAddr address, EntryRange range) {
+    // target = address of the displacement + 4 + displacement, so that, modulo 2^32, displacement + offset − from says
+    // how far into the range it leads: one addition and one comparison a byte, of what the range cannot be reached
+    // from.
+    const auto from = static_cast<uint32_t>(range.after.value + 1 - address.value - kDisplacementBytes);
+    const auto width = static_cast<uint32_t>(range.last - range.after);
+    for (size_t i = 1; i + kDisplacementBytes <= code.size(); ++i) {
+        const uint32_t displacement = u32_at(&code[i]);
+        if (displacement + static_cast<uint32_t>(i) - from >= width)
+            continue;
+        if (!precede_displacement(i >= kOpcodeBytes ? code[i - kOpcodeBytes] : 0, code[i - 1]))
+            continue;
+        const LinkAddr at = address + i;
+        if (range.contains(at + kDisplacementBytes +
+                           static_cast<uint64_t>(int64_t{static_cast<int32_t>(displacement)})))
+            return at;
+    }
+    return std::nullopt;
+}
+
+Result<std::unique_ptr<FunctionFile>> FunctionFile::open(std::unique_ptr<const ByteSource> source) {
+    auto image = elf::Image::parse(*source);
+    if (!image)
+        return image.error();
+    if (image->machine() != EM_X86_64)
+        return Error{DWUNW_ERR_UNSUPPORTED_ARCH, image->machine()};
+    std::unique_ptr<FunctionFile> file(new FunctionFile(std::move(source), std::move(*image)));
+    if (auto status = file->read_symbols(".dynsym", ".dynstr", ".gnu.version"); !status)
+        return status.error();
+    if (auto status = file->read_symbols(".symtab", ".strtab", nullptr); !status)
+        return status.error();
+    std::sort(file->code_addresses_.begin(), file->code_addresses_.end());
+    std::stable_sort(file->symbols_.begin(), file->symbols_.end(),
+                     [](const Symbol &a, const Symbol &b) { return a.name < b.name; });
+    return file;
+}
+
+Status FunctionFile::read_symbols(const char *table, const char *strings, const char *versions) {
+    auto entries = image_.read_section(*source_, table);
+    if (!entries)
+        return entries.error();
+    auto names = image_.read_section(*source_, strings);
+    if (!names)
+        return names.error();
+    if (!*entries || !*names)
+        return {};
+    std::vector<uint8_t> version_bytes;
+    if (versions != nullptr) {
+        auto section = image_.read_section(*source_, versions);
+        if (!section)
+            return section.error();
+        if (*section)
+            version_bytes = std::move((*section)->bytes);
+    }
+    strings_.push_back(std::move(**names));
+    const std::vector<uint8_t> &text = strings_.back().bytes;
+    const size_t count = (*entries)->bytes.size() / sizeof(Elf64_Sym);
+    for (size_t i = 0; i < count; ++i) {
+        Elf64_Sym symbol;
+        std::memcpy(&symbol, (*entries)->bytes.data() + i * sizeof(symbol), sizeof(symbol));
+        const LinkAddr start(symbol.st_value);
+        const unsigned type = ELF64_ST_TYPE(symbol.st_info);
+        if (symbol.st_shndx == SHN_UNDEF || symbol.st_name >= text.size() || !image_.is_executable(start) ||
+            (type != STT_FUNC && type != STT_NOTYPE && type != STT_GNU_IFUNC))
+            continue;
+        code_addresses_.push_back(start);
+        if (type != STT_FUNC)
+            continue;
+        Cursor cursor(text, symbol.st_name);
+        std::string_view name = cursor.c_string();
+        name = name.substr(0, name.find('@'));
+        if (name.empty())
+            continue;
+        const unsigned binding = ELF64_ST_BIND(symbol.st_info);
+        int rank = binding == STB_LOCAL ? 0 : binding == STB_WEAK ? 1 : 2;
+        uint16_t version = 0;
+        if ((i + 1) * sizeof(version) <= version_bytes.size()) {
+            std::memcpy(&version, version_bytes.data() + i * sizeof(version), sizeof(version));
+            constexpr uint16_t kHidden = 0x8000; // not the default version
+            rank += (version & kHidden) != 0 ? -3 : 3;
+        }
+        symbols_.push_back({name, start, symbol.st_size, rank});
+    }
+    return {};
+}
+
+Result<FunctionFile::Function> FunctionFile::find(std::string_view name) const {
+    const auto by_name = [](const Symbol &a, std::string_view b) { return a.name < b; };
+    const Symbol *best = nullptr;
+    bool ambiguous = false;
+    for (auto it = std::lower_bound(symbols_.begin(), symbols_.end(), name, by_name);
+         it != symbols_.end() && it->name == name; ++it) {
+        if (best == nullptr || it->rank > best->rank) {
+            best = &*it;
+            ambiguous = false;
+        } else if (it->rank == best->rank && it->start != best->start) {
+            ambiguous = true;
+        }
+    }
+    if (best == nullptr || ambiguous)
+        return Error{DWUNW_ERR_NOT_FOUND};
+    return Function{best->start, best->size};
+}
+
+FunctionFile::Function FunctionFile::find(LinkAddr start) const {
+    Function found{start};
+    for (const Symbol &symbol : symbols_)
+        if (symbol.start == start)
+            found.size = std::max(found.size, symbol.size);
+    return found;
+}
+
+Result<FunctionFile::Placed> FunctionFile::place(Function function, const dwunw_probe_options &options) const {
+    const elf::Segment *segment = image_.segment_of(function.start);
+    if (segment == nullptr || !segment->executable || function.start - segment->address >= segment->file_size)
+        return Error{DWUNW_ERR_NO_MAPPING, function.start.value};
+    const uint64_t skip = function.start - segment->address;
+    const FileOffset entry = segment->offset + skip;
+    const uint64_t available = segment->file_size - skip;
+    std::string unclear;
+    if (function.size == 0)
+        unclear = "the function's size is unknown";
+    else if (function.size > available)
+        unclear = "the function's size is beyond its segment";
+    else if (function.size > kMaxFunctionBytes)
+        unclear = "the function is too large to look at";
+    // An instruction has at most 15 bytes: enough to say what the entry is.
+    std::vector<uint8_t> code(std::min(unclear.empty() ? function.size : uint64_t{15}, available));
+    if (!source_->read_exactly(entry, code))
+        return Error{DWUNW_ERR_IO, entry.value};
+    if (!unclear.empty())
+        return Placed{place_at_entry(code, function.start, options, DWUNW_PROBE_CODE_UNCLEAR, unclear), entry};
+    auto placement = bpf::place(code, function.start, options, this);
+    if (!placement)
+        return placement.error();
+    return Placed{std::move(*placement), entry};
+}
+
+bool FunctionFile::is_loaded(LinkAddr address, uint64_t size) const {
+    const elf::Segment *segment = image_.segment_of(address);
+    return segment != nullptr && size <= segment->memory_size - (address - segment->address);
+}
+
+bool FunctionFile::is_got(LinkAddr address, uint64_t size) const {
+    if (size != sizeof(uint64_t))
+        return false;
+    return std::any_of(image_.sections().begin(), image_.sections().end(), [&](const elf::Section &section) {
+        return (section.name == ".got" || section.name == ".got.plt") && address >= section.address &&
+               address - section.address < section.size && section.size - (address - section.address) >= size;
+    });
+}
+
+Result<std::string> FunctionFile::other_way_in(EntryRange range) const {
+    if (const auto symbol = std::upper_bound(code_addresses_.begin(), code_addresses_.end(), range.after);
+        symbol != code_addresses_.end() && range.contains(*symbol))
+        return "another symbol is at " + std::to_string(*symbol - range.after);
+    if (std::string words = find_landing_pad(range); !words.empty())
+        return words;
+    uint64_t searched = 0;
+    for (const elf::Segment &segment : image_.load_segments()) {
+        if (!segment.executable)
+            continue;
+        if (segment.file_size > kMaxTextBytes - searched)
+            return std::string("the file has too much code to search");
+        searched += segment.file_size;
+        auto words = find_reference(segment, range);
+        if (!words || !words->empty())
+            return words;
+    }
+    return std::string();
+}
+
+std::string FunctionFile::find_landing_pad(EntryRange range) const {
+    const auto except_table = image_.read_section(*source_, ".gcc_except_table");
+    const auto eh_frame = image_.read_eh_frame(*source_);
+    if (!except_table || !eh_frame)
+        return "the exception tables cannot be read";
+    if (!*eh_frame)
+        return {};
+    const dwarf::CfiSection section(dwarf::SectionKind::kEhFrame, (*eh_frame)->bytes, (*eh_frame)->address,
+                                    image_.text_base(), image_.data_base());
+    const auto found = has_landing_pad(section, *except_table ? **except_table : SectionBytes{}, range);
+    if (!found)
+        return "the exception tables cannot be read";
+    return *found ? "an exception's landing pad is there" : "";
+}
+
+Result<std::string> FunctionFile::find_reference(const elf::Segment &segment, EntryRange range) const {
+    // Each chunk begins with the last bytes of the one before: an instruction may lie across.
+    constexpr size_t kOverlap = kOpcodeBytes + kDisplacementBytes - 1;
+    std::vector<uint8_t> buffer(std::min<uint64_t>(segment.file_size, kChunkBytes + kOverlap));
+    for (uint64_t done = 0; done < segment.file_size;) {
+        const size_t count = std::min<uint64_t>(buffer.size(), segment.file_size - done);
+        const std::span<uint8_t> chunk(buffer.data(), count);
+        if (!source_->read_exactly(segment.offset + done, chunk))
+            return Error{DWUNW_ERR_IO, segment.offset.value + done};
+        if (const auto at = find_displacement(chunk, segment.address + done, range))
+            return std::string("code outside leads behind the entry");
+        if (count == segment.file_size - done)
+            break;
+        done += count - kOverlap;
+    }
+    return std::string();
+}
+
+} // namespace dwunw::bpf

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// An ELF file as the placement of probes sees it: function symbols, and the code around a function. Immutable after
+// open(), thread-safe. The file is untrusted; sizes and counts are bounded by elf::Image's limits and those here.
+#pragma once
+
+#include "base/byte_source.h"
+#include "base/result.h"
+#include "bpf/placement.h"
+#include "elf/image.h"
+
+#include <map>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+namespace dwunw::bpf {
+
+class FunctionFile final : public Surroundings {
+  public:
+    // elf::Image::parse's errors; DWUNW_ERR_UNSUPPORTED_ARCH: not x86-64.
+    static Result<std::unique_ptr<FunctionFile>> open(std::unique_ptr<const ByteSource> source);
+
+    struct Function {
+        LinkAddr start;
+        uint64_t size = 0;
+    };
+    Result<Function> find(std::string_view name) const;
+    // The symbol that begins there; size 0 where there is none.
+    Function find(LinkAddr start) const;
+
+    struct Placed {
+        Placement placement;
+        FileOffset entry;
+    };
+    Result<Placed> place(Function function, const dwunw_probe_options &options) const;
+
+    bool is_loaded(LinkAddr address, uint64_t size) const override;
+    bool is_got(LinkAddr address, uint64_t size) const override;
+    Result<std::string> other_way_in(EntryRange range) const override;
+
+  private:
+    struct Symbol {
+        std::string_view name; // without a version; in strings_
+        LinkAddr start;
+        uint64_t size;
+        int rank; // of several by one name the highest is meant
+    };
+
+    FunctionFile(std::unique_ptr<const ByteSource> source, elf::Image image)
+        : source_(std::move(source)), image_(std::move(image)) {}
+    Status read_symbols(const char *table, const char *strings, const char *versions);
+    // Whether a branch or an address in this segment's code, whatever instruction it belongs to, leads into the range.
+    Result<std::string> find_reference(const elf::Segment &segment, EntryRange range) const;
+    std::string find_landing_pad(EntryRange range) const;
+
+    std::unique_ptr<const ByteSource> source_;
+    elf::Image image_;
+    std::vector<SectionBytes> strings_;
+    std::vector<Symbol> symbols_;          // functions, by name
+    std::vector<LinkAddr> code_addresses_; // of all symbols in executable segments, ascending
+};
+
+// A displacement of 32 bits in a branch or a lea, somewhere in `code`, which lies at `address`, that leads into the
+// range: the address of the displacement. Each byte may be an instruction's first.
+std::optional<LinkAddr> find_displacement(std::span<const uint8_t> code, LinkAddr address, EntryRange range);
+
+} // namespace dwunw::bpf

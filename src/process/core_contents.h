@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// Which memory of a stopped process a small core file holds.
+#pragma once
+
+#include "process/core_layout.h"
+#include "process/process.h"
+#include "process/stopped.h"
+
+#include <vector>
+
+namespace dwunw::process {
+
+// A thread that has registers.
+struct CoreThread {
+    pid_t tid = 0;
+    std::array<uint64_t, kCoreRegisters> registers{};
+};
+
+// A segment of the core: part of a mapping that is written, or one that is only described.
+struct CorePiece {
+    RunAddr start;
+    RunAddr end;
+    bool held = false;
+    const Mapping *mapping = nullptr; // of the snapshot
+};
+
+// The pieces, ascending. What is left out of a file's mapping, or of executable memory, is described; what is left out
+// of other memory is not there. Reads every byte that is to be held once: what cannot be read is not.
+std::vector<CorePiece> choose_contents(Process &process, const Snapshot &snapshot,
+                                       const std::vector<CoreThread> &threads, uint64_t stack_bytes);
+
+} // namespace dwunw::process

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// What a tracer has to know of an instruction.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+
+namespace dwunw::testing {
+
+struct Instruction {
+    enum class Kind : uint8_t { kOther, kCall, kReturn, kSystemCall, kBreakpoint } kind = Kind::kOther;
+    uint64_t size = 0; // 0: unknown to the decoder, and then none of the above
+};
+
+// Capstone's opinion, remembered by the bytes.
+class Decoder {
+  public:
+    static constexpr size_t kMaxSize = 15;
+
+    Decoder();
+    ~Decoder();
+    Decoder(const Decoder &) = delete;
+    Decoder &operator=(const Decoder &) = delete;
+
+    // The instruction that `code` begins with.
+    Instruction decode(std::span<const uint8_t> code);
+
+  private:
+    struct Capstone;
+    std::unique_ptr<Capstone> capstone_;
+    std::map<std::string, Instruction> known_;
+};
+
+} // namespace dwunw::testing

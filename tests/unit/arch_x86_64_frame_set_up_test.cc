@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// Which code before a pc shows that the frame pointer is its function's own.
+#include "arch/x86_64/arch.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+namespace dwunw::arch::x86_64 {
+namespace {
+
+// The pc is the last byte.
+bool set_up(const std::vector<uint8_t> &code) { return frame_is_set_up(code, code.size() - 1); }
+
+TEST(FrameSetUp, BehindTheBeginning) {
+    EXPECT_TRUE(set_up({0x55, 0x48, 0x89, 0xe5, 0x90}));
+    EXPECT_TRUE(set_up({0x55, 0x48, 0x8b, 0xec, 0x90}));
+    EXPECT_TRUE(set_up({0xc3, 0xcc, 0xcc, 0xf3, 0x0f, 0x1e, 0xfa, 0x55, 0x48, 0x89, 0xe5, 0x53, 0x90}));
+}
+
+// push %rbp; movslq %edi,%rdi; add $0xf,%rdi; and $-16,%rdi; mov %rsp,%rbp; sub %rdi,%rsp
+TEST(FrameSetUp, BehindABeginningWithOtherInstructionsInIt) {
+    const std::vector<uint8_t> code = {0x55, 0x48, 0x63, 0xff, 0x48, 0x83, 0xc7, 0x0f, 0x48, 0x83,
+                                       0xe7, 0xf0, 0x48, 0x89, 0xe5, 0x48, 0x29, 0xfc, 0xbf};
+    for (size_t pc = 0; pc < code.size(); ++pc)
+        EXPECT_EQ(frame_is_set_up(code, pc), pc >= 15) << pc;
+}
+
+TEST(FrameSetUp, InsideTheBeginning) {
+    EXPECT_FALSE(set_up({0x48, 0x89, 0xe5, 0x90, 0x90})); // nobody pushed rbp
+    EXPECT_FALSE(set_up({0x55}));
+    EXPECT_FALSE(set_up({0x55, 0x48}));
+    EXPECT_FALSE(set_up({0x55, 0x48, 0x89, 0xe5}));
+    EXPECT_FALSE(frame_is_set_up({}, 0));
+    EXPECT_FALSE(set_up({0x90, 0x90, 0x90}));
+}
+
+TEST(FrameSetUp, NotBehindAnEnd) {
+    for (const uint8_t gives_back : {0x5d, 0xc9})
+        for (const uint8_t leaves : {0xc3, 0xc2, 0xe9, 0xeb, 0xff, 0x41}) {
+            EXPECT_FALSE(set_up({0x55, 0x48, 0x89, 0xe5, gives_back, leaves, 0x90, 0x90}));
+            EXPECT_FALSE(set_up({0x55, 0x48, 0x89, 0xe5, gives_back, leaves})); // at it
+        }
+    EXPECT_FALSE(set_up({0x55, 0x48, 0x89, 0xe5, 0xcc, 0xcc, 0x90}));
+    // crtstuff.c's frame_dummy, behind __do_global_dtors_aux.
+    EXPECT_FALSE(set_up({0x55, 0x48, 0x89, 0xe5, 0xe8, 1,    2,    3,    4,    0xc6, 0x05, 1,    2,   3,
+                         4,    1,    0x5d, 0xc3, 0x0f, 0x1f, 0x00, 0xc3, 0xf3, 0x0f, 0x1e, 0xfa, 0xe9}));
+}
+
+} // namespace
+} // namespace dwunw::arch::x86_64

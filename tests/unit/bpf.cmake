@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#
+# Tests of src/bpf.
+foreach(name IN ITEMS function_file placement)
+    set(test bpf_${name}_test)
+    add_executable(${test} ${test}.cc)
+    target_include_directories(${test} PRIVATE "${PROJECT_SOURCE_DIR}/src")
+    target_link_libraries(${test} PRIVATE dwunw_bpf GTest::gtest_main)
+    gtest_discover_tests(${test} TEST_PREFIX unit. PROPERTIES LABELS unit TIMEOUT 120)
+endforeach()

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// dwunw core -p PID -o FILE: a small core file of a live process, which runs on afterwards. It is written beside FILE
+// and gets its name when it is whole.
+#include "command.h"
+#include "output.h"
+#include "target.h"
+
+#include <dwunw/core.h>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cinttypes>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+
+namespace dwunw_tool {
+namespace {
+
+struct CoreOptions {
+    int32_t pid = 0;
+    std::string output;
+    uint64_t stack_bytes = 0;
+};
+
+// The file to remove when a signal ends the program. Set while one is there.
+char *unfinished = nullptr;
+
+void remove_and_end(int signal) {
+    if (unfinished != nullptr)
+        ::unlink(unfinished);
+    ::signal(signal, SIG_DFL);
+    ::raise(signal);
+}
+
+// A file that has its name only once it is whole.
+class UnfinishedFile {
+  public:
+    UnfinishedFile() = default;
+    ~UnfinishedFile() {
+        if (fd_ >= 0)
+            ::close(fd_);
+        if (unfinished != nullptr)
+            ::unlink(unfinished);
+        unfinished = nullptr;
+    }
+    UnfinishedFile(const UnfinishedFile &) = delete;
+    UnfinishedFile &operator=(const UnfinishedFile &) = delete;
+
+    // Readable by its owner alone: a core holds what the process knew. errno tells why not.
+    bool create(const std::string &path) {
+        path_ = path;
+        name_ = path + ".XXXXXX";
+        for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) {
+            struct sigaction action {};
+            if (::sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_DFL) {
+                action.sa_handler = remove_and_end;
+                ::sigaction(signal, &action, nullptr);
+            }
+        }
+        fd_ = ::mkostemp(name_.data(), O_CLOEXEC);
+        if (fd_ >= 0)
+            unfinished = name_.data();
+        return fd_ >= 0;
+    }
+    int fd() const { return fd_; }
+    bool finish() {
+        const int closed = ::close(fd_);
+        fd_ = -1;
+        if (closed != 0 || ::rename(name_.c_str(), path_.c_str()) != 0)
+            return false;
+        unfinished = nullptr;
+        return true;
+    }
+
+  private:
+    std::string path_;
+    std::string name_;
+    int fd_ = -1;
+};
+
+// Whether `path` may be replaced; a link is not followed. Otherwise fails and says why.
+bool can_be_output(const std::string &path) {
+    struct stat status;
+    if (::lstat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) {
+        fail(path, "exists and is not a regular file");
+        return false;
+    }
+    return true;
+}
+
+// A core cannot hold a thread without registers.
+void report_left_out(dwunw_stopped *stopped) {
+    const size_t count = dwunw_stopped_thread_count(stopped);
+    for (size_t i = 0; i < count; i++) {
+        dwunw_thread thread{};
+        thread.size = sizeof thread;
+        if (const dwunw_status status = dwunw_stopped_thread(stopped, i, &thread); status != DWUNW_OK)
+            fail("TID " + std::to_string(thread.tid), std::string("left out: ") + dwunw_status_string(status));
+    }
+}
+
+int run_core(const CoreOptions &options) {
+    if (!can_be_output(options.output))
+        return kExitFailure;
+    Context context;
+    if (const dwunw_status status = dwunw_init(nullptr, Receive(context)); status != DWUNW_OK)
+        return fail("start", status);
+    Process process;
+    if (!open_process(context.get(), options.pid, process))
+        return kExitFailure;
+    // Before the process is stopped: nothing that can be known beforehand is to hold it up.
+    UnfinishedFile file;
+    if (!file.create(options.output))
+        return fail(options.output, std::strerror(errno));
+
+    Stopped stopped;
+    if (const dwunw_status status = dwunw_process_stop(process.get(), Receive(stopped)); status != DWUNW_OK)
+        return fail_process(options.pid, status);
+    dwunw_core_write_options write_options{};
+    write_options.size = sizeof write_options;
+    write_options.stack_bytes = options.stack_bytes;
+    errno = 0;
+    const dwunw_status status = dwunw_core_write(process.get(), stopped.get(), &write_options, file.fd());
+    const int error = errno;
+    if (status == DWUNW_ERR_WRITE)
+        return fail(options.output, std::strerror(error));
+    if (status != DWUNW_OK)
+        return fail_process(options.pid, status);
+    report_left_out(stopped.get());
+    stopped.reset();
+    if (!file.finish())
+        return fail(options.output, std::strerror(errno));
+    return kExitOk;
+}
+
+} // namespace
+
+void add_core_command(CLI::App &app, int &exit_code) {
+    auto options = std::make_shared<CoreOptions>();
+    CLI::App *command = app.add_subcommand("core", "Write a small core file of a process, which runs on");
+    command->add_option("-p,--pid", options->pid, "the process")
+        ->required()
+        ->type_name("PID")
+        ->check(CLI::Range(1, INT32_MAX));
+    command->add_option("-o,--output", options->output, "the file to write")->required()->type_name("FILE");
+    command->add_option("--stack-bytes", options->stack_bytes, "at most this much of each stack; 0: all of it")
+        ->type_name("N")
+        ->check(CLI::NonNegativeNumber)
+        ->capture_default_str();
+    command->callback([options, &exit_code] { exit_code = run_core(*options); });
+}
+
+} // namespace dwunw_tool
