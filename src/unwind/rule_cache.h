@@ -11,6 +11,8 @@
 // call is before it, and whether a frame pointer has been set up there. An entry
 // of another generation does not exist, so a new map empties the cache by having a new number.
 //
+// Beside them, for code that has no CFI, whether a call can end at an address, found in the code of a file: a word.
+//
 // An entry is two words that are written and read without a lock. So that a reader never takes one word of one entry
 // and one of another, the first is stored mixed with a hash of the second: a pair that does not belong together does
 // not yield the key that is asked for.
@@ -96,6 +98,21 @@ class RuleCache {
         entry.key.store(key_of(pc, generation) ^ mix(rule), std::memory_order_relaxed);
     }
 
+    // Whether a call can end at `address`, where that is remembered.
+    std::optional<bool> follows_call(RunAddr address, uint64_t generation) const {
+        const uint64_t mixed = mix_address(address);
+        const uint64_t word = calls_[mixed >> kCallKeyBits].load(std::memory_order_relaxed);
+        if ((word ^ call_word(mixed, generation, false)) > 1)
+            return std::nullopt;
+        return (word & 1) != 0;
+    }
+    void remember_call(RunAddr address, uint64_t generation, bool follows) {
+        if (address.value >> kPcBits != 0)
+            return;
+        const uint64_t mixed = mix_address(address);
+        calls_[mixed >> kCallKeyBits].store(call_word(mixed, generation, follows), std::memory_order_relaxed);
+    }
+
   private:
     static constexpr unsigned kPcBits = 47;
     static constexpr unsigned kLowGenerationBits = 16;
@@ -121,7 +138,20 @@ class RuleCache {
     }
     static size_t index(CodeAddr pc) { return pc.pc().value * 0x9e3779b97f4a7c15u >> (64 - kIndexBits); }
 
+    // An odd factor maps the addresses one to one: the upper bits are the place, and only the others need be kept
+    // there, which leaves room for the generation beside them.
+    static constexpr unsigned kCallIndexBits = 9;
+    static constexpr unsigned kCallKeyBits = kPcBits - kCallIndexBits;
+    static uint64_t mix_address(RunAddr address) {
+        return address.value * 0x9e3779b97f4a7c15u & ((uint64_t{1} << kPcBits) - 1);
+    }
+    static uint64_t call_word(uint64_t mixed, uint64_t generation, bool follows) {
+        return generation << (kCallKeyBits + 1) | (mixed & ((uint64_t{1} << kCallKeyBits) - 1)) << 1 |
+               uint64_t{follows};
+    }
+
     std::array<Entry, size_t{1} << kIndexBits> entries_;
+    std::array<std::atomic<uint64_t>, size_t{1} << kCallIndexBits> calls_{};
 };
 
 } // namespace dwunw::unwind

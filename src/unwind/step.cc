@@ -15,6 +15,7 @@
 #include "unwind/step.h"
 
 #include "dwarf/expression.h"
+#include "unwind/rule_cache.h"
 
 #include <algorithm>
 #include <array>
@@ -315,12 +316,20 @@ std::optional<bool> follows_call(const arch::Arch &arch, AddressSpace &space, Ru
     const CodeLocation location = space.find(address - 1);
     if (location.kind == CodeKind::kUnmapped)
         return std::nullopt;
+    // A file's code stays what it is for as long as its mapping does; find() has looked whether that does.
+    const AddressSpace::Warm warm = location.kind == CodeKind::kModule ? space.warm() : AddressSpace::Warm{};
+    if (warm.rules != nullptr)
+        if (const auto known = warm.rules->follows_call(address, warm.generation))
+            return known;
     std::array<uint8_t, 16> buffer;
     const size_t length = std::min<uint64_t>(arch.max_call_length, address - location.start);
     const auto code = std::span(buffer).first(length);
     if (!space.read_code(address - length, code))
         return std::nullopt;
-    return arch.ends_in_call(code);
+    const bool follows = arch.ends_in_call(code);
+    if (warm.rules != nullptr)
+        warm.rules->remember_call(address, warm.generation, follows);
+    return follows;
 }
 
 namespace {

@@ -130,6 +130,23 @@ TEST_F(RuleCacheTest, AnotherGenerationIsEmpty) {
     EXPECT_FALSE(cache_->find(pc, 5));
 }
 
+TEST_F(RuleCacheTest, CallsAtTheirOwnAddressesAndGenerations) {
+    std::mt19937_64 random(3);
+    for (int i = 0; i < 100'000; ++i) {
+        const RunAddr address(random() >> 17);
+        const uint64_t generation = 1 + random() % 1000;
+        const bool follows = (random() & 1) != 0;
+        EXPECT_EQ(cache_->follows_call(address, generation), std::nullopt);
+        cache_->remember_call(address, generation, follows);
+        EXPECT_EQ(cache_->follows_call(address, generation), follows);
+        EXPECT_EQ(cache_->follows_call(address, generation + 1), std::nullopt);
+        EXPECT_EQ(cache_->follows_call(address + 1, generation), std::nullopt);
+    }
+    const RunAddr kernel(~uint64_t{0});
+    cache_->remember_call(kernel, 1, true);
+    EXPECT_EQ(cache_->follows_call(RunAddr(kernel.value >> 17), 1), std::nullopt);
+}
+
 TEST_F(RuleCacheTest, NoUserAddress) {
     for (const uint64_t address : {uint64_t{1} << 47, 0xffffffffff600000u}) {
         const auto pc = CodeAddr::instruction(RunAddr(address));
