@@ -30,7 +30,7 @@ CONFIGURE = cmake --preset $(PRESET) -B '$(BUILD)' -DARCH='$(ARCH)' -DCROSS_COMP
 	$(if $(filter release,$(PRESET)),-DDWUNW_WERROR='$(DWUNW_WERROR)') --log-level=NOTICE
 COMPILE = cmake --build '$(BUILD)' --parallel $(JOBS)
 
-.PHONY: all examples test test-exhaustive demo install check asan tsan fuzz format setup clean help
+.PHONY: all examples test test-exhaustive bench demo install check asan tsan fuzz format setup clean help
 
 all: ## build every product into build/$(ARCH) (the default)
 	@$(CONFIGURE) >/dev/null
@@ -39,6 +39,13 @@ all: ## build every product into build/$(ARCH) (the default)
 examples: ## build the example programs only
 	@$(CONFIGURE) >/dev/null
 	@$(COMPILE) --target examples
+
+bench: ## measure: real programs' stacks through dwunw, libunwind and libdwfl, tables, memory (bench/README.md)
+	@scripts/setup build test bench
+	@$(CONFIGURE) -DDWUNW_BENCH=ON >/dev/null
+	@$(COMPILE)
+	@bench/collect.py --dwunw '$(BUILD)/tools/dwunw/dwunw' --corpus '$(BUILD)/bench/corpus' $(COLLECT_ARGS)
+	@bench/run '$(BUILD)' $(BENCH_ARGS)
 
 demo: ## install what is missing, build, and find the leaks of a bundled program (root)
 	@scripts/setup build

@@ -28,12 +28,12 @@ std::optional<PackedRule> PackedRule::pack(const Rule &rule, const arch::Arch &a
     return PackedRule((from_fp ? kFromFp : 0) | words << kCfaShift | distance << kFpShift | at);
 }
 
-std::optional<PackedRule> PackedRule::without_cfi(uint32_t place) {
+std::optional<PackedRule> PackedRule::without_cfi(uint32_t place, bool frame_is_set_up) {
     if (place > kMaxPlace)
         return std::nullopt;
     // CFA = FP + 16; FP = [CFA − 16]
-    return PackedRule(kRoot | kFromFp | uint64_t{2} << kCfaShift | uint64_t{2} << kFpShift |
-                      uint64_t{place} << kPlaceShift);
+    return PackedRule((frame_is_set_up ? kFrameIsSetUp : 0) | kRoot | kFromFp | uint64_t{2} << kCfaShift |
+                      uint64_t{2} << kFpShift | uint64_t{place} << kPlaceShift);
 }
 
 } // namespace dwunw::unwind

@@ -7,8 +7,11 @@
 //
 // the root (RA undefined), and that a file has no rules there at all, so that FP may be gone by. Everything else is
 // looked up each time. Beside the rule stands where the pc belongs: the mapping's number in a snapshot of the process's
-// map, and that snapshot's generation; and what the file's code says of the pc: whether a call is before it. An entry
+// map, and that snapshot's generation; and what the file's code says of the pc: whether a
+// call is before it, and whether a frame pointer has been set up there. An entry
 // of another generation does not exist, so a new map empties the cache by having a new number.
+//
+// Beside them, for code that has no CFI, whether a call can end at an address, found in the code of a file: a word.
 //
 // An entry is two words that are written and read without a lock. So that a reader never takes one word of one entry
 // and one of another, the first is stored mixed with a hash of the second: a pair that does not belong together does
@@ -39,7 +42,7 @@ class PackedRule {
 
     // Where there is no CFI, and only a frame-pointer step leads on: CFA = FP + 16; FP = [CFA − 16]; for the walk to
     // check as step_by_frame_pointer() does.
-    static std::optional<PackedRule> without_cfi(uint32_t place);
+    static std::optional<PackedRule> without_cfi(uint32_t place, bool frame_is_set_up);
 
     bool is_root() const { return (word_ & (kRoot | kFromFp)) == kRoot; }
     bool is_without_cfi() const { return (word_ & (kRoot | kFromFp)) == (kRoot | kFromFp); }
@@ -47,6 +50,8 @@ class PackedRule {
     uint64_t cfa_offset() const { return (word_ >> kCfaShift & kCfaMask) * 8; }
     // How far below the CFA FP is saved; 0 where it keeps its value.
     uint64_t fp_distance() const { return (word_ >> kFpShift & kFpMask) * 8; }
+    // Without CFI: whether the code says that FP is the function's own.
+    bool frame_is_set_up() const { return (word_ & kFrameIsSetUp) != 0; }
     // Whether the pc is known to have a call before it.
     bool is_after_call() const { return (word_ & kAfterCall) != 0; }
     void set_after_call() { word_ |= kAfterCall; }
@@ -65,15 +70,16 @@ class PackedRule {
     static constexpr uint64_t kFpMask = (1u << 13) - 1;
     static constexpr unsigned kPlaceShift = 33;
     static constexpr uint64_t kAfterCall = uint64_t{1} << 49;
-    static constexpr unsigned kBits = 50; // the rest is RuleCache's
+    static constexpr uint64_t kFrameIsSetUp = uint64_t{1} << 50;
+    static constexpr unsigned kBits = 51; // the rest is RuleCache's
 
     uint64_t word_ = 0;
 };
 
 class RuleCache {
   public:
-    // Generations count from 1 and come round after 2^30, long after the entries of the first are gone.
-    static constexpr unsigned kGenerationBits = 30;
+    // Generations count from 1 and come round after 2^29, long after the entries of the first are gone.
+    static constexpr unsigned kGenerationBits = 29;
 
     std::optional<PackedRule> find(CodeAddr pc, uint64_t generation) const {
         const Entry &entry = entries_[index(pc)];
@@ -90,6 +96,21 @@ class RuleCache {
         const uint64_t rule = packed.word_ | high(generation) << PackedRule::kBits;
         entry.rule.store(rule, std::memory_order_relaxed);
         entry.key.store(key_of(pc, generation) ^ mix(rule), std::memory_order_relaxed);
+    }
+
+    // Whether a call can end at `address`, where that is remembered.
+    std::optional<bool> follows_call(RunAddr address, uint64_t generation) const {
+        const uint64_t mixed = mix_address(address);
+        const uint64_t word = calls_[mixed >> kCallKeyBits].load(std::memory_order_relaxed);
+        if ((word ^ call_word(mixed, generation, false)) > 1)
+            return std::nullopt;
+        return (word & 1) != 0;
+    }
+    void remember_call(RunAddr address, uint64_t generation, bool follows) {
+        if (address.value >> kPcBits != 0)
+            return;
+        const uint64_t mixed = mix_address(address);
+        calls_[mixed >> kCallKeyBits].store(call_word(mixed, generation, follows), std::memory_order_relaxed);
     }
 
   private:
@@ -117,7 +138,20 @@ class RuleCache {
     }
     static size_t index(CodeAddr pc) { return pc.pc().value * 0x9e3779b97f4a7c15u >> (64 - kIndexBits); }
 
+    // An odd factor maps the addresses one to one: the upper bits are the place, and only the others need be kept
+    // there, which leaves room for the generation beside them.
+    static constexpr unsigned kCallIndexBits = 9;
+    static constexpr unsigned kCallKeyBits = kPcBits - kCallIndexBits;
+    static uint64_t mix_address(RunAddr address) {
+        return address.value * 0x9e3779b97f4a7c15u & ((uint64_t{1} << kPcBits) - 1);
+    }
+    static uint64_t call_word(uint64_t mixed, uint64_t generation, bool follows) {
+        return generation << (kCallKeyBits + 1) | (mixed & ((uint64_t{1} << kCallKeyBits) - 1)) << 1 |
+               uint64_t{follows};
+    }
+
     std::array<Entry, size_t{1} << kIndexBits> entries_;
+    std::array<std::atomic<uint64_t>, size_t{1} << kCallIndexBits> calls_{};
 };
 
 } // namespace dwunw::unwind

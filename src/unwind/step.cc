@@ -15,6 +15,7 @@
 #include "unwind/step.h"
 
 #include "dwarf/expression.h"
+#include "unwind/rule_cache.h"
 
 #include <algorithm>
 #include <array>
@@ -315,12 +316,20 @@ std::optional<bool> follows_call(const arch::Arch &arch, AddressSpace &space, Ru
     const CodeLocation location = space.find(address - 1);
     if (location.kind == CodeKind::kUnmapped)
         return std::nullopt;
+    // A file's code stays what it is for as long as its mapping does; find() has looked whether that does.
+    const AddressSpace::Warm warm = location.kind == CodeKind::kModule ? space.warm() : AddressSpace::Warm{};
+    if (warm.rules != nullptr)
+        if (const auto known = warm.rules->follows_call(address, warm.generation))
+            return known;
     std::array<uint8_t, 16> buffer;
     const size_t length = std::min<uint64_t>(arch.max_call_length, address - location.start);
     const auto code = std::span(buffer).first(length);
     if (!space.read_code(address - length, code))
         return std::nullopt;
-    return arch.ends_in_call(code);
+    const bool follows = arch.ends_in_call(code);
+    if (warm.rules != nullptr)
+        warm.rules->remember_call(address, warm.generation, follows);
+    return follows;
 }
 
 namespace {
@@ -338,6 +347,8 @@ bool may_be_callers(const arch::Arch &arch, AddressSpace &space, const StackMemo
     return false;
 }
 
+} // namespace
+
 bool frame_is_set_up(const arch::Arch &arch, AddressSpace &space, RunAddr pc) {
     constexpr size_t kSearched = 8192;
     const CodeLocation location = space.find(pc);
@@ -348,10 +359,8 @@ bool frame_is_set_up(const arch::Arch &arch, AddressSpace &space, RunAddr pc) {
            arch.frame_is_set_up(code, before);
 }
 
-} // namespace
-
-Step step_by_frame_pointer(const arch::Arch &arch, AddressSpace &space, const StackMemory &memory,
-                           Registers &registers) {
+Step step_by_frame_pointer(const arch::Arch &arch, AddressSpace &space, const StackMemory &memory, Registers &registers,
+                           std::optional<bool> set_up) {
     constexpr uint64_t kWord = sizeof(uint64_t);
     // How far above SP a frame pointer may be and still look like one, when the slice ends before it.
     constexpr uint64_t kPlausibleFrame = uint64_t{1} << 20;
@@ -372,7 +381,10 @@ Step step_by_frame_pointer(const arch::Arch &arch, AddressSpace &space, const St
     // A pending uretprobe's trampoline stands for a return address that had a call before it.
     if (space.find(pc).kind != CodeKind::kUprobeTrampoline && !follows_call(arch, space, pc).value_or(false))
         return stopped(DWUNW_ERR_NO_CFI);
-    if (may_be_callers(arch, space, memory, sp, fp) && !frame_is_set_up(arch, space, RunAddr(registers[arch.ra])))
+    const auto has_own_frame = [&] {
+        return set_up ? *set_up : frame_is_set_up(arch, space, RunAddr(registers[arch.ra]));
+    };
+    if (may_be_callers(arch, space, memory, sp, fp) && !has_own_frame())
         return stopped(DWUNW_ERR_NO_CFI);
 
     Step step;

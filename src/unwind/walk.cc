@@ -159,7 +159,8 @@ class Walk {
                 else
                     outer_rule.reset();
             }
-            if (by_fp && !(outer_rule && outer_rule->is_after_call() && holds_no_code_address(sp, fp)))
+            if (by_fp && !(outer_rule && outer_rule->is_after_call() &&
+                           (rule->frame_is_set_up() || holds_no_code_address(sp, fp))))
                 break;
             if (rule->fp_distance() != 0) {
                 if (!request_.memory.read_slice(cfa - rule->fp_distance(), &fp))
@@ -267,8 +268,9 @@ class Walk {
         step.status = missing;
         if (location_.kind == CodeKind::kUnmapped || missing == DWUNW_ERR_CFI_MALFORMED)
             return step;
-        bool bare = known_without_cfi(pc);
-        if (!bare) {
+        const auto known = known_without_cfi(pc);
+        bool bare = known.has_value();
+        if (!known) {
             if (at_signal_trampoline(pc))
                 return step_by_signal_trampoline(arch_, request_.memory, registers_);
             bare = pc.is_return_address();
@@ -286,11 +288,17 @@ class Walk {
             step.outcome = Step::Outcome::kRoot;
             return step;
         }
-        if (missing == DWUNW_ERR_NO_CFI && location_.kind == CodeKind::kModule && bare && !at_entry && inside(pc.pc()))
-            remember(pc, PackedRule::without_cfi(location_.place));
+        std::optional<bool> set_up;
+        if (known) {
+            set_up = known->frame_is_set_up();
+        } else if (warm_.rules != nullptr && missing == DWUNW_ERR_NO_CFI && location_.kind == CodeKind::kModule &&
+                   bare && !at_entry && inside(pc.pc())) {
+            set_up = frame_is_set_up(arch_, request_.space, pc.pc());
+            remember(pc, PackedRule::without_cfi(location_.place, *set_up));
+        }
         if (request_.cfi_only)
             return step;
-        const Step by_fp = step_by_frame_pointer(arch_, request_.space, request_.memory, registers_);
+        const Step by_fp = step_by_frame_pointer(arch_, request_.space, request_.memory, registers_, set_up);
         if (by_fp.outcome == Step::Outcome::kFrame)
             source = DWUNW_SOURCE_FRAME_POINTER;
         else if (by_fp.status == DWUNW_ERR_NO_CFI)
@@ -298,9 +306,9 @@ class Walk {
         return by_fp;
     }
 
-    bool known_without_cfi(CodeAddr pc) const {
+    std::optional<PackedRule> known_without_cfi(CodeAddr pc) const {
         const auto rule = warm_.rules != nullptr ? warm_.rules->find(pc, warm_.generation) : std::nullopt;
-        return rule && rule->is_without_cfi();
+        return rule && rule->is_without_cfi() ? rule : std::nullopt;
     }
 
     // The way back from a clone system call: by the instructions, up to a return or to code that has CFI. `elsewhere`:

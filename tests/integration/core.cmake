@@ -4,3 +4,19 @@
 add_test(NAME integration.core_cli
     COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/core_cli.py" "$<TARGET_FILE:dwunw_tool>")
 set_tests_properties(integration.core_cli PROPERTIES LABELS integration TIMEOUT 300)
+
+# Frame for frame beside eu-stack and gdb, on cores of programs at work. More: bench/collect.py, core_compare.py --corpus.
+add_test(NAME integration.core_equals_eu_stack_and_gdb
+    COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/core_compare.py" --dwunw "$<TARGET_FILE:dwunw_tool>" --cores 3
+            --take "python3,redis-server,sqlite3,perl")
+add_test(NAME integration.core_compare_sees_a_wrong_frame
+    COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/core_compare.py" --dwunw "${CMAKE_CURRENT_SOURCE_DIR}/stack_break_a_frame.sh"
+            --cores 1 --take python3)
+set_tests_properties(integration.core_compare_sees_a_wrong_frame PROPERTIES
+    ENVIRONMENT "DWUNW=$<TARGET_FILE:dwunw_tool>"
+    PASS_REGULAR_EXPRESSION "different")
+add_test(NAME exhaustive.core_equals_eu_stack_and_gdb CONFIGURATIONS exhaustive
+    COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/core_compare.py" --dwunw "$<TARGET_FILE:dwunw_tool>" --cores 20 --take all)
+set_tests_properties(integration.core_equals_eu_stack_and_gdb integration.core_compare_sees_a_wrong_frame PROPERTIES
+    LABELS integration TIMEOUT 300)
+set_tests_properties(exhaustive.core_equals_eu_stack_and_gdb PROPERTIES LABELS exhaustive TIMEOUT 5400)

@@ -13,8 +13,8 @@ Each thread's stack is compared with each judge's:
                  reached the root, all of it by CFI;
   guessed        as `we shorter`, or the judge differs, but only from a frame on that no CFI covers, where the judge goes
                  on by a guess and dwunw stops or goes by a checked frame pointer; and the other judge does not agree;
-  judge wrong    the judge differs from dwunw and from the other judge, who are equal to the root; or it went on to an
-                 address that is no code;
+  judge wrong    dwunw reached the root, and the judge differs from it and from the other judge, who are equal; or it went
+                 on to an address that is no code (gdb does not know the dynamic linker before that has run);
   different      anything else.
 
 Whether a frame is covered by CFI is not ours to say: readelf is asked (--debug-dump=frames, the FDEs' ranges).
@@ -210,10 +210,11 @@ def compare(core, ours, theirs, other):
         return "equal"
     if relation == "eu shorter":
         return "judge shorter"
-    if relation == "eu wrong" or same_to_the_root(ours, other):
-        return "judge wrong"
     # The last frame that both have leads to where they part.
     common = first_difference(ours, theirs)
+    leads_nowhere = not ours.problem and common < len(theirs.frames) and not core.is_code(theirs.frames[common].pc)
+    if leads_nowhere or same_to_the_root(ours, other):
+        return "judge wrong"
     parting = common - 1
     if parting >= 0 and not has_cfi(core, parting, ours.frames[parting].pc):
         return "guessed"

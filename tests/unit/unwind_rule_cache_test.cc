@@ -59,6 +59,26 @@ TEST(PackedRule, ComesBackAsItWas) {
     EXPECT_EQ(packed->place(), 7u);
 }
 
+TEST(PackedRule, WithoutCfi) {
+    for (const bool set_up : {false, true}) {
+        auto packed = PackedRule::without_cfi(7, set_up);
+        ASSERT_TRUE(packed);
+        EXPECT_TRUE(packed->is_without_cfi());
+        EXPECT_FALSE(packed->is_root());
+        EXPECT_EQ(packed->frame_is_set_up(), set_up);
+        EXPECT_FALSE(packed->is_after_call());
+        packed->set_after_call();
+        EXPECT_TRUE(packed->is_after_call());
+        EXPECT_TRUE(packed->is_without_cfi());
+        // CFA = FP + 16; FP = [CFA − 16]
+        EXPECT_TRUE(packed->cfa_from_fp());
+        EXPECT_EQ(packed->cfa_offset(), 16u);
+        EXPECT_EQ(packed->fp_distance(), 16u);
+        EXPECT_EQ(packed->place(), 7u);
+    }
+    EXPECT_FALSE(PackedRule::without_cfi(PackedRule::kMaxPlace + 1, true));
+}
+
 TEST(PackedRule, WhatDoesNotFitIsNotPacked) {
     EXPECT_FALSE(PackedRule::pack(usual(8), x86_64(), PackedRule::kMaxPlace + 1));
     std::vector<Rule> rules = {usual(0), usual(-8), usual(12), usual(kMostCfa + 8)};
@@ -103,11 +123,28 @@ TEST_F(RuleCacheTest, KnowsWhatItWasTold) {
 TEST_F(RuleCacheTest, AnotherGenerationIsEmpty) {
     const auto pc = CodeAddr::instruction(RunAddr(0x401000));
     cache_->insert(pc, 5, rule_);
-    for (const uint64_t generation : {0ull, 1ull, 4ull, 6ull, 5ull + (1ull << 16), 5ull + (1ull << 29)})
+    for (const uint64_t generation : {0ull, 1ull, 4ull, 6ull, 5ull + (1ull << 16), 5ull + (1ull << 28)})
         EXPECT_FALSE(cache_->find(pc, generation)) << generation;
     EXPECT_TRUE(cache_->find(pc, 5));
     cache_->insert(pc, 5 + (1ull << 16), rule_);
     EXPECT_FALSE(cache_->find(pc, 5));
+}
+
+TEST_F(RuleCacheTest, CallsAtTheirOwnAddressesAndGenerations) {
+    std::mt19937_64 random(3);
+    for (int i = 0; i < 100'000; ++i) {
+        const RunAddr address(random() >> 17);
+        const uint64_t generation = 1 + random() % 1000;
+        const bool follows = (random() & 1) != 0;
+        EXPECT_EQ(cache_->follows_call(address, generation), std::nullopt);
+        cache_->remember_call(address, generation, follows);
+        EXPECT_EQ(cache_->follows_call(address, generation), follows);
+        EXPECT_EQ(cache_->follows_call(address, generation + 1), std::nullopt);
+        EXPECT_EQ(cache_->follows_call(address + 1, generation), std::nullopt);
+    }
+    const RunAddr kernel(~uint64_t{0});
+    cache_->remember_call(kernel, 1, true);
+    EXPECT_EQ(cache_->follows_call(RunAddr(kernel.value >> 17), 1), std::nullopt);
 }
 
 TEST_F(RuleCacheTest, NoUserAddress) {

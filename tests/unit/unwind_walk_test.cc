@@ -361,6 +361,34 @@ TEST_F(WalkTest, NoFramePointerStepBeforeTheFunctionsOwnReturnAddress) {
     EXPECT_EQ(result_.written, 2u);
 }
 
+// Warm, such a step reads no code: that the one pc has no CFI, and that the other has a call before it, is remembered.
+TEST_F(WalkTest, AFileWithoutCfiByItsFramePointer) {
+    stack_.set(kSp + 32, kSp + 64).set(kSp + 40, kModule + 0x1920).set(kSp + 64, 0).set(kSp + 72, at(kRoot, 0x20));
+    ASSERT_EQ(walk_from(at(kNoCfi), kSp + 32), DWUNW_OK);
+    EXPECT_EQ(pcs(), (Pcs{at(kNoCfi), kModule + 0x1920, at(kRoot, 0x20)}));
+    EXPECT_EQ(frames_[1].source, DWUNW_SOURCE_FRAME_POINTER);
+    EXPECT_EQ(frames_[2].source, DWUNW_SOURCE_FRAME_POINTER);
+    const Registers regs = registers({{RIP, at(kNoCfi)}, {RSP, kSp}, {RBP, kSp + 32}});
+    const StackMemory memory = stack_.memory();
+    const WalkRequest request{space_, x86_64(), regs, memory, {}, frames_, false};
+    space_.finds = 0;
+    EXPECT_EQ(walk(request).frame_pointer_frames, 2u);
+    EXPECT_EQ(space_.finds, 6u); // is_code() of the words between SP and FP
+
+    // The same pcs, and a frame that the step would leave out.
+    stack_.set(kSp + 8, at(kMiddle, 0x20));
+    EXPECT_EQ(walk(request).status, DWUNW_ERR_NO_CFI);
+    EXPECT_EQ(walk_from(at(kNoCfi), kSp + 32), DWUNW_ERR_NO_CFI);
+    EXPECT_EQ(result_.written, 1u);
+    stack_.set(kSp + 8, 0);
+    // The same pcs, and a frame pointer that is none.
+    for (const uint64_t fp : {kSp + 31, kSp - 8, uint64_t{0}})
+        EXPECT_EQ(walk_from(at(kNoCfi), fp), DWUNW_ERR_NO_CFI) << fp;
+    cfi_only_ = true;
+    EXPECT_EQ(walk_from(at(kNoCfi), kSp + 32), DWUNW_ERR_NO_CFI);
+    EXPECT_EQ(result_.written, 1u);
+}
+
 TEST_F(WalkTest, NoFramePointerStepIntoWhatNobodyCalled) {
     stack_.set(kSp + 32, kSp + 64).set(kSp + 40, kJit + 0x300);
     EXPECT_EQ(walk_from(kJit + 0x10, kSp + 32), DWUNW_ERR_NO_CFI);
