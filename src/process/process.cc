@@ -178,11 +178,6 @@ void Process::install(Maps maps) {
     }
 }
 
-std::shared_ptr<const Snapshot> Process::snapshot() const {
-    const std::lock_guard lock(publish_mutex_);
-    return published_;
-}
-
 Pin::Pin(const Process &process) : process_(process) {
     constexpr size_t kAttempts = 4;
     const auto first = static_cast<unsigned>(::sched_getcpu());
@@ -208,8 +203,10 @@ Pin::~Pin() {
 
 void Pin::renew() {
     std::shared_ptr<const Snapshot> &held = seat_ != Process::kSeats ? process_.seats_[seat_].snapshot : own_;
-    if (held == nullptr || held->generation != process_.generation_.load(std::memory_order_acquire))
-        held = process_.snapshot();
+    if (held == nullptr || held->generation != process_.generation_.load(std::memory_order_acquire)) {
+        const std::lock_guard lock(process_.publish_mutex_);
+        held = process_.published_;
+    }
     snapshot_ = held.get();
 }
 
