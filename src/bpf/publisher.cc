@@ -63,6 +63,13 @@ bool keeps(std::span<const dwunw_mapping> before, std::span<const dwunw_mapping>
     return true;
 }
 
+// The same of modules alone: code without a file has no meaning to keep.
+bool keeps_modules(std::span<const dwunw_mapping> before, std::span<const dwunw_mapping> after) {
+    return std::ranges::all_of(before, [&](const dwunw_mapping &mapping) {
+        return mapping.kind == DWUNW_BPF_ANONYMOUS || keeps({&mapping, 1}, after);
+    });
+}
+
 uint64_t code_filter(std::span<const dwunw_mapping> mappings) {
     constexpr unsigned kGranule = 21;
     uint64_t filter = 0;
@@ -327,7 +334,14 @@ dwunw_status Publisher::publish(Known &known) {
     known.asked_pages = 0;
     next.exec_pages = code.exec_pages + known.unexplained_pages;
 
+    // The dynamic linker says twice that it loads or unloads something: between two readings that both show a module,
+    // another one has been in its place only if it spoke up six times; in the place of one that came, four times.
+    constexpr uint64_t kTooMany = 4;
+    const bool nothing_hidden = known.generation != 0 && next.changes - known.published.changes < kTooMany &&
+                                keeps_modules(known.mappings, mappings);
+    next.same_since = nothing_hidden ? known.published.same_since : next.changes;
     if (known.layout == nullptr || !known.layout->extend(code.mappings)) {
+        next.same_since = next.changes;
         retire(std::move(known.layout));
         known.layout = std::make_shared<Layout>(++layouts_);
         known.layout->extend(code.mappings);

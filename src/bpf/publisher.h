@@ -44,6 +44,8 @@ class Publisher {
         uint64_t changes = 0;
         uint64_t exec_pages = 0;
         uint64_t map_generation = 0; // Process::CodeMappings::generation
+        // From this count of changes on up to `changes`, no address has meant anything but what it means now.
+        uint64_t same_since = 0;
     };
     struct Known {
         int32_t pid = 0;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // A record with registers and stack bytes is walked with the process's map as it is now, which is right only if it
-// still is what it was when the record was made. Two things vouch for that: the kernel had a layout for it, and the
-// process still has that layout, so no address has come to mean something else; or the kernel's count of changes and of
-// executable pages are those of the map that was read. Otherwise the stack keeps its first address, and ends with
-// DWUNW_ERR_MODULE_CHANGED.
+// still means what it did when the record was made. Three things vouch for that: the kernel had a layout for it, and
+// the process still has that layout, so no address has come to mean something else; the kernel's count of changes and
+// of executable pages are those of the map that was read; or the record lies between two readings that leave no room
+// for anything that neither shows. Otherwise the stack keeps its first address, and ends with DWUNW_ERR_MODULE_CHANGED.
 #include "bpf/session.h"
 
 #include <bpf/bpf.h>
@@ -50,6 +50,39 @@ uint64_t map_memory(int fd) {
             return bytes;
     return 0;
 }
+
+// A record's stack bytes. Pages that could not be read are missing in them.
+struct Slice {
+    explicit Slice(const dwunw_walk_event &event)
+        : start(event.stack_addr), bytes(event.stack), size(event.stack_len), pages(event.pages) {}
+
+    bool readable(uint64_t offset) const {
+        const uint64_t page = (start % DWUNW_BPF_PAGE + offset) / DWUNW_BPF_PAGE;
+        return page < 32 && (pages >> page & 1) != 0;
+    }
+    // As dwunw_read_memory_fn.
+    static size_t read(void *arg, uint64_t address, void *buffer, size_t length) {
+        const auto &slice = *static_cast<const Slice *>(arg);
+        uint64_t offset = address - slice.start;
+        size_t done = 0;
+        while (done < length && offset < slice.size && slice.readable(offset)) {
+            static_cast<uint8_t *>(buffer)[done++] = slice.bytes[offset++];
+        }
+        return done;
+    }
+    // How much there is before the first missing page.
+    size_t contiguous() const {
+        size_t offset = 0;
+        while (offset < size && readable(offset))
+            offset += DWUNW_BPF_PAGE - (start + offset) % DWUNW_BPF_PAGE;
+        return std::min<size_t>(offset, size);
+    }
+
+    uint64_t start;
+    const uint8_t *bytes;
+    size_t size;
+    uint32_t pages;
+};
 
 } // namespace
 
@@ -198,20 +231,27 @@ void Session::take_stack(const void *data, size_t size) {
 }
 
 bool Session::is_of_the_moment(const dwunw_walk_event &event, Publisher::Known &known) {
-    const auto vouched = [&] {
-        const auto &process = process::of_handle(*known.process);
-        if (known.layout == nullptr || process.map_generation() != known.published.map_generation)
+    const auto read_as_published = [&] {
+        return known.layout != nullptr &&
+               process::of_handle(*known.process).map_generation() == known.published.map_generation;
+    };
+    const auto &published = known.published;
+    const auto vouched = [&](bool later) {
+        if (!read_as_published())
             return false;
         if (event.layout != 0)
             return event.layout == known.layout->number();
-        return event.changes == known.published.changes && event.exec_pages == known.published.exec_pages;
+        if (event.changes == published.changes && event.exec_pages == published.exec_pages)
+            return true;
+        return event.changes >= published.same_since &&
+               (event.changes < published.changes || (later && event.changes == published.changes));
     };
-    if (vouched())
+    if (vouched(false))
         return true;
     // What was before stays unknown; what is newer than what was published can be looked at.
-    if (event.layout == 0 && event.changes < known.published.changes)
+    if (event.layout == 0 && event.changes < published.changes && read_as_published())
         return false;
-    return publisher_->publish(known) == DWUNW_OK && vouched();
+    return publisher_->publish(known) == DWUNW_OK && vouched(true);
 }
 
 void Session::take_walk(const void *data, size_t size) {
@@ -244,6 +284,7 @@ void Session::take_walk(const void *data, size_t size) {
     if (known != nullptr) {
         status = DWUNW_ERR_MODULE_CHANGED;
         if (is_of_the_moment(event, *known)) {
+            Slice slice(event);
             const dwunw_unwind_request request = {
                 .size = sizeof(request),
                 .options = 0,
@@ -251,9 +292,9 @@ void Session::take_walk(const void *data, size_t size) {
                 .regs = &regs,
                 .stack_addr = event.stack_addr,
                 .stack = event.stack,
-                .stack_size = event.stack_len,
-                .read_memory = nullptr,
-                .memory_arg = nullptr,
+                .stack_size = slice.contiguous(),
+                .read_memory = slice.contiguous() < slice.size ? Slice::read : nullptr,
+                .memory_arg = &slice,
                 .pending_returns = reinterpret_cast<const dwunw_pending_return *>(event.pending),
                 .pending_return_count = event.pending_count,
                 .frames = frames_.data(),

@@ -809,26 +809,21 @@ __noinline int dwunw_identify_window(__u64 address)
  */
 static __always_inline void dwunw_identify(struct dwunw_walk *walk, __u64 start, __u64 length)
 {
-	__u64 address, in_page, i;
+	__u64 address = start, size, i;
 
-	for (i = 0; i < DWUNW_BPF_SLICE_MAX / DWUNW_BPF_WINDOW; i++) {
-		if (i * DWUNW_BPF_WINDOW >= length)
+	/* In pieces that no page's end is in. */
+	for (i = 0; i < DWUNW_BPF_SLICE_MAX / DWUNW_BPF_WINDOW + 1; i++) {
+		if (address - start >= length)
 			break;
-		address = start + i * DWUNW_BPF_WINDOW;
-		walk->window_size = DWUNW_BPF_WINDOW;
+		size = DWUNW_BPF_WINDOW - (address & (DWUNW_BPF_WINDOW - 1));
+		barrier_var(size);
+		if (size > DWUNW_BPF_WINDOW)
+			break;
 		walk->window_start = address;
-		if (bpf_probe_read_user(walk->window, DWUNW_BPF_WINDOW, (void *)address)) {
-			in_page = DWUNW_BPF_PAGE - (address & (DWUNW_BPF_PAGE - 1));
-			walk->window_size = 0;
-			barrier_var(in_page);
-			if (in_page >= DWUNW_BPF_WINDOW ||
-			    bpf_probe_read_user(walk->window, in_page, (void *)address))
-				break;
-			walk->window_size = in_page;
+		walk->window_size = size;
+		if (!bpf_probe_read_user(walk->window, size, (void *)address))
 			dwunw_identify_window(address);
-			break;
-		}
-		dwunw_identify_window(address);
+		address += size;
 	}
 }
 
@@ -845,40 +840,12 @@ static __always_inline __u64 dwunw_slice_length(__u64 start)
 	return length;
 }
 
-/* Reads up to `length` of the `size` bytes at `stack`, `size` being a constant; returns how many. */
-static __always_inline __u64 dwunw_read_slice(__u8 *stack, const __u64 size, __u64 start, __u64 length)
+static __always_inline void dwunw_fill_event(struct dwunw_walk_event *event, struct dwunw_walk *walk, __u64 id)
 {
-	__u64 first = DWUNW_BPF_PAGE - (start & (DWUNW_BPF_PAGE - 1)), done, i;
-
-	/* What is compared has to be the register that is used: the verifier knows no other. */
-	barrier_var(length);
-	barrier_var(first);
-	if (length > size)
-		length = size;
-	if (!bpf_probe_read_user(stack, length, (void *)start))
-		return length;
-	if (first >= length || first > size || bpf_probe_read_user(stack, first, (void *)start))
-		return 0;
-	done = first;
-	for (i = 0; i + 1 < size / DWUNW_BPF_PAGE; i++) {
-		if (bpf_probe_read_user(stack + first + i * DWUNW_BPF_PAGE, DWUNW_BPF_PAGE,
-					(void *)(start + first + i * DWUNW_BPF_PAGE)))
-			break;
-		done += DWUNW_BPF_PAGE;
-	}
-	return done < length ? done : length;
-}
-
-static __always_inline int dwunw_send_class(const __u64 size, struct dwunw_walk *walk, __u64 id, __u64 start,
-					    __u64 length)
-{
-	struct dwunw_walk_event *event = bpf_ringbuf_reserve(&dwunw_events, sizeof(*event) + size, 0);
 	struct dwunw_bpf_pending pending;
 	__u64 instance;
 	__u32 i;
 
-	if (!event)
-		return 1;
 	event->head.type = DWUNW_BPF_EVENT_WALK;
 	event->head.tgid = walk->stack.head.tgid;
 	event->id = id;
@@ -886,7 +853,6 @@ static __always_inline int dwunw_send_class(const __u64 size, struct dwunw_walk 
 	event->changes = walk->changes;
 	event->exec_pages = walk->exec_pages;
 	event->reason = walk->reason;
-	event->reserved = 0;
 	for (i = 0; i < DWUNW_BPF_PT_REGS; i++)
 		event->pt_regs[i] = walk->regs[i];
 	instance = dwunw_first_pending();
@@ -895,23 +861,66 @@ static __always_inline int dwunw_send_class(const __u64 size, struct dwunw_walk 
 		event->pending[i] = pending;
 	}
 	event->pending_count = i;
+}
+
+/* A slice of `size` bytes at most, in one read. 1: a part cannot be read, 2: the ring buffer is full. */
+static __always_inline int dwunw_send_whole(const __u64 size, struct dwunw_walk *walk, __u64 id)
+{
+	struct dwunw_walk_event *event = bpf_ringbuf_reserve(&dwunw_events, sizeof(*event) + size, 0);
+	__u64 length = walk->slice_size;
+
+	if (!event)
+		return 2;
+	/* What is compared has to be the register that is used: the verifier knows no other. */
+	barrier_var(length);
+	if (length > size)
+		length = size;
+	if (bpf_probe_read_user(event->stack, length, (void *)walk->slice_start)) {
+		bpf_ringbuf_discard(event, 0);
+		return 1;
+	}
+	event->stack_addr = walk->slice_start;
+	event->stack_len = length;
+	event->pages = ~0u;
+	dwunw_fill_event(event, walk, id);
+	bpf_ringbuf_submit(event, 0);
+	return 0;
+}
+
+/* Page by page, from the one that the slice begins in: a stack may have pages that nobody has touched yet. */
+static __always_inline int dwunw_send_pages(const __u64 pages, struct dwunw_walk *walk, __u64 id)
+{
+	struct dwunw_walk_event *event =
+		bpf_ringbuf_reserve(&dwunw_events, sizeof(*event) + pages * DWUNW_BPF_PAGE, 0);
+	const __u64 start = walk->slice_start & ~(DWUNW_BPF_PAGE - 1ull);
+	const __u64 length = walk->slice_start + walk->slice_size - start;
+	__u32 readable = 0, i;
+
+	if (!event)
+		return 2;
+	for (i = 0; i < pages && i * DWUNW_BPF_PAGE < length; i++)
+		if (!bpf_probe_read_user(event->stack + i * DWUNW_BPF_PAGE, DWUNW_BPF_PAGE,
+					 (void *)(start + i * DWUNW_BPF_PAGE)))
+			readable |= 1u << i;
 	event->stack_addr = start;
-	event->stack_len = dwunw_read_slice(event->stack, size, start, length);
+	event->stack_len = i * DWUNW_BPF_PAGE;
+	event->pages = readable;
+	dwunw_fill_event(event, walk, id);
 	bpf_ringbuf_submit(event, 0);
 	return 0;
 }
 
 static __noinline int dwunw_send_slice(struct dwunw_walk *walk, __u64 id)
 {
-	const __u64 start = walk->slice_start, length = walk->slice_size;
+	int result = 1;
 
-	if (length <= 1024)
-		return dwunw_send_class(1024, walk, id, start, length);
-	if (length <= 4096)
-		return dwunw_send_class(4096, walk, id, start, length);
-	if (length <= 16384)
-		return dwunw_send_class(16384, walk, id, start, length);
-	return dwunw_send_class(65536, walk, id, start, length);
+	if (walk->slice_size <= 1024)
+		result = dwunw_send_whole(1024, walk, id);
+	else if (walk->slice_size <= 4096)
+		result = dwunw_send_whole(4096, walk, id);
+	else if (walk->slice_size <= 16384)
+		result = dwunw_send_whole(16384, walk, id);
+	return result == 1 ? dwunw_send_pages(DWUNW_BPF_SLICE_MAX / DWUNW_BPF_PAGE + 1, walk, id) : result;
 }
 
 /* Whether one more new stack behind this path may be sent in this second. */
@@ -974,7 +983,8 @@ static __noinline __s64 dwunw_leave_to_user(struct dwunw_walk *walk, void *ctx)
 		return id;
 	}
 	/* Without a map, one path is all there is for a process. */
-	if (dwunw_path_is_full(path, walk->layout ? dwunw_settings.path_limit : 16 * dwunw_settings.path_limit))
+	if (walk->reason != DWUNW_BPF_FORCED &&
+	    dwunw_path_is_full(path, walk->layout ? dwunw_settings.path_limit : 16 * dwunw_settings.path_limit))
 		return -DWUNW_BPF_LIMITED;
 	if (dwunw_send_slice(walk, id))
 		return -DWUNW_BPF_DROPPED;

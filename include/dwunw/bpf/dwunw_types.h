@@ -99,6 +99,7 @@ DWUNW_ASSERT(DWUNW_BPF_REASONS <= DWUNW_BPF_WALKS);
 #define DWUNW_BPF_PT_REGS 21
 #define DWUNW_BPF_PAGE 4096
 #define DWUNW_BPF_SLICE_MAX 65536
+DWUNW_ASSERT(DWUNW_BPF_SLICE_MAX / DWUNW_BPF_PAGE + 1 <= 32); /* dwunw_walk_event.pages */
 DWUNW_ASSERT((DWUNW_BPF_MAX_FRAMES & (DWUNW_BPF_MAX_FRAMES - 1)) == 0);
 DWUNW_ASSERT(DWUNW_BPF_WINDOW <= DWUNW_BPF_PAGE);
 
@@ -265,7 +266,7 @@ struct dwunw_walk_event {
 	__u32 stack_len;
 	__u32 reason;
 	__u32 pending_count;
-	__u32 reserved;
+	__u32 pages; /* bit n: page n of the stack could be read; pages of the process, from that of stack_addr on */
 	struct dwunw_bpf_pending pending[DWUNW_BPF_PENDING_MAX];
 	__u8 stack[];
 };
