@@ -2,7 +2,7 @@
 #
 # The walk inside the kernel beside the user-space walk, gdb, libgcc's unwinder and what its targets know of themselves.
 add_executable(bpf_walk_user bpf_walk_user.c)
-target_link_libraries(bpf_walk_user PRIVATE dwunw::bpf dwunw::dwunw)
+target_link_libraries(bpf_walk_user PRIVATE dwunw::bpf dwunw::dwunw dwunw_libbpf)
 set_target_properties(bpf_walk_user PROPERTIES LINKER_LANGUAGE CXX)
 dwunw_add_bpf_skeleton(bpf_walk_user bpf_walk.bpf.c NAME bpf_walk)
 

@@ -198,9 +198,9 @@ struct {
 	__uint(max_entries, 4 << 20);
 } dwunw_events SEC(".maps");
 
+#ifndef DWUNW_BPF_USER
 const volatile struct dwunw_settings dwunw_settings SEC(".rodata.dwunw") = {};
 
-#ifndef DWUNW_BPF_USER
 /* The kernel's types as far as they are read here, found by name when the program is loaded. */
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 struct return_instance___dwunw {
