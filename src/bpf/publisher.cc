@@ -155,6 +155,7 @@ void Publisher::watch_linker(Known &known) {
                            (mapping.start <= RunAddr(address) || mapping.start.value - address < (uint64_t{1} << 20));
         if (!is_it)
             continue;
+        known.linker = mapping.binding.module;
         std::array<char, 96> path{};
         std::snprintf(path.data(), path.size(), "/proc/%d/map_files/%lx-%lx", known.pid, mapping.start.value,
                       mapping.end.value);
@@ -277,7 +278,21 @@ dwunw_status Publisher::publish(Known &known) {
     Process &process = process::of_handle(*known.process);
     if (auto status = process.refresh(); !status)
         return status.status();
-    const Process::CodeMappings code = process.code_mappings();
+    Process::CodeMappings code = process.code_mappings();
+    const auto has_linker = [&] {
+        return std::ranges::any_of(code.mappings,
+                                   [&](const auto &mapping) { return mapping.binding.module == known.linker; });
+    };
+    if (known.linker != nullptr && !has_linker()) {
+        // Another program, with another linker. What that did before it was watched is read once more.
+        known.linker = nullptr;
+        known.linker_probe.reset();
+        watch_linker(known);
+        next.changes = changes(known);
+        if (auto status = process.refresh(); !status)
+            return status.status();
+        code = process.code_mappings();
+    }
     next.map_generation = code.generation;
 
     std::vector<dwunw_mapping> mappings;

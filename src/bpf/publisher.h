@@ -52,6 +52,7 @@ class Publisher {
         std::unique_ptr<dwunw_process, ProcessCloser> process;
         uint32_t slot = 0;
         Link linker_probe;
+        const dwunw_module *linker = nullptr; // that it is on, or could not be put on
         std::shared_ptr<Layout> layout;
         Published published;
         std::vector<dwunw_mapping> mappings;
