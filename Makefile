@@ -3,7 +3,7 @@
 # The front door; CMake does the work in build/$(ARCH). `make help` lists what there is.
 
 ARCH ?= $(shell uname -m)
-# release, dev or asan: see CMakePresets.json.
+# release, dev, asan, tsan or fuzz: see CMakePresets.json.
 PRESET ?= release
 CROSS_COMPILE ?=
 CLANG ?=
@@ -15,6 +15,9 @@ DWUNW_MEMLEAK_BCC ?= 1
 DWUNW_WERROR ?= 0
 PREFIX ?= /usr/local
 DESTDIR ?=
+FUZZ_SECONDS ?= 60
+FUZZ_RUNS ?=
+FUZZ_TARGETS ?=
 JOBS ?= $(shell nproc)
 
 BUILD = build/$(ARCH)$(if $(filter-out release,$(PRESET)),-$(PRESET))
@@ -27,7 +30,7 @@ CONFIGURE = cmake --preset $(PRESET) -B '$(BUILD)' -DARCH='$(ARCH)' -DCROSS_COMP
 	$(if $(filter release,$(PRESET)),-DDWUNW_WERROR='$(DWUNW_WERROR)') --log-level=NOTICE
 COMPILE = cmake --build '$(BUILD)' --parallel $(JOBS)
 
-.PHONY: all examples test test-exhaustive bench demo install check asan format setup clean help
+.PHONY: all examples test test-exhaustive bench demo install check asan tsan fuzz format setup clean help
 
 all: ## build every product into build/$(ARCH) (the default)
 	@$(CONFIGURE) >/dev/null
@@ -73,11 +76,37 @@ asan: ## run the unit tests under AddressSanitizer and UndefinedBehaviorSanitize
 	@$(COMPILE) --target tests/unit/all
 	@ctest --test-dir '$(BUILD)/tests/unit' --parallel $(JOBS) --output-on-failure --no-tests=error $(CTEST_ARGS)
 
-check: ## format, clang-tidy, layers, shellcheck and licence lines, without changing anything
+tsan: ## run the unit tests that have threads under ThreadSanitizer
+	@scripts/setup build test
+	@$(MAKE) --no-print-directory PRESET=tsan .tsan
+
+# What `make check` runs of them, and the rest. Not those that count the threads of a child: ThreadSanitizer adds one.
+TSAN_CHECKS = capi_threads_test unwind_rule_cache_test
+TSAN_TESTS ?= $(TSAN_CHECKS) capi_unwind_test process_compile_queue_test process_module_file_test \
+	process_module_store_test process_process_test symbolize_symbolizer_test unwind_module_cfi_test
+
+.PHONY: .tsan
+.tsan:
+	@$(CONFIGURE) >/dev/null
+	@$(COMPILE) --target $(TSAN_TESTS)
+	@scripts/tsan '$(BUILD)' $(TSAN_TESTS)
+
+fuzz: ## run the libFuzzer targets, FUZZ_SECONDS=60 each, or FUZZ_RUNS= inputs each; FUZZ_TARGETS= names some
+	@scripts/setup build test check
+	@$(MAKE) --no-print-directory PRESET=fuzz .fuzz
+
+.PHONY: .fuzz
+.fuzz:
+	@$(CONFIGURE) >/dev/null
+	@$(COMPILE) --target fuzz
+	@FUZZ_SECONDS='$(FUZZ_SECONDS)' FUZZ_RUNS='$(FUZZ_RUNS)' scripts/fuzz '$(BUILD)' $(FUZZ_TARGETS)
+
+check: ## format, clang-tidy, layers, shellcheck, licence lines and data races, without changing anything
 	@scripts/setup build test check
 	@$(CONFIGURE) -DDWUNW_TESTS=ON >/dev/null
 	@$(COMPILE)
 	@scripts/check '$(BUILD)'
+	@$(MAKE) --no-print-directory PRESET=tsan TSAN_TESTS='$(TSAN_CHECKS)' .tsan
 
 format: ## rewrite the sources in the project's format
 	@scripts/check --format
@@ -95,4 +124,5 @@ help: ## list these
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 	@echo
 	@echo 'Variables: ARCH CROSS_COMPILE CLANG BPFTOOL LIBBPF_CFLAGS LIBBPF_LDLIBS DWUNW_EXAMPLE_CFLAGS'
-	@echo '           DWUNW_MEMLEAK_BCC=0|1 DWUNW_WERROR=0|1 PRESET=release|dev|asan PREFIX DESTDIR JOBS CTEST_ARGS'
+	@echo '           DWUNW_MEMLEAK_BCC=0|1 DWUNW_WERROR=0|1 PRESET=release|dev|asan|tsan PREFIX DESTDIR JOBS CTEST_ARGS'
+	@echo '           FUZZ_SECONDS FUZZ_RUNS FUZZ_TARGETS'

@@ -5,6 +5,8 @@ option(DWUNW_TESTS "Build the tests (their packages: [test] in scripts/debian-pa
 option(DWUNW_BENCH "Build the benchmarks (their packages: [bench] there)" OFF)
 option(DWUNW_WERROR "Treat compiler warnings as errors" OFF)
 option(DWUNW_SANITIZE "Build with AddressSanitizer and UndefinedBehaviorSanitizer" OFF)
+option(DWUNW_TSAN "Build with ThreadSanitizer" OFF)
+option(DWUNW_FUZZ "Build the libFuzzer targets in tests/fuzz, with sanitizers; needs clang" OFF)
 option(DWUNW_MEMLEAK_BCC "Build examples/memleak_bcc_dwunw" ON)
 
 set(LIBBPF_CFLAGS "" CACHE STRING "Compiler flags for libbpf's headers; empty: ask pkg-config")

@@ -5,6 +5,7 @@
 #include "arch/x86_64/arch.h"
 #include "capi/handles.h"
 
+
 namespace dwunw::capi {
 namespace {
 

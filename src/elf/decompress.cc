@@ -10,9 +10,10 @@
 namespace dwunw::elf {
 namespace {
 
-// Deflate cannot expand more than 1032:1. zstd has no such bound (a run is a few bytes): there the frame header's own
-// size must agree, and kMaxSectionBytes is the limit.
+// Deflate cannot expand more than 1032:1. A zstd block holds 128 KiB at most and takes four bytes at least: its header
+// and one byte to repeat (RFC 8878 §3.1.1.2).
 constexpr uint64_t kMaxDeflateRatio = 1032;
+constexpr uint64_t kMaxZstdRatio = (uint64_t{128} << 10) / 4;
 
 Result<std::vector<uint8_t>> inflate_exactly(std::span<const uint8_t> input, uint64_t size) {
     const Error malformed{DWUNW_ERR_ELF_MALFORMED, size};
@@ -51,6 +52,8 @@ Result<std::vector<uint8_t>> inflate_exactly(std::span<const uint8_t> input, uin
 
 Result<std::vector<uint8_t>> unzstd_exactly(std::span<const uint8_t> input, uint64_t size) {
     const Error malformed{DWUNW_ERR_ELF_MALFORMED, size};
+    if (size / kMaxZstdRatio > input.size())
+        return malformed;
     const unsigned long long stated = ZSTD_getFrameContentSize(input.data(), input.size());
     if (stated == ZSTD_CONTENTSIZE_ERROR || (stated != ZSTD_CONTENTSIZE_UNKNOWN && stated > size))
         return malformed;

@@ -88,12 +88,17 @@ Result<Image> Image::parse(const ByteSource &source) {
             std::memcpy(&ph, table->data() + i * sizeof(ph), sizeof(ph));
             const Segment segment{FileOffset(ph.p_offset), ph.p_filesz, LinkAddr(ph.p_vaddr), ph.p_memsz,
                                   (ph.p_flags & PF_X) != 0};
-            if (ph.p_type == PT_LOAD)
+            if (ph.p_type == PT_LOAD) {
+                uint64_t end = 0;
+                if (__builtin_add_overflow(ph.p_offset, ph.p_filesz, &end) ||
+                    __builtin_add_overflow(ph.p_vaddr, ph.p_memsz, &end))
+                    return Error{DWUNW_ERR_ELF_MALFORMED, ph.p_offset};
                 image.loads_.push_back(segment);
-            else if (ph.p_type == PT_GNU_EH_FRAME)
+            } else if (ph.p_type == PT_GNU_EH_FRAME) {
                 image.eh_frame_hdr_segment_ = segment;
-            else if (ph.p_type == PT_NOTE)
+            } else if (ph.p_type == PT_NOTE) {
                 notes.push_back(ph);
+            }
         }
         for (const Elf64_Phdr &note : notes)
             image.read_build_id(source, FileOffset(note.p_offset), note.p_filesz);

@@ -239,7 +239,7 @@ Status write_memory(const ProcessMemory &memory, const std::vector<CorePiece> &p
 
 Status write_core(Process &process, const StoppedThreads &stopped, uint64_t stack_bytes, int fd) {
     const ProcDir *directory = process.directory();
-    const auto snapshot = process.snapshot();
+    const Pin snapshot(process);
     if (directory == nullptr || snapshot->target == nullptr)
         return Error{DWUNW_ERR_INVALID_ARGUMENT};
     const CorePrPsInfo info = describe_process(*directory);

@@ -117,8 +117,6 @@ class Process final : public unwind::AddressSpace {
     // Distinct mapped files with executable mappings that could not be opened or had no usable ELF image.
     uint64_t modules_failed() const { return modules_failed_.load(std::memory_order_relaxed); }
 
-    // The newest reading of the map.
-    std::shared_ptr<const Snapshot> snapshot() const;
     // nullptr without a pid.
     const ProcDir *directory() const { return directory_ ? &*directory_ : nullptr; }
 

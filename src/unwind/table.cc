@@ -63,9 +63,13 @@ class TableBuilder final : public dwarf::TableProgram::Visitor {
     }
 
     bool row(LinkAddr start, const dwarf::TableState &state) override {
-        // An FDE that begins inside this one wins from its start on.
-        if (start >= limit_)
-            return false;
+        // An FDE that begins inside this one wins from its start on. What is no rule spoils this one all the same: it
+        // would where it is executed alone.
+        if (start >= limit_) {
+            if (auto rule = make_rule(state, index_.cies()[fde_->cie], sections_[fde_->section].bytes(), arch_); !rule)
+                row_error_ = rule.error();
+            return row_error_.ok();
+        }
         auto entry = entry_of(state);
         if (!entry) {
             row_error_ = entry.error();

@@ -179,6 +179,7 @@ class Walk {
             }
             last_cfa_ = cfa.value;
             pc = outer_pc;
+            after_call_ = outer_rule->is_after_call();
             request_.frames[result_.written - 1].cfa = cfa.value;
             dwunw_frame &frame = request_.frames[result_.written++];
             frame.pc = outer;
@@ -218,14 +219,18 @@ class Walk {
         auto found = location_.cfi->rule_at(location_.bias.link(pc.lookup()));
         // Rules that end at the return address may be another function's, or another path's: what was returned to may
         // be no call's. A handler returns to the first byte of the trampoline, which in musl has no CFI; libgcc to a
-        // landing pad.
-        if (pc.is_return_address() && found.end == location_.bias.link(pc.pc())) {
-            if (found.status == DWUNW_OK && at_signal_trampoline(pc))
+        // landing pad. Whether the rules differ decides, not where a row ends: a table joins rows.
+        const LinkAddr link = location_.bias.link(pc.pc());
+        if (pc.is_return_address() && found.end == link) {
+            const auto behind = location_.cfi->rule_at(link);
+            if (found.status == DWUNW_OK && behind.status == DWUNW_ERR_NO_CFI && at_signal_trampoline(pc))
                 return step_by_signal_trampoline(arch_, request_.memory, registers_);
-            if (inside(pc.pc()) && follows_call(arch_, request_.space, pc.pc()) == false) {
+            const bool differ =
+                behind.status != found.status || (found.status == DWUNW_OK && behind.rule != found.rule);
+            if (differ && inside(pc.pc()) && follows_call(arch_, request_.space, pc.pc()) == false) {
                 pc = CodeAddr::instruction(pc.pc());
                 request_.frames[result_.written - 1].flags |= DWUNW_FRAME_FLAG_EXACT_PC;
-                found = location_.cfi->rule_at(location_.bias.link(pc.lookup()));
+                found = behind;
             }
         }
         if (found.status != DWUNW_OK)

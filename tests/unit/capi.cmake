@@ -9,10 +9,14 @@ target_link_libraries(capi_c_test PRIVATE dwunw)
 add_test(NAME unit.capi_c COMMAND capi_c_test)
 set_tests_properties(unit.capi_c PROPERTIES LABELS unit TIMEOUT 120)
 
-foreach(name IN ITEMS core dwunw_api process table unwind)
+foreach(name IN ITEMS core dwunw_api process table threads unwind)
     set(test capi_${name}_test)
     add_executable(${test} ${test}.cc)
     target_include_directories(${test} PRIVATE "${PROJECT_SOURCE_DIR}/src")
     target_link_libraries(${test} PRIVATE dwunw GTest::gtest_main Threads::Threads ${CMAKE_DL_LIBS})
     gtest_discover_tests(${test} TEST_PREFIX unit. PROPERTIES LABELS unit TIMEOUT 120)
 endforeach()
+target_compile_definitions(capi_threads_test PRIVATE
+    "PLUGIN_A=\"$<TARGET_FILE:process_plugin_a>\""
+    "PLUGIN_B=\"$<TARGET_FILE:process_plugin_b>\"")
+add_dependencies(capi_threads_test process_plugin_a process_plugin_b) # of process.cmake

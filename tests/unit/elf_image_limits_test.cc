@@ -213,6 +213,22 @@ TEST(ImageLimits, ExtendedNumbering) {
     EXPECT_FALSE(parse_with(first));
 }
 
+// Found by fuzzing: an address's file offset was one that lies in no segment.
+TEST(ImageLimits, SegmentsThatWrapAround) {
+    ElfBuilder builder;
+    builder.add({".text", Vector(16), 0x1000}).add_segment(PT_LOAD, PF_R, ".text");
+    const Vector file = builder.build();
+    ASSERT_TRUE(Image::parse(MemorySource(file)));
+    for (const size_t field : {offsetof(Elf64_Phdr, p_offset), offsetof(Elf64_Phdr, p_vaddr)}) {
+        Vector wrapping = file;
+        const uint64_t last = ~uint64_t{0} - 7;
+        std::memcpy(wrapping.data() + sizeof(Elf64_Ehdr) + field, &last, sizeof(last));
+        const auto image = Image::parse(MemorySource(wrapping));
+        ASSERT_FALSE(image);
+        EXPECT_EQ(image.error().status, DWUNW_ERR_ELF_MALFORMED);
+    }
+}
+
 // A million headers may name the same megabyte of notes: what is read for them is bounded all the same.
 TEST(ImageLimits, NotesWithoutEnd) {
     class Counting final : public ByteSource {

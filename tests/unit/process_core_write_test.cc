@@ -14,6 +14,9 @@
 namespace dwunw::process {
 namespace {
 
+// Stays as long as the map is not read again.
+const Snapshot &newest(const Process &process) { return *Pin(process); }
+
 using testing::Child;
 using testing::TemporaryFolder;
 
@@ -34,7 +37,7 @@ struct Stopped {
         : process(testing::take(Process::open(store, pid, std::nullopt))), threads(testing::take(process->stop())) {
         EXPECT_TRUE(process->refresh());
     }
-    const ProcessMemory &memory() const { return process->snapshot()->target->memory(); }
+    const ProcessMemory &memory() const { return newest(*process).target->memory(); }
 
     ModuleStore store;
     std::unique_ptr<Process> process;
@@ -81,7 +84,7 @@ TEST_F(CoreWrite, ThreadsAndNotes) {
     // The map of the core is the process's, as far as files and code go.
     const CoreTarget target(*core, "", "");
     const Maps maps = target.maps();
-    for (const Mapping &mapping : stopped.process->snapshot()->maps.mappings()) {
+    for (const Mapping &mapping : newest(*stopped.process).maps.mappings()) {
         if (mapping.kind == Mapping::Kind::kAnonymous && !mapping.executable)
             continue;
         for (const uint64_t at : {mapping.start.value, mapping.end.value - 1}) {
@@ -132,13 +135,13 @@ TEST_F(CoreWrite, EveryByteIsTheProcesss) {
     EXPECT_EQ(core->read(RunAddr(on_heap), bytes), 0u);
     EXPECT_EQ(core->segment_at(RunAddr(on_heap)), nullptr);
     const uint64_t vdso = ::getauxval(AT_SYSINFO_EHDR);
-    EXPECT_TRUE(core->holds(RunAddr(vdso), stopped.process->snapshot()->maps.find(RunAddr(vdso))->end));
+    EXPECT_TRUE(core->holds(RunAddr(vdso), newest(*stopped.process).maps.find(RunAddr(vdso))->end));
 
     // No page of a private file mapping that is not held differs from the file.
     ModuleStore store;
     const auto reopened = testing::take(Process::open(store, std::make_shared<const CoreTarget>(*core, "", "")));
     size_t compared = 0;
-    for (const Mapping &mapping : stopped.process->snapshot()->maps.mappings()) {
+    for (const Mapping &mapping : newest(*stopped.process).maps.mappings()) {
         if (mapping.kind != Mapping::Kind::kFile || mapping.shared)
             continue;
         std::vector<uint8_t> in_core(mapping.end - mapping.start);
@@ -162,7 +165,7 @@ TEST_F(CoreWrite, StackBytes) {
     child.hear();
     Stopped stopped(child.pid());
     const uint64_t sp = stopped.threads->threads().front().pt_regs[kRsp];
-    const RunAddr top = stopped.process->snapshot()->maps.find(RunAddr(sp))->end;
+    const RunAddr top = newest(*stopped.process).maps.find(RunAddr(sp))->end;
     const RunAddr bottom(sp - DWUNW_RED_ZONE);
     const auto whole = write(stopped);
     ASSERT_TRUE(whole);
@@ -204,7 +207,7 @@ TEST_F(CoreWrite, CodeWithoutAFile) {
     Stopped stopped(child.pid());
     const auto core = write(stopped);
     ASSERT_TRUE(core);
-    for (const Mapping &mapping : stopped.process->snapshot()->maps.mappings()) {
+    for (const Mapping &mapping : newest(*stopped.process).maps.mappings()) {
         if (mapping.deleted && mapping.path.starts_with(plugin) && !mapping.writable) {
             EXPECT_TRUE(core->holds(mapping.start, mapping.end));
         }

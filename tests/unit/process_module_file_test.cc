@@ -217,9 +217,9 @@ TEST(LoadBias, CodeMappedFromNoCodeHasNone) {
 }
 
 TEST(LoadBias, OfSegmentsAtTheEndOfTheNumbers) {
-    const elf::Image image = image_with({load(PF_R | PF_X, UINT64_MAX - 0x10, UINT64_MAX, UINT64_MAX)});
+    const elf::Image image = image_with({load(PF_R | PF_X, UINT64_MAX - 0x10, UINT64_MAX - 0x10, 0x10)});
     EXPECT_FALSE(load_bias(image, mapping_at(0x10000, 0, true)));
-    const elf::Image all = image_with({load(PF_R | PF_X, 0x800, 0x800, UINT64_MAX)});
+    const elf::Image all = image_with({load(PF_R | PF_X, 0x800, 0x800, UINT64_MAX - 0x800)});
     (void)load_bias(all, mapping_at(0x10000, 0x1000, true)); // no overflow that a sanitizer minds
 }
 

@@ -7,6 +7,7 @@
 #include "process/file_source.h"
 #include "support/cfi_bytes.h"
 #include "support/reference_cfi.h"
+#include "support/rule_text.h"
 
 #include <gtest/gtest.h>
 
@@ -20,46 +21,9 @@ namespace {
 
 using testing::Bytes;
 using testing::FrameSection;
+using testing::text_of;
 using testing::x86_64;
 using enum testing::Reg;
-
-std::string register_text(uint8_t reg) { return "r" + std::to_string(reg); }
-
-std::string signed_text(int64_t value) { return (value < 0 ? "" : "+") + std::to_string(value); }
-
-std::string cfa_text(const Rule &rule) {
-    return rule.cfa_kind == CfaKind::kRegister ? register_text(rule.cfa_reg) + signed_text(rule.cfa_offset) : "exp";
-}
-
-std::string value_text(ValueKind kind, uint8_t reg, int32_t offset) {
-    switch (kind) {
-    case ValueKind::kSame:
-        return "s";
-    case ValueKind::kUndefined:
-        return "u";
-    case ValueKind::kAtCfa:
-        return "c" + signed_text(offset);
-    case ValueKind::kCfaPlus:
-        return "v" + signed_text(offset);
-    case ValueKind::kRegister:
-        return register_text(reg);
-    case ValueKind::kAtRegister:
-    case ValueKind::kExpression:
-        return "exp";
-    case ValueKind::kValExpression:
-        return "vexp";
-    }
-    return "?";
-}
-
-std::string text_of(const Rule &rule) {
-    return cfa_text(rule) + " " + value_text(rule.ra_kind, rule.ra_reg, rule.ra_offset) + " " +
-           value_text(rule.fp_kind, rule.fp_reg, rule.fp_offset) + (rule.signal_frame ? " signal" : "");
-}
-
-std::string text_of(const reference::Row &row, const reference::Fde &fde) {
-    return row.cfa + " " + row.of(RIP) + " " + row.of(RBP) + (fde.signal_frame ? " signal" : "");
-}
 
 dwarf::CfiSection section_of(const FrameSection &bytes, dwarf::SectionKind kind = dwarf::SectionKind::kEhFrame) {
     return {kind, bytes.data(), LinkAddr(0x100000), LinkAddr(), LinkAddr()};
@@ -245,6 +209,23 @@ TEST(Table, OverlappingFdes) {
     EXPECT_EQ(text_of(*table.lookup(LinkAddr(0x1040)).rule), "r7+32 c-8 s");
     // Behind the inner one nothing is certain.
     EXPECT_EQ(table.lookup(LinkAddr(0x1050)).status, DWUNW_ERR_NO_CFI);
+}
+
+// Found by fuzzing: the table had the rows before the overlap, and the FDE executed alone had none.
+TEST(Table, AnFdeThatIsSpoiledBehindAnOverlapIsRefusedWhole) {
+    for (const Bytes &spoiled :
+         {Bytes().advance(0x20).u8(0x3f), Bytes().advance(0x20).def_cfa_offset(uint64_t{1} << 31)}) {
+        FrameSection bytes;
+        const size_t cie = bytes.cie();
+        bytes.fde(cie, 0x1000, 0x100, spoiled);
+        bytes.fde(cie, 0x1010, 0x10);
+        const Table table = table_of(bytes);
+        EXPECT_EQ(table.refusals().size(), 1u);
+        EXPECT_EQ(table.lookup(LinkAddr(0x1000)).status, DWUNW_ERR_CFI_MALFORMED);
+        EXPECT_EQ(table.lookup(LinkAddr(0x100f)).status, DWUNW_ERR_CFI_MALFORMED);
+        EXPECT_EQ(table.lookup(LinkAddr(0x1010)).status, DWUNW_OK);
+        EXPECT_EQ(table.lookup(LinkAddr(0x1020)).status, DWUNW_ERR_NO_CFI);
+    }
 }
 
 TEST(Table, DiscardedCodeIsLeftOut) {

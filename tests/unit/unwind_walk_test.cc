@@ -38,6 +38,7 @@ enum Function : uint64_t {
     kMusl = 0x1a00,     // neither, and the code of a signal trampoline
     kStart = 0x1b00,    // neither, and the entry point
     kClone = 0x1c00,    // neither, and glibc's code from the system call on
+    kSplit = 0x1d00,    // two rows with one rule, and the code of a signal trampoline where the second begins
     kChild = 0x1c10,    // where that goes in the child: the return address is undefined
 };
 
@@ -53,6 +54,7 @@ class WalkTest : public ::testing::Test {
         section.fde(cie, kSavesRbx, 0x100, Bytes().def_cfa_offset(24).offset(RBX, 2));
         section.fde(cie, kRoot, 0x100, Bytes({DW_CFA_undefined, RIP}));
         section.fde(cie, kChild, 0x10, Bytes({DW_CFA_undefined, RIP}));
+        section.fde(cie, kSplit, 0x100, Bytes().advance(0x20).def_cfa_offset(8));
         section.fde(cie, kBad, 0x100, Bytes({0x3f}));
         section.fde(cie, kStuck, 0x100, Bytes({DW_CFA_def_cfa_expression, 3, DW_OP_breg0 + 7, 0, DW_OP_deref}));
         const size_t signal_cie = section.cie(testing::usual_cie_instructions(), "zRS");
@@ -65,6 +67,7 @@ class WalkTest : public ::testing::Test {
         space_.add_other(CodeKind::kAnonymous, kJit, 0x1000);
         space_.add_other(CodeKind::kUprobeTrampoline, kUprobes, 0x1000);
         space_.add_other(CodeKind::kUnusableModule, 0x20000, 0x1000, DWUNW_ERR_MODULE_CHANGED);
+        space_.set_code(at(kSplit, 0x20), {0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05});
         space_.set_code(at(kMusl), {0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05});
         // syscall; test %rax, %rax; jl kClone + 0x30; je kChild; ret
         space_.set_code(at(kClone), {0x0f, 0x05, 0x48, 0x85, 0xc0, 0x7c, 0x29, 0x74, 0x07, 0xc3});
@@ -262,6 +265,13 @@ TEST_F(WalkTest, InsideASignalTrampolineWithoutCfi) {
         EXPECT_EQ(pcs(), (Pcs{at(kMusl, offset), at(kMiddle, 4), at(kRoot, 8)}));
         EXPECT_EQ(frames_[1].source, DWUNW_SOURCE_SIGNAL);
     }
+}
+
+// A table joins the rows and an FDE does not: whether CFI ends at the code decides, not whether a row does.
+TEST_F(WalkTest, ATrampolinesCodeInsideAFunctionIsNone) {
+    stack_.set(kSp, at(kSplit, 0x20)).set(kSp + 8, at(kRoot, 8));
+    ASSERT_EQ(walk_from(at(kLeaf)), DWUNW_OK);
+    EXPECT_EQ(pcs(), (Pcs{at(kLeaf), at(kSplit, 0x20), at(kRoot, 8)}));
 }
 
 TEST_F(WalkTest, TheEntryPointWithoutCfi) {

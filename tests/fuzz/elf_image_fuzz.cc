@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// Any bytes as an ELF file: sections, compressed ones too, notes, call-frame sections by header and by segment. Proves
+// that it ends, that what it takes is bounded by the file, that addresses and offsets convert back and forth, and that
+// the rules found can be compiled.
+#include "elf/image.h"
+
+#include "fuzz.h"
+#include "unwind/module_cfi.h"
+
+namespace dwunw {
+namespace {
+
+using fuzz::require;
+
+constexpr size_t kSectionsRead = 64;
+
+void check_segments(const elf::Image &image) {
+    for (const elf::Segment &segment : image.load_segments()) {
+        const elf::Segment *found = image.segment_of(segment.address);
+        require(segment.memory_size == 0 || found != nullptr, "a PT_LOAD's first address lies in a PT_LOAD");
+        require(found == nullptr || segment.address - found->address < found->memory_size,
+                "a PT_LOAD that is found holds the address");
+        const auto offset = image.file_offset(segment.address);
+        if (!offset)
+            continue;
+        require(found != nullptr && *offset == found->offset + (segment.address - found->address),
+                "an address's file offset is its segment's");
+        require(image.segment_of(*offset) != nullptr, "that offset lies in a PT_LOAD");
+    }
+}
+
+} // namespace
+} // namespace dwunw
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    using namespace dwunw;
+    const MemorySource source({data, size});
+    const auto image = elf::Image::parse(source);
+    if (!image)
+        return 0;
+    check_segments(*image);
+    require(image->build_id().size() <= size, "a build-id comes out of the file");
+    for (size_t i = 0; i < std::min(image->sections().size(), kSectionsRead); ++i) {
+        const auto &section = image->sections()[i];
+        const auto bytes = image->read_section(source, section.name);
+        require(!bytes || !*bytes || (*bytes)->bytes.size() <= elf::kMaxSectionBytes, "sections are bounded");
+    }
+
+    unwind::CfiInput input;
+    if (auto eh_frame = image->read_eh_frame(source))
+        input.eh_frame = std::move(*eh_frame);
+    if (auto debug_frame = image->read_section(source, ".debug_frame"))
+        input.debug_frame = std::move(*debug_frame);
+    input.eh_frame_hdr = image->read_eh_frame_hdr(source);
+    input.text_base = image->text_base();
+    input.data_base = image->data_base();
+    input.entry = image->entry();
+    input.machine = image->machine();
+    if (const auto module = unwind::ModuleCfi::build(std::move(input))) {
+        (void)(*module)->rule_at(image->entry());
+        (*module)->compile();
+        (void)(*module)->rule_at(image->entry());
+    }
+    return 0;
+}
