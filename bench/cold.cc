@@ -37,7 +37,7 @@ void known(benchmark::State &state, const Process &process, const Stack &stack, 
     unwinder.open(process)->walk(stack);
     unwinder.settle();
     double opening = 0;
-    for (auto _ : state) {
+    for ([[maybe_unused]] auto turn : state) {
         const auto start = Clock::now();
         const auto opened = unwinder.open(process);
         opening += seconds_since(start);
@@ -49,7 +49,7 @@ void known(benchmark::State &state, const Process &process, const Stack &stack, 
 }
 
 void never_seen(benchmark::State &state, const Process &process, const Stack &stack) {
-    for (auto _ : state) {
+    for ([[maybe_unused]] auto turn : state) {
         Dwunw fresh;
         const auto opened = fresh.open(process);
         const auto start = Clock::now();
@@ -112,7 +112,7 @@ class Child {
 void live(benchmark::State &state, const Child &child, const Dwunw &dwunw) {
     std::vector<dwunw_frame> frames(kMaxFrames);
     double opening = 0;
-    for (auto _ : state) {
+    for ([[maybe_unused]] auto turn : state) {
         const auto start = Clock::now();
         dwunw_process *process = child.open();
         opening += seconds_since(start);

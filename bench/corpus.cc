@@ -182,7 +182,7 @@ class Loader {
         std::vector<MappedModule> found;
         for (size_t i = 0; i < notes.files.size(); ++i) {
             const MappedFile &file = notes.files[i];
-            if (i > 0 && notes.files[i - 1].path == file.path && found.size() > 0 && found.back().module &&
+            if (i > 0 && notes.files[i - 1].path == file.path && !found.empty() && found.back().module &&
                 found.back().module->path() == file.path && file.start < found.back().end)
                 continue;
             add_module(open_module(file.path), file.start, file.offset, found);
@@ -193,7 +193,7 @@ class Loader {
         return found;
     }
 
-    static void add_module(std::shared_ptr<const Module> module, uint64_t start, uint64_t offset,
+    static void add_module(const std::shared_ptr<const Module> &module, uint64_t start, uint64_t offset,
                            std::vector<MappedModule> &found) {
         constexpr uint64_t kPage = 4096;
         if (module == nullptr || !module->is_elf() || offset != module->first_offset() / kPage * kPage)
@@ -305,6 +305,7 @@ std::vector<Program> load_corpus(const CorpusOptions &options) {
     std::ranges::sort(folders);
     Loader loader(options);
     std::vector<Program> programs;
+    programs.reserve(folders.size());
     for (const auto &folder : folders)
         programs.push_back(loader.program(folder));
     if (programs.empty())

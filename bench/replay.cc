@@ -111,7 +111,7 @@ Prepared prepare(const Program &program, const std::vector<std::unique_ptr<Unwin
 
 void replay(benchmark::State &state, const Prepared &prepared, size_t unwinder) {
     size_t frames = 0;
-    for (auto _ : state)
+    for ([[maybe_unused]] auto turn : state)
         frames += walk_all(prepared, unwinder);
     const auto per_second = benchmark::Counter::kIsRate | benchmark::Counter::kInvert;
     const Agreement &agreement = prepared.agreement[unwinder];
@@ -129,7 +129,7 @@ void replay(benchmark::State &state, const Prepared &prepared, size_t unwinder) 
 void replay_at_once(benchmark::State &state, const Process &process, dwunw_context *context, dwunw_process *shared) {
     std::vector<dwunw_frame> frames(kMaxFrames);
     size_t total = 0;
-    for (auto _ : state) {
+    for ([[maybe_unused]] auto turn : state) {
         for (const Stack &stack : process.stacks) {
             dwunw_unwind_request request{};
             request.size = sizeof(request);
@@ -148,7 +148,8 @@ void replay_at_once(benchmark::State &state, const Process &process, dwunw_conte
     state.counters["frames_per_s"] = benchmark::Counter(static_cast<double>(total), benchmark::Counter::kIsRate);
 }
 
-void add_scaling(const Program &program, int threads, Dwunw &dwunw) {
+// The core has to be closed when the benchmarks have run.
+dwunw_core *add_scaling(const Program &program, int threads, Dwunw &dwunw) {
     const Process &process = *program.processes.front();
     dwunw_core_options options{};
     options.size = sizeof(options);
@@ -163,6 +164,7 @@ void add_scaling(const Program &program, int threads, Dwunw &dwunw) {
                                      })
             ->Threads(count)
             ->UseRealTime();
+    return core;
 }
 
 int run(int argc, char **argv) {
@@ -193,10 +195,11 @@ int run(int argc, char **argv) {
     const std::vector<Program> programs = load_corpus(options);
     const auto unwinders = all_unwinders();
     if (threads > 0) {
-        // The cores stay open until the process ends; so does their context.
-        auto &dwunw = *new Dwunw;
+        auto &dwunw = dynamic_cast<Dwunw &>(*unwinders.front());
+        std::vector<std::unique_ptr<dwunw_core, decltype(&dwunw_core_close)>> cores;
+        cores.reserve(programs.size());
         for (const Program &program : programs)
-            add_scaling(program, threads, dwunw);
+            cores.emplace_back(add_scaling(program, threads, dwunw), dwunw_core_close);
         benchmark::RunSpecifiedBenchmarks();
         return 0;
     }

@@ -132,6 +132,9 @@ class Process final : public unwind::AddressSpace {
     // DWUNW_ERR_INVALID_ARGUMENT without a pid; otherwise StoppedThreads::stop's.
     Result<std::unique_ptr<StoppedThreads>> stop() const;
 
+    // The newest map.
+    std::shared_ptr<const Snapshot> snapshot() const;
+
     uint64_t map_reads() const { return map_reads_.load(std::memory_order_relaxed); }
     // Distinct mapped files with executable mappings that could not be opened or had no usable ELF image.
     uint64_t modules_failed() const { return modules_failed_.load(std::memory_order_relaxed); }
