@@ -139,10 +139,13 @@ class Walk {
                 done = true;
                 break;
             }
-            if (rule->cfa_from_fp() && !fp_known)
-                break;
             const bool by_fp = rule->is_without_cfi();
-            if (by_fp && (request_.cfi_only || fp % 8 != 0 || fp < sp))
+            if (by_fp && (request_.cfi_only || !fp_known || fp % 8 != 0 || fp < sp)) {
+                step.status = DWUNW_ERR_NO_CFI; // as step_by_frame_pointer() has it
+                done = true;
+                break;
+            }
+            if (rule->cfa_from_fp() && !fp_known)
                 break;
             const RunAddr cfa((rule->cfa_from_fp() ? fp : sp) + rule->cfa_offset());
             uint64_t outer = 0;

@@ -3,6 +3,9 @@
 //
 //     push %rbp                        the beginning; compilers may put a few instructions in between
 //     mov %rsp, %rbp                   in either encoding
+//   or, as Go did it before 1.21:
+//     mov %rbp, n(%rsp)
+//     lea n(%rsp), %rbp
 //     …                                nothing that gives rbp back and leaves: pop %rbp or leave, then ret or a jump;
 //     pc                               no padding of int3
 //
@@ -15,6 +18,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 namespace dwunw::arch::x86_64 {
 namespace {
@@ -25,12 +29,36 @@ constexpr std::array<uint8_t, 3> kMovRspRbpOtherwise = {0x48, 0x8b, 0xec};
 // Between the two: GCC schedules the function's first few instructions there.
 constexpr size_t kScheduled = 32;
 
+// mov %rbp, n(%rsp); lea n(%rsp), %rbp: what Go's functions begin with, n being one byte or four.
+bool begins_in_go(std::span<const uint8_t> code) {
+    constexpr std::array<uint8_t, 2> kModRmSib = {0x6c, 0x24};     // n of one byte
+    constexpr std::array<uint8_t, 2> kModRmSibLong = {0xac, 0x24}; // and of four
+    for (const auto &[mod_rm_sib, offset_size] :
+         {std::pair(kModRmSib, size_t{1}), std::pair(kModRmSibLong, size_t{4})}) {
+        const size_t length = 4 + offset_size;
+        if (code.size() < 2 * length)
+            continue;
+        const auto mov = code.first(length);
+        const auto lea = code.subspan(length, length);
+        if (mov[0] == 0x48 && mov[1] == 0x89 && lea[0] == 0x48 && lea[1] == 0x8d &&
+            std::ranges::equal(mov.subspan(2, 2), mod_rm_sib) && std::ranges::equal(mov.subspan(2), lea.subspan(2)))
+            return true;
+    }
+    return false;
+}
+
 bool begins(std::span<const uint8_t> code, size_t mov) {
     const auto bytes = code.subspan(mov).first(kMovRspRbp.size());
     if (!std::ranges::equal(bytes, kMovRspRbp) && !std::ranges::equal(bytes, kMovRspRbpOtherwise))
         return false;
     const size_t searched = std::min(mov, kScheduled);
     return std::ranges::count(code.subspan(mov - searched, searched), kPushRbp) > 0;
+}
+
+// mov n(%rsp), %rbp: how Go gives it back.
+bool gives_back_in_go(std::span<const uint8_t> code) {
+    return code.size() >= 4 && code[0] == 0x48 && code[1] == 0x8b && (code[2] == 0x6c || code[2] == 0xac) &&
+           code[3] == 0x24;
 }
 
 bool gives_back(uint8_t byte) { return byte == 0x5d || byte == 0xc9; } // pop %rbp, leave
@@ -45,8 +73,10 @@ bool frame_is_set_up(std::span<const uint8_t> code, size_t pc) {
     if (pc >= code.size())
         return false;
     for (size_t at = pc; at-- > 0;) {
-        if (at + kMovRspRbp.size() <= pc && begins(code, at))
+        if ((at + kMovRspRbp.size() <= pc && begins(code, at)) || begins_in_go(code.first(pc).subspan(at)))
             return true;
+        if (gives_back_in_go(code.subspan(at)))
+            return false;
         if ((gives_back(code[at]) && leaves(code[at + 1])) || (code[at] == 0xcc && code[at + 1] == 0xcc))
             return false;
     }
