@@ -5,7 +5,6 @@
 #include "arch/x86_64/arch.h"
 #include "capi/handles.h"
 
-
 namespace dwunw::capi {
 namespace {
 
