@@ -42,8 +42,9 @@ struct Arch {
     // register that a system call returns in. Bounded by the size of `code`.
     CodeFlow (*follow)(std::span<const uint8_t> code, size_t pc, std::optional<uint64_t> result);
     uint8_t result; // that register
-    // Whether the code before code[pc] shows that its function has set FP up. False proves nothing.
-    bool (*frame_is_set_up)(std::span<const uint8_t> code, size_t pc);
+    // Whether the code before code[pc] shows that its function has set FP up; `in_call`: it is calling another. False
+    // proves nothing.
+    bool (*frame_is_set_up)(std::span<const uint8_t> code, size_t pc, bool in_call);
     // The code of the kernel's return-from-signal trampoline, at a pc without CFI (musl writes none).
     std::span<const uint8_t> signal_trampoline;
     size_t signal_trampoline_syscall; // where its system call stands; SP is still the same there

@@ -349,18 +349,19 @@ bool may_be_callers(const arch::Arch &arch, AddressSpace &space, const StackMemo
 
 } // namespace
 
-bool frame_is_set_up(const arch::Arch &arch, AddressSpace &space, RunAddr pc) {
+bool frame_is_set_up(const arch::Arch &arch, AddressSpace &space, CodeAddr pc) {
     constexpr size_t kSearched = 8192;
-    const CodeLocation location = space.find(pc);
-    const size_t before = std::min<uint64_t>(kSearched, pc - location.start);
+    const CodeLocation location = space.find(pc.lookup());
+    if (location.kind == CodeKind::kUnmapped || pc.pc() >= location.end)
+        return false;
+    const size_t before = std::min<uint64_t>(kSearched, pc.pc() - location.start);
     std::array<uint8_t, kSearched + 1> buffer;
     const auto code = std::span(buffer).first(before + 1);
-    return location.kind != CodeKind::kUnmapped && space.read_code(pc - before, code) &&
-           arch.frame_is_set_up(code, before);
+    return space.read_code(pc.pc() - before, code) && arch.frame_is_set_up(code, before, pc.is_return_address());
 }
 
-Step step_by_frame_pointer(const arch::Arch &arch, AddressSpace &space, const StackMemory &memory, Registers &registers,
-                           std::optional<bool> set_up) {
+Step step_by_frame_pointer(const arch::Arch &arch, AddressSpace &space, CodeAddr pc, const StackMemory &memory,
+                           Registers &registers, std::optional<bool> set_up) {
     constexpr uint64_t kWord = sizeof(uint64_t);
     // How far above SP a frame pointer may be and still look like one, when the slice ends before it.
     constexpr uint64_t kPlausibleFrame = uint64_t{1} << 20;
@@ -377,13 +378,12 @@ Step step_by_frame_pointer(const arch::Arch &arch, AddressSpace &space, const St
         return stopped(fp - sp < kPlausibleFrame ? error.status : DWUNW_ERR_NO_CFI);
     }
 
-    const RunAddr pc(*return_address);
+    const RunAddr outer_pc(*return_address);
     // A pending uretprobe's trampoline stands for a return address that had a call before it.
-    if (space.find(pc).kind != CodeKind::kUprobeTrampoline && !follows_call(arch, space, pc).value_or(false))
+    if (space.find(outer_pc).kind != CodeKind::kUprobeTrampoline &&
+        !follows_call(arch, space, outer_pc).value_or(false))
         return stopped(DWUNW_ERR_NO_CFI);
-    const auto has_own_frame = [&] {
-        return set_up ? *set_up : frame_is_set_up(arch, space, RunAddr(registers[arch.ra]));
-    };
+    const auto has_own_frame = [&] { return set_up ? *set_up : frame_is_set_up(arch, space, pc); };
     if (may_be_callers(arch, space, memory, sp, fp) && !has_own_frame())
         return stopped(DWUNW_ERR_NO_CFI);
 
@@ -392,7 +392,7 @@ Step step_by_frame_pointer(const arch::Arch &arch, AddressSpace &space, const St
     Registers outer;
     outer.set(arch.sp, (fp + 2 * kWord).value);
     outer.set(arch.fp, *outer_fp);
-    outer.set(arch.ra, pc.value);
+    outer.set(arch.ra, outer_pc.value);
     step.cfa = (fp + 2 * kWord).value;
     step.outcome = Step::Outcome::kFrame;
     registers = outer;

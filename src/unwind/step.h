@@ -45,7 +45,7 @@ Step step_by_return_instruction(const arch::Arch &arch, const StackMemory &memor
 std::optional<bool> follows_call(const arch::Arch &arch, AddressSpace &space, RunAddr address);
 
 // Whether the code before `pc` shows that FP is its own function's there. The same for as long as the code is.
-bool frame_is_set_up(const arch::Arch &arch, AddressSpace &space, RunAddr pc);
+bool frame_is_set_up(const arch::Arch &arch, AddressSpace &space, CodeAddr pc);
 
 // The most between SP and FP that is searched for a return address; a larger frame is none.
 inline constexpr uint64_t kSearchedFrame = uint64_t{1} << 16;
@@ -54,8 +54,8 @@ inline constexpr uint64_t kSearchedFrame = uint64_t{1} << 16;
 // call instruction precedes, and no word between SP and FP is one: a function that has not set FP up has its own return
 // address there, and FP is its caller's. DWUNW_ERR_NO_CFI where it is not, DWUNW_ERR_SLICE_EXHAUSTED where the frame
 // lies beyond the slice.
-// `set_up`: what frame_is_set_up() said of this pc, where that is known.
-Step step_by_frame_pointer(const arch::Arch &arch, AddressSpace &space, const StackMemory &memory, Registers &registers,
-                           std::optional<bool> set_up = std::nullopt);
+// `pc`: the frame's own; `set_up`: what frame_is_set_up() said of it, where that is known.
+Step step_by_frame_pointer(const arch::Arch &arch, AddressSpace &space, CodeAddr pc, const StackMemory &memory,
+                           Registers &registers, std::optional<bool> set_up = std::nullopt);
 
 } // namespace dwunw::unwind

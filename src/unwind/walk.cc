@@ -296,12 +296,12 @@ class Walk {
             set_up = known->frame_is_set_up();
         } else if (warm_.rules != nullptr && missing == DWUNW_ERR_NO_CFI && location_.kind == CodeKind::kModule &&
                    bare && !at_entry && inside(pc.pc())) {
-            set_up = frame_is_set_up(arch_, request_.space, pc.pc());
+            set_up = frame_is_set_up(arch_, request_.space, pc);
             remember(pc, PackedRule::without_cfi(location_.place, *set_up));
         }
         if (request_.cfi_only)
             return step;
-        const Step by_fp = step_by_frame_pointer(arch_, request_.space, request_.memory, registers_, set_up);
+        const Step by_fp = step_by_frame_pointer(arch_, request_.space, pc, request_.memory, registers_, set_up);
         if (by_fp.outcome == Step::Outcome::kFrame)
             source = DWUNW_SOURCE_FRAME_POINTER;
         else if (by_fp.status == DWUNW_ERR_NO_CFI)

@@ -10,7 +10,7 @@ namespace dwunw::arch::x86_64 {
 namespace {
 
 // The pc is the last byte.
-bool set_up(const std::vector<uint8_t> &code) { return frame_is_set_up(code, code.size() - 1); }
+bool set_up(const std::vector<uint8_t> &code) { return frame_is_set_up(code, code.size() - 1, false); }
 
 TEST(FrameSetUp, BehindTheBeginning) {
     EXPECT_TRUE(set_up({0x55, 0x48, 0x89, 0xe5, 0x90}));
@@ -23,7 +23,7 @@ TEST(FrameSetUp, BehindABeginningWithOtherInstructionsInIt) {
     const std::vector<uint8_t> code = {0x55, 0x48, 0x63, 0xff, 0x48, 0x83, 0xc7, 0x0f, 0x48, 0x83,
                                        0xe7, 0xf0, 0x48, 0x89, 0xe5, 0x48, 0x29, 0xfc, 0xbf};
     for (size_t pc = 0; pc < code.size(); ++pc)
-        EXPECT_EQ(frame_is_set_up(code, pc), pc >= 15) << pc;
+        EXPECT_EQ(frame_is_set_up(code, pc, false), pc >= 15) << pc;
 }
 
 TEST(FrameSetUp, InsideTheBeginning) {
@@ -31,7 +31,7 @@ TEST(FrameSetUp, InsideTheBeginning) {
     EXPECT_FALSE(set_up({0x55}));
     EXPECT_FALSE(set_up({0x55, 0x48}));
     EXPECT_FALSE(set_up({0x55, 0x48, 0x89, 0xe5}));
-    EXPECT_FALSE(frame_is_set_up({}, 0));
+    EXPECT_FALSE(frame_is_set_up({}, 0, false));
     EXPECT_FALSE(set_up({0x90, 0x90, 0x90}));
 }
 
@@ -52,12 +52,22 @@ TEST(FrameSetUp, AsGoDidIt) {
     const std::vector<uint8_t> code = {0x48, 0x83, 0xec, 0x28, 0x48, 0x89, 0x6c, 0x24, 0x20, 0x48, 0x8d, 0x6c, 0x24,
                                        0x20, 0x90, 0x48, 0x8b, 0x6c, 0x24, 0x20, 0x48, 0x83, 0xc4, 0x28, 0xc3};
     for (size_t pc = 0; pc < code.size(); ++pc)
-        EXPECT_EQ(frame_is_set_up(code, pc), pc == 14 || pc == 15) << pc;
+        EXPECT_EQ(frame_is_set_up(code, pc, false), pc == 14 || pc == 15) << pc;
     const std::vector<uint8_t> large = {0x48, 0x89, 0xac, 0x24, 0, 1, 0, 0, 0x48, 0x8d, 0xac, 0x24, 0, 1, 0, 0, 0x90};
     EXPECT_TRUE(set_up(large));
     std::vector<uint8_t> other_place = large;
     other_place[13] = 2;
     EXPECT_FALSE(set_up(other_place));
+}
+
+// A bytecode handler of V8: push %rbp; mov %rsp,%rbp; …; pop %rbp; jmp *%rcx; and behind that a call that it makes.
+TEST(FrameSetUp, ACallBehindAnotherPathsEnd) {
+    const std::vector<uint8_t> code = {0x55, 0x48, 0x89, 0xe5, 0x90, 0x5d, 0xff, 0xe1, 0xe8, 0, 0, 0, 0, 0x90};
+    EXPECT_TRUE(frame_is_set_up(code, 13, true));
+    EXPECT_FALSE(frame_is_set_up(code, 13, false));
+    // Behind padding it is another function.
+    const std::vector<uint8_t> other = {0x55, 0x48, 0x89, 0xe5, 0x5d, 0xc3, 0xcc, 0xcc, 0xe8, 0, 0, 0, 0, 0x90};
+    EXPECT_FALSE(frame_is_set_up(other, 13, true));
 }
 
 } // namespace

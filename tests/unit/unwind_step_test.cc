@@ -264,8 +264,9 @@ class FramePointer : public ::testing::Test {
     Step run(uint64_t fp, const FakeStack &memory) { return run(fp, memory.memory()); }
     Step run(uint64_t fp, const StackMemory &memory) {
         regs_ = registers({{RSP, kSp}, {RBP, fp}, {RBX, 1}, {RIP, 0x10010}});
-        return step_by_frame_pointer(x86_64(), space_, memory, regs_);
+        return step_by_frame_pointer(x86_64(), space_, kPc, memory, regs_);
     }
+    static constexpr CodeAddr kPc = CodeAddr::instruction(RunAddr(0x10010));
     FakeSpace space_;
     Registers regs_;
 };
@@ -292,7 +293,7 @@ TEST_F(FramePointer, Refusals) {
     for (const uint64_t pc : {uint64_t{0x10101}, uint64_t{0x10300}, uint64_t{0x20000}, uint64_t{0}, kSp})
         EXPECT_EQ(run(kSp + 32, stack().set(kSp + 32, kSp + 64).set(kSp + 40, pc)).status, DWUNW_ERR_NO_CFI) << pc;
     Registers unknown = registers({{RSP, kSp}, {RIP, 0x10010}});
-    EXPECT_EQ(step_by_frame_pointer(x86_64(), space_, good.memory(), unknown).status, DWUNW_ERR_NO_CFI);
+    EXPECT_EQ(step_by_frame_pointer(x86_64(), space_, kPc, good.memory(), unknown).status, DWUNW_ERR_NO_CFI);
 }
 
 TEST_F(FramePointer, APendingUretprobeStandsForACall) {

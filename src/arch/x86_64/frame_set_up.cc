@@ -9,6 +9,9 @@
 //     …                                nothing that gives rbp back and leaves: pop %rbp or leave, then ret or a jump;
 //     pc                               no padding of int3
 //
+// A function in the middle of a call is not at its end, so for that one an end in between is another path's: V8's
+// bytecode handlers leave early and make their calls behind that.
+//
 // Instructions are not decoded, bytes are compared: a byte that only looks like the end of a frame makes the answer no,
 // which costs a frame. That three bytes of something else, a push before them, look like its beginning is unlikely, and
 // the answer is asked for only where a stack has already passed the checks of a frame-pointer step.
@@ -69,15 +72,15 @@ bool leaves(uint8_t byte) {
 
 } // namespace
 
-bool frame_is_set_up(std::span<const uint8_t> code, size_t pc) {
+bool frame_is_set_up(std::span<const uint8_t> code, size_t pc, bool in_call) {
     if (pc >= code.size())
         return false;
     for (size_t at = pc; at-- > 0;) {
         if ((at + kMovRspRbp.size() <= pc && begins(code, at)) || begins_in_go(code.first(pc).subspan(at)))
             return true;
-        if (gives_back_in_go(code.subspan(at)))
+        if (code[at] == 0xcc && code[at + 1] == 0xcc)
             return false;
-        if ((gives_back(code[at]) && leaves(code[at + 1])) || (code[at] == 0xcc && code[at + 1] == 0xcc))
+        if (!in_call && ((gives_back(code[at]) && leaves(code[at + 1])) || gives_back_in_go(code.subspan(at))))
             return false;
     }
     return false;
