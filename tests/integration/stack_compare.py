@@ -11,12 +11,14 @@ tools on it. A thread's stacks are
               or the thread stands at a `ret` without CFI, and eu-stack, going by rbp, left out the function that the `ret`
               returns to, the word at SP;
   we shorter  dwunw gave a reason why it stopped, and what it found is the beginning of what eu-stack found;
+  guessed     the thread stands in code without CFI that may not have set rbp up: dwunw ends there, saying so, and eu-stack
+              goes by rbp all the same;
   different   anything else.
 
 Names are compared where both tools have one; two names for one address (aliases) are equal if the process's own symbol
 tables say so.
 
-Exit status: 0 if every thread was equal, or eu-stack stopped short or went astray by its own account; 1 otherwise;
+Exit status: 0 if every thread was equal, or eu-stack stopped short, went astray or guessed; 1 otherwise;
 --allow-shorter also accepts stacks that dwunw declares incomplete. --gdb asks gdb about every thread that is not equal.
 """
 
@@ -342,6 +344,8 @@ class Comparison:
             result = verdict(their, our, lambda pc: any(start <= pc < end for start, end in ranges))
             if result == "different" and leaves_out_the_caller(their, our, pid):
                 result = "eu wrong"
+            if result == "we shorter" and len(our.frames) == 1 and our.problem == "no call-frame information":
+                result = "guessed"
             figures.threads += 1
             figures.frames += len(our.frames)
             figures.frame_pointer += sum(frame.frame_pointer for frame in our.frames)
@@ -351,7 +355,7 @@ class Comparison:
             if their.problem:
                 figures.reasons[f"eu-stack: {re.sub('0x[0-9a-f]+', '…', their.problem)}"] += 1
             self.compare_names(pid, their, our, figures)
-            if result != "equal" and (result != "eu shorter" or self.options.gdb):
+            if result not in ("equal", "guessed") and (result != "eu shorter" or self.options.gdb):
                 if self.options.gdb and gdb_stacks is None:
                     gdb_stacks = run_gdb(pid)
                 print(f"{name} {pid}/{our.tid}: {result}\n{describe(their, our, (gdb_stacks or {}).get(our.tid))}")
@@ -382,7 +386,8 @@ def report(name, figures):
         f"{counts['eu wrong']} eu-stack wrong, {counts['we shorter']} dwunw shorter, "
         f"{counts['different']} different; {figures.frame_pointer} by frame pointer; "
         f"names {figures.names}, of them {figures.aliases} aliases, {sum(figures.wrong_names.values())} differ; "
-        f"named by dwunw only {figures.only_ours}, by eu-stack only {figures.only_theirs}"
+        f"named by dwunw only {figures.only_ours}, by eu-stack only {figures.only_theirs}; "
+        f"{counts['guessed']} guessed by eu-stack"
     )
     for reason, count in sorted(figures.reasons.items()):
         print(f"    {count:6} {reason}")

@@ -78,9 +78,10 @@ bool frame_is_set_up(std::span<const uint8_t> code, size_t pc, bool in_call) {
     for (size_t at = pc; at-- > 0;) {
         if ((at + kMovRspRbp.size() <= pc && begins(code, at)) || begins_in_go(code.first(pc).subspan(at)))
             return true;
-        if (code[at] == 0xcc && code[at + 1] == 0xcc)
-            return false;
-        if (!in_call && ((gives_back(code[at]) && leaves(code[at + 1])) || gives_back_in_go(code.subspan(at))))
+        if (in_call)
+            continue;
+        if ((gives_back(code[at]) && leaves(code[at + 1])) || gives_back_in_go(code.subspan(at)) ||
+            (code[at] == 0xcc && code[at + 1] == 0xcc))
             return false;
     }
     return false;
