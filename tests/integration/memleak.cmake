@@ -47,4 +47,4 @@ add_test(NAME integration.memleak_plain
 set_tests_properties(integration.memleak_plain PROPERTIES LABELS integration TIMEOUT 120 SKIP_RETURN_CODE 77)
 
 add_test(NAME integration.verify_memleak COMMAND "${PROJECT_SOURCE_DIR}/scripts/verify-memleak" "${PROJECT_BINARY_DIR}")
-set_tests_properties(integration.verify_memleak PROPERTIES LABELS integration TIMEOUT 120 SKIP_RETURN_CODE 77)
+set_tests_properties(integration.verify_memleak PROPERTIES LABELS integration TIMEOUT 300 SKIP_RETURN_CODE 77)

@@ -248,8 +248,10 @@ void run_all_at_once(uint64_t budget) {
     std::vector<std::thread> threads;
     for (size_t first = 0; first < 4; ++first)
         threads.emplace_back([&, first] {
-            for (size_t i = first; !ending && !::testing::Test::HasFailure(); ++i)
-                check(i);
+            size_t i = first;
+            do
+                check(i++);
+            while (!ending && !::testing::Test::HasFailure());
         });
     threads.emplace_back([&] {
         dwunw_context_counters counters{};
