@@ -59,7 +59,8 @@ extern "C" {
     X(DWUNW_ERR_TOO_MANY_FILES, 22, "too many open files")                                                             \
     X(DWUNW_ERR_LIMIT, 23, "larger than the limit")                                                                    \
     X(DWUNW_ERR_NOT_FOUND, 24, "not found")                                                                            \
-    X(DWUNW_ERR_WRITE, 25, "cannot be written")
+    X(DWUNW_ERR_WRITE, 25, "cannot be written")                                                                        \
+    X(DWUNW_ERR_BPF, 26, "refused by the kernel's BPF or by libbpf")
 
 typedef enum dwunw_status {
 #define DWUNW_STATUS_ENUM(name, value, text) name = (value),

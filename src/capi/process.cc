@@ -11,6 +11,8 @@
 using dwunw::FileOffset;
 using dwunw::RunAddr;
 
+dwunw::process::Process &dwunw::process::of_handle(dwunw_process &handle) { return *handle.impl; }
+
 extern "C" dwunw_status dwunw_process_open(struct dwunw_context *context, const struct dwunw_process_options *options,
                                            struct dwunw_process **out) {
     if (context == nullptr || options == nullptr || options->size != sizeof(*options) || out == nullptr)

@@ -294,6 +294,29 @@ bool Process::read_code(RunAddr address, std::span<uint8_t> buffer) { return Vie
 
 Result<Process::ModuleAt> Process::find_module(RunAddr address) { return View(*this).find_module(address); }
 
+Process::CodeMappings Process::code_mappings() {
+    constexpr uint64_t kPage = 4096;
+    constexpr uint64_t kUserEnd = uint64_t{1} << 63; // [vsyscall] lies beyond, in no address space
+    const Pin now(*this);
+    CodeMappings result;
+    result.generation = now->generation;
+    for (const Mapping &mapping : now->maps.mappings()) {
+        if (!mapping.executable || mapping.start.value >= kUserEnd)
+            continue;
+        const bool probes_page = mapping.kind == Mapping::Kind::kUprobeTrampoline && mapping.path == "[uprobes]";
+        if (!mapping.writable && !probes_page)
+            result.exec_pages += (mapping.end - mapping.start) / kPage;
+        CodeMapping code{mapping.start, mapping.end, bind(*now, now->maps.index_of(mapping)), nullptr};
+        if (code.binding.kind == CodeKind::kModule) {
+            auto cfi = store_.cfi(*code.binding.module->file);
+            if (cfi)
+                code.cfi = std::move(*cfi);
+        }
+        result.mappings.push_back(std::move(code));
+    }
+    return result;
+}
+
 // What a core left out of a mapped file was the file's.
 size_t Process::read_core(RunAddr address, std::span<uint8_t> buffer) {
     const Pin now(*this);

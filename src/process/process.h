@@ -41,6 +41,8 @@
 #include <string>
 #include <string_view>
 
+struct dwunw_process;
+
 namespace dwunw::process {
 
 // What a mapping is bound to. For a module, `bias` places it.
@@ -106,6 +108,23 @@ class Process final : public unwind::AddressSpace {
         LinkAddr address;
     };
     Result<ModuleAt> find_module(RunAddr address);
+
+    // Every executable mapping of the map as it was last read, ascending, its module opened.
+    struct CodeMapping {
+        RunAddr start;
+        RunAddr end;
+        Binding binding;
+        std::shared_ptr<const unwind::ModuleCfi> cfi; // nullptr: none that is usable
+    };
+    struct CodeMappings {
+        std::vector<CodeMapping> mappings;
+        // What the kernel counts as executable pages (mm_struct.exec_vm): those that cannot be written to. Without the
+        // one of "[uprobes]", which comes with the first probe.
+        uint64_t exec_pages = 0;
+        uint64_t generation = 0; // Snapshot::generation
+    };
+    CodeMappings code_mappings();
+    uint64_t map_generation() const { return generation_.load(std::memory_order_acquire); }
 
     // As dwunw_read_memory_fn; 0 without a pid. Of a core: what it holds, and what it left out of a module's file.
     size_t read_memory(RunAddr address, std::span<uint8_t> buffer);
@@ -225,5 +244,8 @@ class View final : public unwind::AddressSpace {
     Pin snapshot_;
     uint64_t now_;
 };
+
+// What a handle of the C ABI stands for; defined beside it.
+Process &of_handle(struct ::dwunw_process &handle);
 
 } // namespace dwunw::process

@@ -73,6 +73,13 @@ class Table {
     // Of the arrays.
     size_t memory_bytes() const;
 
+    // The arrays themselves, for another walker (doc/table_format.md).
+    LinkAddr base() const { return base_; }
+    std::span<const uint32_t> pages() const { return pages_; }
+    std::span<const uint16_t> units() const { return units_; }
+    std::span<const Rule> rules() const { return rules_; }
+    std::span<const table_format::Overflow> overflow() const { return overflow_; }
+
   private:
     friend class TableBuilder;
 

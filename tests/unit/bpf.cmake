@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
-# Tests of src/bpf.
-foreach(name IN ITEMS function_file placement)
+# Tests of src/bpf and of the walker in BPF as user code.
+add_library(bpf_user_walk STATIC ../support/bpf_user_walk.c)
+target_link_libraries(bpf_user_walk PUBLIC dwunw)
+
+foreach(name IN ITEMS block_allocator function_file layout placement rule_word walk process_walk)
     set(test bpf_${name}_test)
     add_executable(${test} ${test}.cc)
     target_include_directories(${test} PRIVATE "${PROJECT_SOURCE_DIR}/src")
-    target_link_libraries(${test} PRIVATE dwunw_bpf GTest::gtest_main)
+    target_link_libraries(${test} PRIVATE bpf_user_walk dwunw_bpf dwunw GTest::gtest_main)
     gtest_discover_tests(${test} TEST_PREFIX unit. PROPERTIES LABELS unit TIMEOUT 120)
 endforeach()

@@ -1,0 +1,1152 @@
+/* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
+/*
+ * Complete user-space stacks inside BPF: dwunw_get_stackid(ctx, flags) stands where
+ * bpf_get_stackid(ctx, &map, BPF_F_USER_STACK) stood. <dwunw/bpf_stacks.h> is the loader's half: it fills the maps
+ * below, and without it every process is unknown here. For non-sleepable programs whose ctx is a struct pt_regs
+ * (uprobes, uretprobes, sessions). Include it once, behind vmlinux.h or <linux/bpf.h>. Maps, functions and programs are
+ * called dwunw_…
+ *
+ * A walk is the user-space walk's (dwunw/unwind.h), rule by rule, for what a table rule can decide; whatever it cannot
+ * decide for certain it does not guess: all registers and a slice of the stack go to user space, and what comes back is
+ * published under the id that was returned here. So an id never stands for a wrong stack, but may for an incomplete
+ * one, with its reason.
+ *
+ * How it is fast: the stack is read in pieces of 2 KiB instead of word by word; and a rule that was found once lies in
+ * a cache, pc → rule, in one word beside a key that holds all of the pc. The two words of an entry are written without
+ * a lock: the key is stored mixed with a hash of the rule, so that a pair torn by another CPU, or by a preemption, is
+ * no hit.
+ *
+ * How it stays true while the process goes on: a walk uses what was published only while (a) the dynamic linker has
+ * not been at work since, (b) the address space has as many executable pages as it had, and (c) the process has not
+ * executed another program. Otherwise user space is asked, once, to look at the process's map again.
+ *
+ * Which memory a walk's state lies in matters: uprobe programs can be preempted, and per-CPU memory would then be
+ * another task's. Task storage where there is one, else a hash by thread.
+ *
+ * The programs at the end attach through dwunw_bpf_start. Compiled with DWUNW_BPF_OLD defined, the object has no
+ * bpf_loop in it, which Linux before 5.13 refuses even where it is never reached.
+ *
+ * Proved by tests/unit/bpf_walk_test, where this file is compiled as user code and compared with dwunw_capture, and by
+ * tests/integration/bpf_walk_test.py in the kernel.
+ */
+#ifndef DWUNW_BPF_DWUNW_BPF_H
+#define DWUNW_BPF_DWUNW_BPF_H
+
+#ifndef DWUNW_BPF_USER
+#ifndef __VMLINUX_H__
+#include <linux/bpf.h>
+#endif
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#endif
+
+#include "dwunw_types.h"
+
+#ifndef barrier_var
+#define barrier_var(variable) __asm__ volatile("" : "+r"(variable))
+#endif
+
+/* One walk. */
+struct dwunw_walk {
+    __u64 pc; /* of the frame to be walked from */
+    __u64 sp;
+    __u64 fp;
+    __u64 hash; /* of the layout and the frames so far */
+    __u64 slot; /* where pc was read from */
+    __u64 last_cfa;
+    __u64 window_start; /* a multiple of 8 */
+    __u64 pending;      /* the kernel's next pending return to look at */
+    __u32 window_size;
+    __u32 reason;
+    __u32 exact; /* pc is an instruction's address */
+    __u32 fp_known;
+    __u32 repaired; /* pc is a pending return's */
+    __u32 pending_begun;
+    __u32 misses;
+    __u32 trampolines;
+    __u32 busy;
+    __u32 ended;
+
+    /* what was published of the process */
+    __u64 layout;
+    __u64 changes;
+    __u64 exec_pages;
+    __u64 code_filter;
+    __u32 first;
+    __u32 count;
+    __u32 generation;
+    __u32 slot_number;
+
+    struct dwunw_mapping mapping; /* the last one found */
+
+    /* of a slice: what tells it from others */
+    __u64 initial_sp;
+    __u64 identity;
+    __u64 slice_start;
+    __u64 slice_size;
+    __u64 regs[DWUNW_BPF_PT_REGS];
+
+    struct dwunw_stack_event stack;
+    __u64 window[DWUNW_BPF_WINDOW / 8];
+};
+
+struct dwunw_path {
+    __u64 since_ns;
+    __u32 count;
+    __u32 reserved;
+};
+
+/* Sizes are the loader's business; these are for who looks at an object. */
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, 1 << 20);
+    __type(key, __u32);
+    __type(value, __u64);
+} dwunw_pool SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, 16384);
+    __type(key, __u32);
+    __type(value, struct dwunw_mapping);
+} dwunw_mappings SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, 1024);
+    __type(key, __u32);
+    __type(value, struct dwunw_process_slot);
+} dwunw_processes SEC(".maps");
+
+/* tgid → index in dwunw_processes */
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 1024);
+    __type(key, __u32);
+    __type(value, __u32);
+} dwunw_slots SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, 1 << DWUNW_BPF_CACHE_BITS);
+    __type(key, __u32);
+    __type(value, struct dwunw_cached_rule);
+} dwunw_rules SEC(".maps");
+
+/* Ids that user space has been sent. One that falls out is sent again. */
+struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(max_entries, 32768);
+    __type(key, __u64);
+    __type(value, __u32);
+} dwunw_sent SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(max_entries, 4096);
+    __type(key, __u64);
+    __type(value, struct dwunw_path);
+} dwunw_paths SEC(".maps");
+
+/* Processes that are not known and were reported. */
+struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(max_entries, 1024);
+    __type(key, __u32);
+    __type(value, __u32);
+} dwunw_reported SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, int);
+    __type(value, struct dwunw_walk);
+} dwunw_tasks SEC(".maps");
+
+/* tid → walk, where there is no task storage; and what a new one looks like. */
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct dwunw_walk);
+} dwunw_threads SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct dwunw_walk);
+} dwunw_new_thread SEC(".maps");
+
+struct dwunw_counts {
+    __u64 n[DWUNW_BPF_COUNTERS];
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct dwunw_counts);
+} dwunw_counters SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, 4 << 20);
+} dwunw_events SEC(".maps");
+
+#ifndef DWUNW_BPF_USER
+const volatile struct dwunw_settings dwunw_settings SEC(".rodata.dwunw") = {};
+
+/* The kernel's types as far as they are read here, found by name when the program is loaded. */
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+struct return_instance___dwunw {
+    unsigned long stack;          /* where the return address was */
+    unsigned long orig_ret_vaddr; /* and what it was */
+    struct return_instance___dwunw *next;
+};
+struct uprobe_task___dwunw {
+    struct return_instance___dwunw *return_instances;
+};
+struct xol_area___dwunw {
+    unsigned long vaddr; /* the trampoline's page */
+};
+struct uprobes_state___dwunw {
+    struct xol_area___dwunw *xol_area;
+};
+struct mm_struct___dwunw {
+    unsigned long exec_vm;
+    unsigned long start_stack;
+    struct uprobes_state___dwunw uprobes_state;
+};
+struct thread_struct___dwunw {
+    unsigned long fsbase;
+};
+struct signal_struct___dwunw {
+    struct {
+        int counter;
+    } live;
+};
+struct task_struct___dwunw {
+    struct mm_struct___dwunw *mm;
+    struct uprobe_task___dwunw *utask;
+    struct signal_struct___dwunw *signal;
+    struct thread_struct___dwunw thread;
+};
+#pragma clang attribute pop
+
+static __always_inline struct task_struct___dwunw *dwunw_task(void) {
+    return (struct task_struct___dwunw *)bpf_get_current_task();
+}
+
+/* Executable pages besides the one that uprobes add, which is there from the first probe on. */
+static __always_inline __u64 dwunw_exec_pages(void) {
+    struct task_struct___dwunw *task = dwunw_task();
+    struct mm_struct___dwunw *mm = BPF_CORE_READ(task, mm);
+
+    return BPF_CORE_READ(mm, exec_vm) - (BPF_CORE_READ(mm, uprobes_state.xol_area) ? 1 : 0);
+}
+
+/* What a pending return has in its place; 0: none. */
+static __always_inline __u64 dwunw_return_trampoline(void) {
+    struct task_struct___dwunw *task = dwunw_task();
+    struct xol_area___dwunw *area = BPF_CORE_READ(task, mm, uprobes_state.xol_area);
+
+    return area ? BPF_CORE_READ(area, vaddr) : 0;
+}
+
+static __always_inline __u64 dwunw_main_stack_end(void) {
+    struct task_struct___dwunw *task = dwunw_task();
+
+    return BPF_CORE_READ(task, mm, start_stack);
+}
+
+static __always_inline __u64 dwunw_thread_block(void) {
+    struct task_struct___dwunw *task = dwunw_task();
+
+    return BPF_CORE_READ(task, thread.fsbase);
+}
+
+/* Pending uretprobes, innermost first: 0 is the end. */
+static __always_inline __u64 dwunw_first_pending(void) {
+    struct task_struct___dwunw *task = dwunw_task();
+
+    return (__u64)BPF_CORE_READ(task, utask, return_instances);
+}
+
+static __always_inline __u64 dwunw_read_pending(__u64 instance, struct dwunw_bpf_pending *out) {
+    struct return_instance___dwunw *pending = (void *)instance;
+
+    out->slot = BPF_CORE_READ(pending, stack);
+    out->return_address = BPF_CORE_READ(pending, orig_ret_vaddr);
+    return (__u64)BPF_CORE_READ(pending, next);
+}
+
+static __always_inline struct dwunw_walk *dwunw_thread_walk(__u32 create) {
+    __u32 tid = bpf_get_current_pid_tgid(), zero = 0;
+    struct dwunw_walk *walk = bpf_map_lookup_elem(&dwunw_threads, &tid), *fresh;
+
+    if (walk || !create)
+        return walk;
+    fresh = bpf_map_lookup_elem(&dwunw_new_thread, &zero);
+    if (!fresh)
+        return 0;
+    bpf_map_update_elem(&dwunw_threads, &tid, fresh, BPF_NOEXIST);
+    return bpf_map_lookup_elem(&dwunw_threads, &tid);
+}
+
+static __always_inline struct dwunw_walk *dwunw_scratch(__u32 create) {
+    if (dwunw_settings.use_task_storage)
+        return bpf_task_storage_get(&dwunw_tasks, bpf_get_current_task_btf(), 0,
+                                    create ? BPF_LOCAL_STORAGE_GET_F_CREATE : 0);
+    return dwunw_thread_walk(create);
+}
+#endif /* DWUNW_BPF_USER */
+
+static __always_inline void dwunw_count(__u32 counter, __u64 by) {
+    __u32 zero = 0;
+    struct dwunw_counts *counts = bpf_map_lookup_elem(&dwunw_counters, &zero);
+
+    barrier_var(counter);
+    if (counts)
+        __sync_fetch_and_add(&counts->n[counter & (DWUNW_BPF_COUNTERS - 1)], by);
+}
+
+#define DWUNW_HASH_FACTOR 0x9e3779b97f4a7c15ull
+
+static __always_inline __u64 dwunw_mix(__u64 word) {
+    word = (word ^ word >> 32) * DWUNW_HASH_FACTOR;
+    return word ^ word >> 29;
+}
+
+static __always_inline __u64 dwunw_hash(__u64 hash, __u64 word) {
+    hash = (hash ^ word) * DWUNW_HASH_FACTOR;
+    return hash ^ hash >> 32;
+}
+
+/* Positive, so that it is told from a reason. */
+static __always_inline __u64 dwunw_id(__u64 hash) {
+    hash &= ~(1ull << 63);
+    return hash ? hash : 1;
+}
+
+static __always_inline int dwunw_stop(struct dwunw_walk *walk, __u32 reason) {
+    walk->reason = reason;
+    walk->ended = 1;
+    return 1;
+}
+
+/*
+ * Stack words.
+ */
+
+/* Moves the window to an address. A read fails as a whole when a part cannot be read: then up to the page's end. */
+static __noinline int dwunw_read_beyond(struct dwunw_walk *walk, __u64 address, __u64 *value) {
+    __u64 start = address, in_page;
+
+    if (address & 7)
+        return bpf_probe_read_user(value, 8, (void *)address) ? 1 : 0;
+    /* Callee-saved registers lie below return addresses, and the red zone below SP: take what is near. */
+    if ((address & (DWUNW_BPF_PAGE - 1)) >= DWUNW_BPF_RED_ZONE)
+        start -= DWUNW_BPF_RED_ZONE;
+    walk->window_start = start;
+    walk->window_size = DWUNW_BPF_WINDOW;
+    if (bpf_probe_read_user(walk->window, DWUNW_BPF_WINDOW, (void *)start)) {
+        walk->window_size = 0;
+        in_page = DWUNW_BPF_PAGE - (start & (DWUNW_BPF_PAGE - 1));
+        barrier_var(in_page);
+        if (in_page >= DWUNW_BPF_WINDOW || bpf_probe_read_user(walk->window, in_page, (void *)start))
+            return 1;
+        walk->window_size = in_page;
+    }
+    address -= walk->window_start;
+    if (address >= walk->window_size)
+        return 1;
+    *value = walk->window[address / 8 & (DWUNW_BPF_WINDOW / 8 - 1)];
+    return 0;
+}
+
+static __always_inline int dwunw_read_word(struct dwunw_walk *walk, __u64 address, __u64 *value) {
+    const __u64 offset = address - walk->window_start;
+
+    if (offset < walk->window_size && !(offset & 7)) {
+        *value = walk->window[offset / 8 & (DWUNW_BPF_WINDOW / 8 - 1)];
+        return 0;
+    }
+    return dwunw_read_beyond(walk, address, value);
+}
+
+/*
+ * Tables.
+ */
+
+static __always_inline __u64 dwunw_cell(__u64 index) {
+    __u32 key = index;
+    __u64 *cell = bpf_map_lookup_elem(&dwunw_pool, &key);
+
+    return cell ? *cell : 0;
+}
+
+static __always_inline __u32 dwunw_unit(__u64 index) { return dwunw_cell(index / 4) >> (index % 4 * 16) & 0xffff; }
+
+/* The entry of a row that no dictionary has. */
+static __noinline __u64 dwunw_overflow_entry(__u64 first, __u32 count, __u32 unit) {
+    __u32 low = 0, high = count, i;
+    __u64 cell;
+
+    for (i = 0; i < DWUNW_BPF_OVERFLOW_STEPS && low < high; i++) {
+        const __u32 middle = low + (high - low) / 2;
+
+        if ((__u32)dwunw_cell(first + middle) < unit)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    cell = dwunw_cell(first + low);
+    return low < count && (__u32)cell == unit ? cell >> 32 : 0;
+}
+
+/* The rule of an offset from a table's first page; 0 where there is none. doc/table_format.md, "Lookup". */
+static __noinline __u64 dwunw_table_rule(__u64 table, __u64 offset) {
+    const __u64 sizes = dwunw_cell(table), places = dwunw_cell(table + 1);
+    const __u64 page_number = offset >> 16;
+    __u32 within = offset & 1023, block = offset >> 10 & 63;
+    __u32 count, low, high, last, key, row, slot, i;
+    __u64 page, units, rows, entry;
+
+    if (page_number >= (__u32)sizes)
+        return 0;
+    page = (__u32)(dwunw_cell(table + DWUNW_BPF_TABLE_CELLS + page_number / 2) >> (page_number % 2 * 32));
+    if (page >> 31) {
+        entry = page & 0x7fffffff;
+    } else {
+        units = (table + (sizes >> 32)) * 4 + page;
+        count = dwunw_unit(units) + 1;
+        low = block ? dwunw_unit(units + block) : 0;
+        last = high = block == 63 ? count : dwunw_unit(units + block + 1);
+        rows = units + 64;
+        key = within << 6 | 63;
+        for (i = 0; i < DWUNW_BPF_BLOCK_STEPS && low < high; i++) {
+            const __u32 middle = (low + high) / 2;
+
+            if (dwunw_unit(rows + middle) <= key)
+                low = middle + 1;
+            else
+                high = middle;
+        }
+        if (low < last) {
+            row = dwunw_unit(rows + low);
+            slot = row & 63;
+            if (slot != 63 && (row >> 6) - within <= dwunw_unit(rows + count + slot) >> 12)
+                return 0; /* the gap before the next row */
+        }
+        low -= 1;
+        slot = dwunw_unit(rows + low) & 63;
+        if (slot == 63)
+            entry = dwunw_overflow_entry(table + (places >> 32), dwunw_cell(table + 2), page + 64 + low);
+        else
+            entry = dwunw_unit(rows + count + slot) & 0xfff;
+    }
+    return entry < 2 ? 0 : dwunw_cell(table + (__u32)places + entry - 2);
+}
+
+/*
+ * Mappings.
+ */
+
+static __always_inline struct dwunw_mapping *dwunw_mapping_at(__u32 first, __u32 count, __u64 address) {
+    __u32 low = 0, high = count, index, i;
+    struct dwunw_mapping *mapping;
+
+    /* The first one that ends behind the address. */
+    for (i = 0; i < DWUNW_BPF_MAPPING_STEPS && low < high; i++) {
+        const __u32 middle = (low + high) / 2;
+
+        index = first + middle;
+        mapping = bpf_map_lookup_elem(&dwunw_mappings, &index);
+        if (!mapping)
+            return 0;
+        if (mapping->end <= address)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low >= count)
+        return 0;
+    index = first + low;
+    mapping = bpf_map_lookup_elem(&dwunw_mappings, &index);
+    return mapping && mapping->start <= address ? mapping : 0;
+}
+
+/* walk->mapping becomes the one that holds an address. */
+static __noinline int dwunw_locate(struct dwunw_walk *walk, __u64 address) {
+    struct dwunw_mapping *found;
+
+    if (address >= walk->mapping.start && address < walk->mapping.end)
+        return 1;
+    found = dwunw_mapping_at(walk->first, walk->count, address);
+    if (!found) {
+        walk->mapping.start = walk->mapping.end = 0;
+        return 0;
+    }
+    walk->mapping = *found;
+    return 1;
+}
+
+/* The return address that the kernel took out of the slot. */
+static __noinline int dwunw_take_pending(struct dwunw_walk *walk) {
+    struct dwunw_bpf_pending pending;
+    __u64 instance = walk->pending;
+    __u32 i;
+
+    if (!walk->pending_begun)
+        instance = dwunw_first_pending();
+    walk->pending_begun = 1;
+    for (i = 0; i < DWUNW_BPF_PENDING_MAX && instance; i++) {
+        instance = dwunw_read_pending(instance, &pending);
+        if (pending.slot == walk->slot) {
+            walk->pending = instance;
+            walk->pc = pending.return_address;
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static __always_inline __u64 dwunw_cache_key(const struct dwunw_walk *walk, __u64 pc) {
+    return pc << (1 + DWUNW_BPF_GENERATION_BITS) | (__u64)walk->exact << DWUNW_BPF_GENERATION_BITS | walk->generation;
+}
+
+static __always_inline struct dwunw_cached_rule *dwunw_cached(__u64 pc) {
+    __u32 index = pc * DWUNW_HASH_FACTOR >> (64 - DWUNW_BPF_CACHE_BITS);
+
+    return bpf_map_lookup_elem(&dwunw_rules, &index);
+}
+
+/* mov $15, %rax and the first byte of syscall: the kernel's return from a signal handler. */
+#define DWUNW_SIGNAL_CODE 0x0f0000000fc0c748ull
+
+/* The rule at walk->pc, which a pending return may replace first; 0 where the walk ends. */
+static __noinline __u64 dwunw_find_rule(struct dwunw_walk *walk) {
+    struct dwunw_cached_rule *entry;
+    __u64 rule, code;
+    int mapped;
+
+    walk->misses++;
+    mapped = dwunw_locate(walk, walk->pc - !walk->exact);
+    /* The trampoline's first byte is behind another mapping's end, or behind nothing. */
+    if (!walk->exact && (!mapped || walk->pc >= walk->mapping.end) && walk->pc == dwunw_return_trampoline()) {
+        if (!dwunw_take_pending(walk)) {
+            dwunw_stop(walk, DWUNW_BPF_TRAMPOLINE);
+            return 0;
+        }
+        walk->trampolines++;
+        walk->repaired = 1;
+        if (!walk->pc) {
+            dwunw_stop(walk, DWUNW_BPF_COMPLETE);
+            return 0;
+        }
+        mapped = walk->pc >> DWUNW_BPF_PC_BITS ? 0 : dwunw_locate(walk, walk->pc - 1);
+    }
+    if (!mapped) {
+        dwunw_stop(walk, DWUNW_BPF_NO_MAPPING);
+        return 0;
+    }
+    if (walk->mapping.kind != DWUNW_MAPPING_MODULE) {
+        dwunw_stop(walk, walk->mapping.kind);
+        return 0;
+    }
+    rule = dwunw_table_rule(walk->mapping.table, walk->pc - !walk->exact - walk->mapping.origin);
+    if (!rule) {
+        dwunw_stop(walk, DWUNW_BPF_GAP);
+        return 0;
+    }
+    /*
+     * A signal handler returns to the first byte of a trampoline. Where that has no call-frame information, as
+     * musl's, the byte before it is another function's, with a rule of that one.
+     */
+    if (!walk->exact && !(rule & DWUNW_RULE_SIGNAL)) {
+        if (bpf_probe_read_user(&code, sizeof(code), (void *)walk->pc)) {
+            dwunw_stop(walk, DWUNW_BPF_UNREADABLE);
+            return 0;
+        }
+        if (code == DWUNW_SIGNAL_CODE) {
+            dwunw_stop(walk, DWUNW_BPF_SIGNAL_CODE);
+            return 0;
+        }
+    }
+    /* A return address behind the mapping's end may come to be the trampoline's. */
+    entry = dwunw_cached(walk->pc);
+    if (entry && walk->pc < walk->mapping.end) {
+        *(volatile __u64 *)&entry->rule = rule;
+        *(volatile __u64 *)&entry->key = dwunw_cache_key(walk, walk->pc) ^ dwunw_mix(rule);
+    }
+    return rule;
+}
+
+/*
+ * One frame: writes it, and goes to the one outside it. Returns 1 when the walk has ended.
+ */
+static __always_inline int dwunw_step(struct dwunw_walk *walk) {
+    __u64 pc = walk->pc, sp = walk->sp, fp = walk->fp, rule, cfa, slot, outer, word;
+    __u32 cfa_kind, kind, count, fp_known = walk->fp_known;
+    struct dwunw_cached_rule *entry;
+
+    if (pc >> DWUNW_BPF_PC_BITS)
+        return dwunw_stop(walk, DWUNW_BPF_NO_MAPPING);
+    entry = dwunw_cached(pc);
+    if (!entry)
+        return dwunw_stop(walk, DWUNW_BPF_NO_TABLE);
+    rule = *(volatile __u64 *)&entry->rule;
+    word = *(volatile __u64 *)&entry->key;
+    if ((word ^ dwunw_mix(rule)) != dwunw_cache_key(walk, pc)) {
+        rule = dwunw_find_rule(walk);
+        if (!rule)
+            return 1;
+        pc = walk->pc;
+    }
+
+    count = walk->stack.count;
+    if (count >= dwunw_settings.max_frames)
+        return dwunw_stop(walk, DWUNW_BPF_FRAME_LIMIT);
+    word = pc;
+    if (walk->exact)
+        word |= DWUNW_BPF_FRAME_EXACT;
+    if (rule & DWUNW_RULE_SIGNAL)
+        word |= DWUNW_BPF_FRAME_SIGNAL;
+    if (walk->repaired)
+        word |= DWUNW_BPF_FRAME_TRAMPOLINE;
+    walk->repaired = 0;
+    walk->stack.frames[count & (DWUNW_BPF_MAX_FRAMES - 1)] = word;
+    walk->stack.count = count + 1;
+    walk->hash = dwunw_hash(walk->hash, word);
+
+    cfa_kind = rule & 7;
+    if (cfa_kind >= DWUNW_RULE_CFA_ROOT)
+        return dwunw_stop(walk, cfa_kind == DWUNW_RULE_CFA_ROOT ? DWUNW_BPF_COMPLETE : DWUNW_BPF_COMPLEX);
+    cfa = DWUNW_RULE_FIELD(rule, CFA_OFFSET);
+    if (cfa_kind == DWUNW_RULE_CFA_FP || cfa_kind == DWUNW_RULE_CFA_AT_FP) {
+        if (!fp_known)
+            return dwunw_stop(walk, DWUNW_BPF_REGISTER);
+        cfa += fp;
+    } else {
+        cfa += sp;
+    }
+    if (cfa_kind == DWUNW_RULE_CFA_AT_SP || cfa_kind == DWUNW_RULE_CFA_AT_FP) {
+        if (dwunw_read_word(walk, cfa, &word))
+            return dwunw_stop(walk, DWUNW_BPF_UNREADABLE);
+        cfa = word + 8 * DWUNW_RULE_FIELD(rule, ADDEND);
+    } else if (cfa_kind != DWUNW_RULE_CFA_FP) {
+        if (cfa_kind == DWUNW_RULE_CFA_PLT && (pc & 15) >= (__u64)DWUNW_RULE_FIELD(rule, ADDEND))
+            cfa += 8;
+        if (cfa <= sp)
+            return dwunw_stop(walk, DWUNW_BPF_NO_PROGRESS);
+    }
+
+    slot = DWUNW_RULE_FIELD(rule, RA_OFFSET);
+    kind = rule >> DWUNW_RULE_RA_SHIFT & 3;
+    if (kind == DWUNW_RULE_RA_AT_CFA) {
+        slot += cfa;
+    } else if (kind == DWUNW_RULE_RA_AT_SP) {
+        slot += sp;
+    } else {
+        if (!fp_known)
+            return dwunw_stop(walk, DWUNW_BPF_REGISTER);
+        slot += fp;
+    }
+
+    kind = rule >> DWUNW_RULE_FP_SHIFT & 7;
+    if (kind != DWUNW_RULE_FP_SAME) {
+        word = DWUNW_RULE_FIELD(rule, FP_OFFSET);
+        if (kind == DWUNW_RULE_FP_AT_CFA || kind == DWUNW_RULE_FP_CFA_PLUS)
+            word += cfa;
+        else if (kind == DWUNW_RULE_FP_AT_SP)
+            word += sp;
+        else
+            word += fp;
+        if (kind == DWUNW_RULE_FP_UNDEFINED || (kind == DWUNW_RULE_FP_AT_FP && !fp_known)) {
+            fp_known = 0;
+        } else if (kind == DWUNW_RULE_FP_CFA_PLUS) {
+            fp = word;
+            fp_known = 1;
+        } else {
+            if (dwunw_read_word(walk, word, &fp))
+                return dwunw_stop(walk, DWUNW_BPF_UNREADABLE);
+            fp_known = 1;
+        }
+    }
+    if (dwunw_read_word(walk, slot, &outer))
+        return dwunw_stop(walk, DWUNW_BPF_UNREADABLE);
+    if (!outer)
+        return dwunw_stop(walk, DWUNW_BPF_COMPLETE);
+    if (outer == pc && cfa == walk->last_cfa)
+        return dwunw_stop(walk, DWUNW_BPF_NO_PROGRESS);
+    walk->last_cfa = cfa;
+    walk->exact = rule & DWUNW_RULE_SIGNAL ? 1 : 0;
+    walk->slot = slot;
+    walk->pc = outer;
+    walk->sp = cfa;
+    walk->fp = fp;
+    walk->fp_known = fp_known;
+    return 0;
+}
+
+#ifndef DWUNW_BPF_OLD
+struct dwunw_loop {
+    struct dwunw_walk *walk;
+};
+
+static long dwunw_loop_step(__u32 index, struct dwunw_loop *loop) {
+    (void)index;
+    return dwunw_step(loop->walk);
+}
+#endif
+
+/* Verified by itself, whatever calls it: the loop around it then costs the verifier next to nothing. */
+__noinline int dwunw_step_alone(__u32 unused) {
+    struct dwunw_walk *walk = dwunw_scratch(0);
+
+    (void)unused;
+    return walk ? dwunw_step(walk) : 1;
+}
+
+static __always_inline void dwunw_walk_frames(struct dwunw_walk *walk) {
+    __u32 i;
+
+#ifndef DWUNW_BPF_OLD
+    if (dwunw_settings.use_bpf_loop) {
+        struct dwunw_loop loop = {.walk = walk};
+
+        /* One more than there may be frames: the last one says so. */
+        bpf_loop(DWUNW_BPF_MAX_FRAMES + 1, dwunw_loop_step, &loop, 0);
+        return;
+    }
+#endif
+    for (i = 0; i < DWUNW_BPF_MAX_FRAMES_OLD + 1; i++)
+        if (dwunw_step_alone(0))
+            break;
+}
+
+/*
+ * Stacks for user space.
+ */
+
+/* Whether a word may be a return address: only what is published can say no. */
+__noinline int dwunw_may_be_code(__u64 address) {
+    struct dwunw_walk *walk = dwunw_scratch(0);
+
+    if (!walk || !walk->layout)
+        return 1;
+    return dwunw_mapping_at(walk->first, walk->count, address - 1) ? 1 : 0;
+}
+
+/* Mixes the words of the window into walk->identity. */
+__noinline int dwunw_identify_window(__u64 address) {
+    struct dwunw_walk *walk = dwunw_scratch(0);
+    __u64 identity, offset, word;
+    __u32 i;
+
+    if (!walk)
+        return 1;
+    identity = walk->identity;
+    offset = address - walk->initial_sp;
+    for (i = 0; i < DWUNW_BPF_WINDOW / 8; i++) {
+        if (i * 8 >= walk->window_size)
+            break;
+        word = walk->window[i];
+        if (word - walk->slice_start < walk->slice_size)
+            identity = dwunw_hash(dwunw_hash(identity, offset + i * 8), word - walk->initial_sp);
+        else if (!(word >> DWUNW_BPF_PC_BITS) && walk->code_filter >> DWUNW_BPF_FILTER_BIT(word) & 1 &&
+                 dwunw_may_be_code(word))
+            identity = dwunw_hash(dwunw_hash(identity, offset + i * 8), word);
+    }
+    walk->identity = identity;
+    return 0;
+}
+
+/*
+ * What tells a slice from others: where in it addresses of code lie, and which; and the same of addresses within the
+ * slice itself, as far from SP. Those two decide every frame there is to find; whatever else lies in a stack differs
+ * from call to call.
+ */
+static __always_inline void dwunw_identify(struct dwunw_walk *walk, __u64 start, __u64 length) {
+    __u64 address = start, size, i;
+
+    /* In pieces that no page's end is in. */
+    for (i = 0; i < DWUNW_BPF_SLICE_MAX / DWUNW_BPF_WINDOW + 1; i++) {
+        if (address - start >= length)
+            break;
+        size = DWUNW_BPF_WINDOW - (address & (DWUNW_BPF_WINDOW - 1));
+        barrier_var(size);
+        if (size > DWUNW_BPF_WINDOW)
+            break;
+        walk->window_start = address;
+        walk->window_size = size;
+        if (!bpf_probe_read_user(walk->window, size, (void *)address))
+            dwunw_identify_window(address);
+        address += size;
+    }
+}
+
+/* A main thread's frames end where its arguments begin, another thread's below its thread control block. */
+static __always_inline __u64 dwunw_slice_length(__u64 start) {
+    const __u64 arguments = dwunw_main_stack_end(), block = dwunw_thread_block();
+    __u64 length = dwunw_settings.slice_bytes;
+
+    if (arguments > start + DWUNW_BPF_RED_ZONE && arguments - start < length)
+        length = arguments - start;
+    if (block > start + DWUNW_BPF_RED_ZONE && block - start < length)
+        length = block - start;
+    return length;
+}
+
+static __always_inline void dwunw_fill_event(struct dwunw_walk_event *event, struct dwunw_walk *walk, __u64 id) {
+    struct dwunw_bpf_pending pending;
+    __u64 instance;
+    __u32 i;
+
+    event->head.type = DWUNW_BPF_EVENT_WALK;
+    event->head.tgid = walk->stack.head.tgid;
+    event->id = id;
+    event->layout = walk->layout;
+    event->changes = walk->changes;
+    event->exec_pages = walk->exec_pages;
+    event->reason = walk->reason;
+    for (i = 0; i < DWUNW_BPF_PT_REGS; i++)
+        event->pt_regs[i] = walk->regs[i];
+    instance = dwunw_first_pending();
+    for (i = 0; i < DWUNW_BPF_PENDING_MAX && instance; i++) {
+        instance = dwunw_read_pending(instance, &pending);
+        event->pending[i] = pending;
+    }
+    event->pending_count = i;
+}
+
+/* A slice of `size` bytes at most, in one read. 1: a part cannot be read, 2: the ring buffer is full. */
+static __always_inline int dwunw_send_whole(const __u64 size, struct dwunw_walk *walk, __u64 id) {
+    struct dwunw_walk_event *event = bpf_ringbuf_reserve(&dwunw_events, sizeof(*event) + size, 0);
+    __u64 length = walk->slice_size;
+
+    if (!event)
+        return 2;
+    /* What is compared has to be the register that is used: the verifier knows no other. */
+    barrier_var(length);
+    if (length > size)
+        length = size;
+    if (bpf_probe_read_user(event->stack, length, (void *)walk->slice_start)) {
+        bpf_ringbuf_discard(event, 0);
+        return 1;
+    }
+    event->stack_addr = walk->slice_start;
+    event->stack_len = length;
+    event->pages = ~0u;
+    dwunw_fill_event(event, walk, id);
+    bpf_ringbuf_submit(event, 0);
+    return 0;
+}
+
+/* Page by page, from the one that the slice begins in: a stack may have pages that nobody has touched yet. */
+static __always_inline int dwunw_send_pages(const __u64 pages, struct dwunw_walk *walk, __u64 id) {
+    struct dwunw_walk_event *event = bpf_ringbuf_reserve(&dwunw_events, sizeof(*event) + pages * DWUNW_BPF_PAGE, 0);
+    const __u64 start = walk->slice_start & ~(DWUNW_BPF_PAGE - 1ull);
+    const __u64 length = walk->slice_start + walk->slice_size - start;
+    __u32 readable = 0, i;
+
+    if (!event)
+        return 2;
+    for (i = 0; i < pages && i * DWUNW_BPF_PAGE < length; i++)
+        if (!bpf_probe_read_user(event->stack + i * DWUNW_BPF_PAGE, DWUNW_BPF_PAGE,
+                                 (void *)(start + i * DWUNW_BPF_PAGE)))
+            readable |= 1u << i;
+    event->stack_addr = start;
+    event->stack_len = i * DWUNW_BPF_PAGE;
+    event->pages = readable;
+    dwunw_fill_event(event, walk, id);
+    bpf_ringbuf_submit(event, 0);
+    return 0;
+}
+
+static __noinline int dwunw_send_slice(struct dwunw_walk *walk, __u64 id) {
+    int result = 1;
+
+    if (walk->slice_size <= 1024)
+        result = dwunw_send_whole(1024, walk, id);
+    else if (walk->slice_size <= 4096)
+        result = dwunw_send_whole(4096, walk, id);
+    else if (walk->slice_size <= 16384)
+        result = dwunw_send_whole(16384, walk, id);
+    return result == 1 ? dwunw_send_pages(DWUNW_BPF_SLICE_MAX / DWUNW_BPF_PAGE + 1, walk, id) : result;
+}
+
+/* Whether one more new stack behind this path may be sent in this second. */
+static __always_inline int dwunw_path_is_full(__u64 path, __u32 limit) {
+    const __u64 now = bpf_ktime_get_ns();
+    struct dwunw_path *known = bpf_map_lookup_elem(&dwunw_paths, &path);
+    __u32 count;
+
+    if (!known) {
+        const struct dwunw_path fresh = {.since_ns = now, .count = 1};
+
+        bpf_map_update_elem(&dwunw_paths, &path, &fresh, BPF_ANY);
+        return 0;
+    }
+    if (now - known->since_ns > 1000000000ull) {
+        known->since_ns = now;
+        known->count = 0;
+    }
+    /* Two CPUs that count as one let one more through. */
+    count = known->count;
+    if (count >= limit)
+        return 1;
+    known->count = count + 1;
+    return 0;
+}
+
+static __always_inline void dwunw_note_sent(__u64 id) {
+    __u32 value = 1;
+
+    if (bpf_map_update_elem(&dwunw_sent, &id, &value, BPF_ANY))
+        dwunw_count(DWUNW_BPF_FAILED_INSERTS, 1);
+}
+
+static __noinline __s64 dwunw_leave_to_user(struct dwunw_walk *walk, void *ctx) {
+    const __u64 path = dwunw_hash(walk->hash, walk->reason);
+    __u64 id, i;
+
+    /* The verifier lets no loop go over a ctx. */
+    if (bpf_probe_read_kernel(walk->regs, sizeof(walk->regs), ctx))
+        return -DWUNW_BPF_NO_SCRATCH;
+    walk->slice_start = walk->initial_sp - DWUNW_BPF_RED_ZONE;
+    walk->slice_size = dwunw_slice_length(walk->slice_start);
+    walk->identity = path;
+    /* What is not known cannot be told from what was before, except by the moment. */
+    if (!walk->layout)
+        walk->identity = dwunw_hash(dwunw_hash(path, walk->changes), walk->exec_pages);
+    /* Any register may decide how it goes on, and holds something else at every call. */
+    for (i = 0; i < DWUNW_BPF_PT_REGS; i++)
+        if (walk->regs[i] - walk->slice_start < walk->slice_size)
+            walk->identity = dwunw_hash(dwunw_hash(walk->identity, i), walk->regs[i] - walk->initial_sp);
+    if (!walk->layout)
+        walk->code_filter = ~0ull;
+    dwunw_identify(walk, walk->slice_start & ~7ull, walk->slice_size);
+    id = dwunw_id(walk->identity);
+    if (bpf_map_lookup_elem(&dwunw_sent, &id)) {
+        dwunw_count(DWUNW_BPF_DEDUPLICATED, 1);
+        return id;
+    }
+    /* Without a map, one path is all there is for a process. */
+    if (walk->reason != DWUNW_BPF_FORCED &&
+        dwunw_path_is_full(path, walk->layout ? dwunw_settings.path_limit : 16 * dwunw_settings.path_limit))
+        return -DWUNW_BPF_LIMITED;
+    if (dwunw_send_slice(walk, id))
+        return -DWUNW_BPF_DROPPED;
+    dwunw_count(DWUNW_BPF_SENT_WALKS, 1);
+    dwunw_note_sent(id);
+    return id;
+}
+
+static __always_inline __s64 dwunw_complete(struct dwunw_walk *walk) {
+    const __u64 id = dwunw_id(walk->hash);
+    __u64 size;
+
+    if (bpf_map_lookup_elem(&dwunw_sent, &id))
+        return id;
+    walk->stack.head.type = DWUNW_BPF_EVENT_STACK;
+    walk->stack.id = id;
+    walk->stack.layout = walk->layout;
+    size = walk->stack.count;
+    barrier_var(size);
+    if (size > DWUNW_BPF_MAX_FRAMES)
+        size = DWUNW_BPF_MAX_FRAMES;
+    size = sizeof(walk->stack) - sizeof(walk->stack.frames) + size * 8;
+    if (bpf_ringbuf_output(&dwunw_events, &walk->stack, size, 0))
+        return -DWUNW_BPF_DROPPED;
+    dwunw_count(DWUNW_BPF_NEW_STACKS, 1);
+    dwunw_note_sent(id);
+    return id;
+}
+
+static __always_inline void dwunw_ask_for_process(__u32 type, __u32 tgid, __u64 changes, __u64 exec_pages,
+                                                  __u32 *sent) {
+    const struct dwunw_process_event event = {
+        .head = {.type = type, .tgid = tgid},
+        .changes = changes,
+        .exec_pages = exec_pages,
+    };
+
+    if (bpf_ringbuf_output(&dwunw_events, (void *)&event, sizeof(event), BPF_RB_FORCE_WAKEUP)) {
+        dwunw_count(DWUNW_BPF_NEED_DROPPED, 1);
+        return;
+    }
+    *sent = 1;
+    dwunw_count(DWUNW_BPF_NEED_PROCESS, 1);
+}
+
+/* Takes what is published of the process. 0, or why the walk cannot be done here; walk->layout is then 0. */
+static __noinline int dwunw_begin(struct dwunw_walk *walk, __u32 tgid) {
+    __u32 *number = bpf_map_lookup_elem(&dwunw_slots, &tgid), lock, reported = 0;
+    volatile struct dwunw_process_slot *slot;
+    __u64 seen;
+
+    walk->layout = walk->changes = 0;
+    walk->exec_pages = dwunw_exec_pages();
+    walk->first = walk->count = 0;
+    if (!number) {
+        if (!dwunw_settings.report_unknown)
+            return DWUNW_BPF_UNKNOWN_PROCESS;
+        if (!bpf_map_lookup_elem(&dwunw_reported, &tgid)) {
+            dwunw_ask_for_process(DWUNW_BPF_EVENT_PROCESS, tgid, 0, walk->exec_pages, &reported);
+            if (reported)
+                bpf_map_update_elem(&dwunw_reported, &tgid, &reported, BPF_ANY);
+        }
+        return DWUNW_BPF_CHANGED;
+    }
+    slot = bpf_map_lookup_elem(&dwunw_processes, number);
+    if (!slot)
+        return DWUNW_BPF_UNKNOWN_PROCESS;
+    lock = slot->lock;
+    if (slot->tgid != tgid)
+        return DWUNW_BPF_UNKNOWN_PROCESS;
+    walk->changes = slot->changes;
+    seen = slot->seen_changes;
+    walk->generation = slot->generation;
+    walk->code_filter = slot->code_filter;
+    if (!(lock & 1) && walk->generation && seen == walk->changes && slot->exec_pages == walk->exec_pages) {
+        walk->first = slot->first;
+        walk->count = slot->count;
+        walk->layout = slot->layout;
+        if (slot->lock == lock)
+            return 0;
+        walk->layout = 0;
+        return DWUNW_BPF_CHANGED;
+    }
+    if (!slot->need_sent)
+        dwunw_ask_for_process(DWUNW_BPF_EVENT_PROCESS, tgid, walk->changes, walk->exec_pages,
+                              (__u32 *)&slot->need_sent);
+    return DWUNW_BPF_CHANGED;
+}
+
+static __always_inline __s64 dwunw_walk_stack(struct dwunw_walk *walk, void *ctx, __u64 flags) {
+    const __u64 *regs = ctx;
+    const __u32 tgid = bpf_get_current_pid_tgid() >> 32;
+    __s64 id;
+
+    walk->stack.head.tgid = tgid;
+    walk->stack.count = 0;
+    walk->ended = walk->misses = walk->trampolines = 0;
+    walk->reason = dwunw_begin(walk, tgid);
+    if (walk->reason > DWUNW_BPF_LAST_FALLBACK)
+        return -(__s64)walk->reason;
+    walk->pc = regs[16];
+    walk->sp = walk->initial_sp = regs[19];
+    walk->fp = regs[4];
+    walk->hash = dwunw_hash(walk->layout, tgid);
+    if (!walk->reason && flags & DWUNW_USER_ONLY)
+        walk->reason = DWUNW_BPF_FORCED;
+    if (!walk->reason) {
+        walk->exact = walk->fp_known = 1;
+        walk->repaired = walk->pending_begun = 0;
+        walk->last_cfa = walk->slot = 0;
+        walk->window_size = 0;
+        walk->mapping.start = walk->mapping.end = 0;
+        dwunw_walk_frames(walk);
+        if (!walk->ended)
+            walk->reason = DWUNW_BPF_FRAME_LIMIT;
+        dwunw_count(DWUNW_BPF_FRAMES, walk->stack.count);
+        if (walk->misses)
+            dwunw_count(DWUNW_BPF_CACHE_MISSES, walk->misses);
+        if (walk->trampolines)
+            dwunw_count(DWUNW_BPF_TRAMPOLINE_FRAMES, walk->trampolines);
+        if (!walk->reason) {
+            dwunw_count(DWUNW_BPF_COMPLETE, 1);
+            return dwunw_complete(walk);
+        }
+    } else {
+        walk->hash = dwunw_hash(walk->hash, walk->pc);
+    }
+    /* Why it goes to user space, whatever becomes of it there. */
+    dwunw_count(walk->reason, 1);
+    if (flags & DWUNW_KERNEL_ONLY)
+        return -(__s64)DWUNW_BPF_KERNEL_ONLY_END;
+    id = dwunw_leave_to_user(walk, ctx);
+    return id;
+}
+
+/*
+ * The user-space stack of the current thread, from the registers in ctx on: a positive id, which dwunw_bpf_lookup knows
+ * the frames of once dwunw_bpf_poll has taken them in; or a reason, negated (DWUNW_BPF_REASON_LIST).
+ */
+static __noinline __attribute__((unused)) __s64 dwunw_get_stackid(void *ctx, __u64 flags) {
+    const __u64 *regs = ctx;
+    struct dwunw_walk *walk;
+    __s64 id;
+
+    dwunw_count(DWUNW_BPF_WALKS, 1);
+    if ((regs[17] & 0xffff) != 0x33) { /* the code segment of 64-bit user code */
+        id = -DWUNW_BPF_NOT_USER;
+    } else if (!(walk = dwunw_scratch(1))) {
+        id = -DWUNW_BPF_NO_SCRATCH;
+    } else if (walk->busy) {
+        id = -DWUNW_BPF_BUSY;
+    } else {
+        walk->busy = 1;
+        id = dwunw_walk_stack(walk, ctx, flags);
+        walk->busy = 0;
+    }
+    if (id < 0)
+        dwunw_count(-id, 1);
+    return id;
+}
+
+#ifndef DWUNW_BPF_USER
+static __always_inline void dwunw_map_changed(void) {
+    __u32 tgid = bpf_get_current_pid_tgid() >> 32;
+    __u32 *number = bpf_map_lookup_elem(&dwunw_slots, &tgid);
+    struct dwunw_process_slot *slot;
+
+    if (!number)
+        return;
+    slot = bpf_map_lookup_elem(&dwunw_processes, number);
+    if (slot)
+        __sync_fetch_and_add(&slot->changes, 1);
+    dwunw_count(DWUNW_BPF_LINKER_EVENTS, 1);
+}
+
+/* _dl_debug_state, which the dynamic linker calls before and after it changes what is mapped. */
+SEC("uprobe")
+int dwunw_on_linker(void *ctx) {
+    (void)ctx;
+    dwunw_map_changed();
+    return 0;
+}
+
+SEC("raw_tp/sched_process_exec")
+int dwunw_on_exec(void *ctx) {
+    (void)ctx;
+    dwunw_map_changed();
+    return 0;
+}
+
+SEC("raw_tp/sched_process_exit")
+int dwunw_on_exit(void *ctx) {
+    const __u64 pid_tgid = bpf_get_current_pid_tgid();
+    struct task_struct___dwunw *task = dwunw_task();
+    __u32 tid = pid_tgid, tgid = pid_tgid >> 32, sent = 0;
+
+    (void)ctx;
+    if (!dwunw_settings.use_task_storage)
+        bpf_map_delete_elem(&dwunw_threads, &tid);
+    /* The last thread; the number can be another process's only later. */
+    if (BPF_CORE_READ(task, signal, live.counter))
+        return 0;
+    if (bpf_map_delete_elem(&dwunw_reported, &tgid) == 0 || bpf_map_lookup_elem(&dwunw_slots, &tgid))
+        dwunw_ask_for_process(DWUNW_BPF_EVENT_EXIT, tgid, 0, 0, &sent);
+    bpf_map_delete_elem(&dwunw_slots, &tgid);
+    return 0;
+}
+#endif /* DWUNW_BPF_USER */
+
+#endif /* DWUNW_BPF_DWUNW_BPF_H */

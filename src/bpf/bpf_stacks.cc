@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// The C ABI of stacks inside BPF: wraps Session, and lets no exception out.
+#include <dwunw/bpf_stacks.h>
+
+#include "bpf/session.h"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+#include <stdexcept>
+
+struct dwunw_bpf {
+    dwunw::bpf::Session session;
+};
+
+namespace {
+
+template <typename Body> dwunw_status guarded(Body body) noexcept {
+    try {
+        return body();
+    } catch (const std::bad_alloc &) {
+        return DWUNW_ERR_OUT_OF_MEMORY;
+    } catch (const std::length_error &) {
+        return DWUNW_ERR_OUT_OF_MEMORY;
+    }
+}
+
+constexpr uint32_t kKnownFlags =
+    DWUNW_BPF_ADD_UNKNOWN | DWUNW_BPF_NO_LOOP | DWUNW_BPF_NO_TASK_STORAGE | DWUNW_BPF_NO_LINKER_PROBE;
+
+bool ready(const struct dwunw_bpf *bpf) { return bpf != nullptr && bpf->session.started(); }
+
+} // namespace
+
+extern "C" dwunw_status dwunw_bpf_open(struct dwunw_context *context, struct bpf_object *object,
+                                       const struct dwunw_bpf_options *options, struct dwunw_bpf **out) {
+    if (context == nullptr || object == nullptr || out == nullptr)
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    struct dwunw_bpf_options chosen = {};
+    if (options != nullptr) {
+        if (options->size != sizeof(*options) || options->reserved != 0 || (options->flags & ~kKnownFlags) != 0 ||
+            options->first_generation > DWUNW_BPF_MAX_GENERATION)
+            return DWUNW_ERR_INVALID_ARGUMENT;
+        chosen = *options;
+    }
+    return guarded([&]() -> dwunw_status {
+        std::unique_ptr<dwunw_bpf> bpf(new dwunw_bpf{dwunw::bpf::Session(context, object, chosen)});
+        if (const dwunw_status status = bpf->session.open(); status != DWUNW_OK)
+            return status;
+        *out = bpf.release();
+        return DWUNW_OK;
+    });
+}
+
+extern "C" dwunw_status dwunw_bpf_start(struct dwunw_bpf *bpf) {
+    if (bpf == nullptr)
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    return guarded([&] { return bpf->session.start(); });
+}
+
+extern "C" dwunw_status dwunw_bpf_add_process(struct dwunw_bpf *bpf, int32_t pid) {
+    if (!ready(bpf) || pid <= 0)
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    return guarded([&] { return bpf->session.publisher().add(pid); });
+}
+
+extern "C" void dwunw_bpf_remove_process(struct dwunw_bpf *bpf, int32_t pid) {
+    if (!ready(bpf))
+        return;
+    (void)guarded([&] {
+        bpf->session.publisher().remove(pid);
+        return DWUNW_OK;
+    });
+}
+
+extern "C" struct dwunw_process *dwunw_bpf_process(struct dwunw_bpf *bpf, int32_t pid) {
+    if (!ready(bpf))
+        return nullptr;
+    const auto *known = bpf->session.publisher().find(pid);
+    return known != nullptr ? known->process.get() : nullptr;
+}
+
+extern "C" dwunw_status dwunw_bpf_poll(struct dwunw_bpf *bpf, int timeout_ms, size_t *taken) {
+    if (!ready(bpf))
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    return guarded([&] { return bpf->session.poll(timeout_ms, taken); });
+}
+
+extern "C" int dwunw_bpf_epoll_fd(const struct dwunw_bpf *bpf) { return ready(bpf) ? bpf->session.epoll_fd() : -1; }
+
+extern "C" dwunw_status dwunw_bpf_lookup(const struct dwunw_bpf *bpf, uint64_t id, struct dwunw_bpf_stack *stack,
+                                         struct dwunw_frame *frames, size_t max_frames) {
+    if (bpf == nullptr || stack == nullptr || stack->size != sizeof(*stack) || (frames == nullptr && max_frames != 0))
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    return bpf->session.dictionary().lookup(id, *stack, {frames, max_frames});
+}
+
+extern "C" void dwunw_bpf_each_stack(const struct dwunw_bpf *bpf, void (*visit)(void *arg, uint64_t id), void *arg) {
+    if (bpf != nullptr && visit != nullptr)
+        bpf->session.dictionary().each([&](uint64_t id) { visit(arg, id); });
+}
+
+extern "C" dwunw_status dwunw_bpf_get_counters(const struct dwunw_bpf *bpf, struct dwunw_bpf_counters *out) {
+    if (bpf == nullptr || out == nullptr || out->size != sizeof(*out) || out->reserved != 0)
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    *out = {};
+    out->size = sizeof(*out);
+    return guarded([&] {
+        bpf->session.read_counters(*out);
+        return DWUNW_OK;
+    });
+}
+
+extern "C" const char *dwunw_bpf_reason_string(uint32_t reason) {
+    switch (reason) {
+#define DWUNW_BPF_REASON_TEXT(name, value, text)                                                                       \
+    case name:                                                                                                         \
+        return text;
+        DWUNW_BPF_REASON_LIST(DWUNW_BPF_REASON_TEXT)
+#undef DWUNW_BPF_REASON_TEXT
+    default:
+        return "unknown reason";
+    }
+}
+
+extern "C" size_t dwunw_bpf_describe(const struct dwunw_bpf *bpf, char *buffer, size_t size) {
+    if (bpf == nullptr || (buffer == nullptr && size != 0))
+        return 0;
+    size_t length = 0;
+    (void)guarded([&] {
+        const std::string text = bpf->session.describe();
+        length = text.size();
+        if (size != 0) {
+            const size_t copied = std::min(length, size - 1);
+            std::memcpy(buffer, text.data(), copied);
+            buffer[copied] = '\0';
+        }
+        return DWUNW_OK;
+    });
+    return length;
+}
+
+extern "C" void dwunw_bpf_close(struct dwunw_bpf *bpf) { delete bpf; }

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// The maps of dwunw.bpf.h, as the loader holds them: mapped into memory where the kernel lets that be.
+//
+// Not thread-safe.
+#pragma once
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+
+#include <dwunw/bpf/dwunw_types.h>
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+struct bpf_object;
+
+namespace dwunw::bpf {
+
+// An array map's memory, shared with the programs.
+class SharedArray {
+  public:
+    SharedArray() = default;
+    ~SharedArray();
+    SharedArray(const SharedArray &) = delete;
+    SharedArray &operator=(const SharedArray &) = delete;
+
+    Status open(const bpf_object *object, const char *name, size_t element_size);
+    template <typename T> std::span<T> as() const { return {static_cast<T *>(memory_), count_}; }
+    size_t bytes() const { return bytes_; }
+
+  private:
+    void *memory_ = nullptr;
+    size_t bytes_ = 0;
+    size_t count_ = 0;
+};
+
+// Waits for every program that is running now to end. The kernel does so before it returns from changing a map of maps,
+// for this very purpose.
+class GracePeriod {
+  public:
+    Status open();
+    bool wait();
+
+  private:
+    UniqueFd inner_;
+    UniqueFd outer_;
+};
+
+struct KernelMaps {
+    Status open(const bpf_object *object);
+
+    std::span<uint64_t> pool() const { return pool_array.as<uint64_t>(); }
+    std::span<dwunw_mapping> mappings() const { return mapping_array.as<dwunw_mapping>(); }
+    std::span<dwunw_process_slot> processes() const { return process_array.as<dwunw_process_slot>(); }
+    std::span<dwunw_cached_rule> rules() const { return rule_array.as<dwunw_cached_rule>(); }
+    // Sums over all CPUs.
+    bool read_counters(std::array<uint64_t, DWUNW_BPF_COUNTERS> &out) const;
+
+    SharedArray pool_array;
+    SharedArray mapping_array;
+    SharedArray process_array;
+    SharedArray rule_array;
+    GracePeriod grace;
+    int slots_fd = -1;
+    int reported_fd = -1;
+    int events_fd = -1;
+    int counters_fd = -1;
+};
+
+} // namespace dwunw::bpf

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// Which processes the kernel knows, and what of their maps is published there.
+//
+// What is published of a process is true of one moment: the map was read after `changes` had been, and holds as many
+// executable pages as it says. The kernel uses it while both still are what they were, so whatever happened meanwhile
+// makes it unused, not wrong. What was published before is left in place until no walk can be reading it any more.
+//
+// A generation says which cached rules are true: a new one comes whenever something that was published is so no more.
+// A layout says what frames mean (layout.h).
+//
+// Not thread-safe.
+#pragma once
+
+#include "bpf/block_allocator.h"
+#include "bpf/kernel_maps.h"
+#include "bpf/layout.h"
+#include "bpf/table_pool.h"
+
+#include <dwunw/process.h>
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+struct bpf_link;
+struct bpf_program;
+
+namespace dwunw::bpf {
+
+struct LinkDestroyer {
+    void operator()(bpf_link *link) const;
+};
+using Link = std::unique_ptr<bpf_link, LinkDestroyer>;
+
+struct ProcessCloser {
+    void operator()(dwunw_process *process) const { dwunw_process_close(process); }
+};
+
+class Publisher {
+  public:
+    struct Published {
+        uint64_t changes = 0;
+        uint64_t exec_pages = 0;
+        uint64_t map_generation = 0; // Process::CodeMappings::generation
+        // From this count of changes on up to `changes`, no address has meant anything but what it means now.
+        uint64_t same_since = 0;
+    };
+    struct Known {
+        int32_t pid = 0;
+        std::unique_ptr<dwunw_process, ProcessCloser> process;
+        uint32_t slot = 0;
+        Link linker_probe;
+        const dwunw_module *linker = nullptr; // that it is on, or could not be put on
+        std::shared_ptr<Layout> layout;
+        Published published;
+        std::vector<dwunw_mapping> mappings;
+        uint32_t first = 0;
+        std::vector<const process::ModuleFile *> tables; // acquired
+        uint32_t generation = 0;
+        // The kernel counts other pages than the map shows; by how many, once it has said so twice of the same map.
+        uint64_t asked_pages = 0;
+        uint64_t unexplained_pages = 0;
+        bool wanted = false; // to be looked at again
+        uint64_t not_before = 0;
+    };
+
+    // `linker_probe` may be nullptr.
+    Publisher(dwunw_context *context, KernelMaps &maps, const bpf_program *linker_probe, uint32_t first_generation);
+
+    // Adds a process, or looks at it again. dwunw_process_open's errors, DWUNW_ERR_LIMIT, DWUNW_ERR_BPF.
+    dwunw_status add(int32_t pid);
+    void remove(int32_t pid);
+    // The kernel has said so; it knows the process no more.
+    void exited(int32_t pid);
+    // What is published is true; let the kernel ask again when it is not.
+    void rearm(const Known &known);
+    // The kernel has found that what is published is not true any more, at a moment when there were so many pages.
+    void asked(int32_t pid, uint64_t exec_pages);
+    // Looks at the processes that are to be, as far as it is time; returns when the next one is due, 0: none.
+    uint64_t look_again(uint64_t now);
+
+    Known *find(int32_t pid);
+    // nullptr: no such layout, or no stack has it any more.
+    std::shared_ptr<const Layout> layout(uint64_t number) const;
+    // The kernel's count of changes.
+    uint64_t changes(const Known &known) const;
+    // Publishes the map as it is now.
+    dwunw_status publish(Known &known);
+
+    uint64_t publications() const { return publications_; }
+    const TablePool &pool() const { return pool_; }
+    uint32_t mappings_used() const { return mapping_blocks_.used(); }
+    size_t watched_linkers() const;
+    size_t size() const { return known_.size(); }
+
+  private:
+    void watch_linker(Known &known);
+    void write(Known &known, const Published &published, uint32_t first, uint32_t count, uint64_t code_filter);
+    void withdraw(Known &known);
+    bool next_generation(Known &known);
+    void retire(std::shared_ptr<const Layout> layout);
+
+    dwunw_context *context_;
+    KernelMaps &maps_;
+    const bpf_program *linker_program_;
+    TablePool pool_;
+    BlockAllocator mapping_blocks_;
+    BlockAllocator slots_;
+    uint32_t generation_;
+    uint64_t layouts_ = 0;
+    uint64_t publications_ = 0;
+    std::map<int32_t, std::unique_ptr<Known>> known_;
+    std::unordered_map<uint64_t, std::weak_ptr<const Layout>> layout_numbers_;
+    // Layouts that came to an end: records of their time may still be on their way.
+    std::deque<std::shared_ptr<const Layout>> former_layouts_;
+};
+
+} // namespace dwunw::bpf

@@ -1,0 +1,398 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// A record with registers and stack bytes is walked with the process's map as it is now, which is right only if it
+// still means what it did when the record was made. Three things vouch for that: the kernel had a layout for it, and
+// the process still has that layout, so no address has come to mean something else; the kernel's count of changes and
+// of executable pages are those of the map that was read; or the record lies between two readings that leave no room
+// for anything that neither shows. Otherwise the stack keeps its first address, and ends with DWUNW_ERR_MODULE_CHANGED.
+#include "bpf/session.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cinttypes>
+#include <cstddef>
+#include <cstdio>
+#include <cstring>
+#include <ctime>
+#include <new>
+
+namespace dwunw::bpf {
+namespace {
+
+constexpr size_t kMaxFrames = 1024; // of a stack that is walked here
+constexpr size_t kRecordsAPoll = 16384;
+
+uint64_t now_ns() {
+    timespec now{};
+    ::clock_gettime(CLOCK_MONOTONIC, &now);
+    return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+uint32_t or_default(uint32_t value, uint32_t otherwise) { return value != 0 ? value : otherwise; }
+
+bool set_size(bpf_object *object, const char *name, uint32_t entries) {
+    bpf_map *map = bpf_object__find_map_by_name(object, name);
+    return map != nullptr && bpf_map__set_max_entries(map, entries) == 0;
+}
+
+// What the kernel charges for a map; 0 where it does not say.
+uint64_t map_memory(int fd) {
+    std::array<char, 64> path{};
+    std::snprintf(path.data(), path.size(), "/proc/self/fdinfo/%d", fd);
+    std::unique_ptr<FILE, int (*)(FILE *)> file(std::fopen(path.data(), "re"), std::fclose);
+    std::array<char, 256> line{};
+    uint64_t bytes = 0;
+    while (file != nullptr && std::fgets(line.data(), line.size(), file.get()) != nullptr)
+        if (std::sscanf(line.data(), "memlock: %" SCNu64, &bytes) == 1)
+            return bytes;
+    return 0;
+}
+
+// A record's stack bytes. Pages that could not be read are missing in them.
+struct Slice {
+    explicit Slice(const dwunw_walk_event &event)
+        : start(event.stack_addr), bytes(event.stack), size(event.stack_len), pages(event.pages) {}
+
+    bool readable(uint64_t offset) const {
+        const uint64_t page = (start % DWUNW_BPF_PAGE + offset) / DWUNW_BPF_PAGE;
+        return page < 32 && (pages >> page & 1) != 0;
+    }
+    // As dwunw_read_memory_fn.
+    static size_t read(void *arg, uint64_t address, void *buffer, size_t length) {
+        const auto &slice = *static_cast<const Slice *>(arg);
+        uint64_t offset = address - slice.start;
+        size_t done = 0;
+        while (done < length && offset < slice.size && slice.readable(offset)) {
+            static_cast<uint8_t *>(buffer)[done++] = slice.bytes[offset++];
+        }
+        return done;
+    }
+    // How much there is before the first missing page.
+    size_t contiguous() const {
+        size_t offset = 0;
+        while (offset < size && readable(offset))
+            offset += DWUNW_BPF_PAGE - (start + offset) % DWUNW_BPF_PAGE;
+        return std::min<size_t>(offset, size);
+    }
+
+    uint64_t start;
+    const uint8_t *bytes;
+    size_t size;
+    uint32_t pages;
+};
+
+} // namespace
+
+void RingDestroyer::operator()(ring_buffer *ring) const { ring_buffer__free(ring); }
+
+dwunw_status Session::open() {
+    features_ = KernelFeatures::probe(options_.flags);
+    if (!features_.ring_buffer)
+        return DWUNW_ERR_BPF;
+    bpf_map *settings_map = bpf_object__find_map_by_name(object_, ".rodata.dwunw");
+    size_t size = 0;
+    auto *settings =
+        settings_map != nullptr
+            ? static_cast<dwunw_settings *>(const_cast<void *>(bpf_map__initial_value(settings_map, &size)))
+            : nullptr;
+    if (settings == nullptr || size != sizeof(*settings))
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    options_.slice_bytes =
+        std::min<uint32_t>(or_default(options_.slice_bytes, DWUNW_BPF_SLICE_MAX), DWUNW_BPF_SLICE_MAX);
+    settings->use_bpf_loop = features_.loop;
+    settings->use_task_storage = features_.task_storage;
+    settings->max_frames = features_.loop ? DWUNW_BPF_MAX_FRAMES : DWUNW_BPF_MAX_FRAMES_OLD;
+    settings->slice_bytes = options_.slice_bytes;
+    settings->report_unknown = (options_.flags & DWUNW_BPF_ADD_UNKNOWN) != 0;
+    settings->path_limit = or_default(options_.path_limit, 256);
+
+    const uint32_t processes = or_default(options_.processes, 1024);
+    const uint32_t threads = features_.task_storage ? 1 : or_default(options_.threads, 1024);
+    const bool sized = set_size(object_, "dwunw_pool", or_default(options_.pool_bytes, 8u << 20) / 8) &&
+                       set_size(object_, "dwunw_mappings", or_default(options_.mappings, 16384)) &&
+                       set_size(object_, "dwunw_processes", processes) && set_size(object_, "dwunw_slots", processes) &&
+                       set_size(object_, "dwunw_sent", or_default(options_.stack_ids, 32768)) &&
+                       set_size(object_, "dwunw_events", or_default(options_.ring_bytes, 4u << 20)) &&
+                       set_size(object_, "dwunw_threads", threads);
+    if (!sized)
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    // What the kernel may not know must not be created.
+    bpf_map *unused = bpf_object__find_map_by_name(object_, features_.task_storage ? "dwunw_threads" : "dwunw_tasks");
+    if (unused == nullptr || bpf_map__set_autocreate(unused, false) != 0)
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    for (const char *name : {"dwunw_on_linker", "dwunw_on_exec", "dwunw_on_exit"}) {
+        bpf_program *program = bpf_object__find_program_by_name(object_, name);
+        if (program == nullptr)
+            return DWUNW_ERR_INVALID_ARGUMENT;
+        bpf_program__set_autoattach(program, false);
+    }
+    return DWUNW_OK;
+}
+
+dwunw_status Session::start() {
+    if (started())
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    if (auto status = maps_.open(object_); !status)
+        return status.status();
+    for (const auto &[name, tracepoint] :
+         {std::pair{"dwunw_on_exec", "sched_process_exec"}, std::pair{"dwunw_on_exit", "sched_process_exit"}}) {
+        const bpf_program *program = bpf_object__find_program_by_name(object_, name);
+        Link link(bpf_program__attach_raw_tracepoint(program, tracepoint));
+        if (link == nullptr)
+            return DWUNW_ERR_BPF;
+        links_.push_back(std::move(link));
+    }
+    ring_.reset(ring_buffer__new(maps_.events_fd, on_record, this, nullptr));
+    if (ring_ == nullptr)
+        return DWUNW_ERR_BPF;
+    frames_.resize(kMaxFrames);
+    const bool watch = (options_.flags & DWUNW_BPF_NO_LINKER_PROBE) == 0;
+    publisher_.emplace(context_, maps_, watch ? bpf_object__find_program_by_name(object_, "dwunw_on_linker") : nullptr,
+                       or_default(options_.first_generation, 1));
+    return DWUNW_OK;
+}
+
+int Session::epoll_fd() const { return ring_ != nullptr ? ring_buffer__epoll_fd(ring_.get()) : -1; }
+
+dwunw_status Session::poll(int timeout_ms, size_t *taken) {
+    constexpr uint64_t kMillisecond = 1'000'000;
+    taken_ = 0;
+    const uint64_t now = now_ns();
+    if (const uint64_t due = publisher_->look_again(now); due != 0) {
+        const int left = due > now ? static_cast<int>(std::min<uint64_t>((due - now) / kMillisecond + 1, 1000)) : 0;
+        timeout_ms = timeout_ms < 0 ? left : std::min(timeout_ms, left);
+    }
+    const int result = ring_buffer__poll(ring_.get(), timeout_ms);
+    if (taken != nullptr)
+        *taken = taken_;
+    publisher_->look_again(now_ns());
+    if (result < 0 && taken_ < kRecordsAPoll) {
+        errno = -result;
+        return DWUNW_ERR_BPF;
+    }
+    return DWUNW_OK;
+}
+
+int Session::on_record(void *session, void *data, size_t size) {
+    auto &self = *static_cast<Session *>(session);
+    ++self.taken_;
+    try {
+        self.take(data, size);
+    } catch (const std::bad_alloc &) {
+        ++self.lost_to_memory_;
+    }
+    return self.taken_ >= kRecordsAPoll ? -ECANCELED : 0;
+}
+
+void Session::take(const void *data, size_t size) {
+    dwunw_bpf_event head{};
+    if (size < sizeof(head)) {
+        ++malformed_;
+        return;
+    }
+    std::memcpy(&head, data, sizeof(head));
+    switch (head.type) {
+    case DWUNW_BPF_EVENT_STACK:
+        take_stack(data, size);
+        return;
+    case DWUNW_BPF_EVENT_WALK:
+        take_walk(data, size);
+        return;
+    case DWUNW_BPF_EVENT_PROCESS:
+        take_process(data, size);
+        return;
+    case DWUNW_BPF_EVENT_EXIT:
+        publisher_->exited(static_cast<int32_t>(head.tgid));
+        return;
+    default:
+        ++malformed_;
+        return;
+    }
+}
+
+void Session::take_stack(const void *data, size_t size) {
+    constexpr size_t kHead = offsetof(dwunw_stack_event, frames);
+    const auto &event = *static_cast<const dwunw_stack_event *>(data);
+    if (size < kHead || event.count > DWUNW_BPF_MAX_FRAMES || size < kHead + event.count * sizeof(uint64_t)) {
+        ++malformed_;
+        return;
+    }
+    auto layout = publisher_->layout(event.layout);
+    if (layout == nullptr) {
+        ++malformed_;
+        return;
+    }
+    if (!dictionary_.add(event.id, static_cast<int32_t>(event.head.tgid), std::move(layout),
+                         {event.frames, event.count}))
+        ++collisions_;
+}
+
+bool Session::is_of_the_moment(const dwunw_walk_event &event, Publisher::Known &known) {
+    const auto read_as_published = [&] {
+        return known.layout != nullptr &&
+               process::of_handle(*known.process).map_generation() == known.published.map_generation;
+    };
+    const auto &published = known.published;
+    const auto vouched = [&](bool later) {
+        if (!read_as_published())
+            return false;
+        if (event.layout != 0)
+            return event.layout == known.layout->number();
+        if (event.changes == published.changes && event.exec_pages == published.exec_pages)
+            return true;
+        return event.changes >= published.same_since &&
+               (event.changes < published.changes || (later && event.changes == published.changes));
+    };
+    if (vouched(false))
+        return true;
+    // What was before stays unknown; what is newer than what was published can be looked at.
+    if (event.layout == 0 && event.changes < published.changes && read_as_published())
+        return false;
+    return publisher_->publish(known) == DWUNW_OK && vouched(true);
+}
+
+void Session::take_walk(const void *data, size_t size) {
+    constexpr size_t kHead = offsetof(dwunw_walk_event, stack);
+    const auto &event = *static_cast<const dwunw_walk_event *>(data);
+    if (size < kHead || event.stack_len > size - kHead || event.pending_count > DWUNW_BPF_PENDING_MAX) {
+        ++malformed_;
+        return;
+    }
+    if (dictionary_.contains(event.id))
+        return;
+    const auto pid = static_cast<int32_t>(event.head.tgid);
+    dwunw_regset regs;
+    uint64_t pt_regs[DWUNW_BPF_PT_REGS];
+    std::memcpy(pt_regs, event.pt_regs, sizeof(pt_regs));
+    dwunw_regset_from_x86_64_pt_regs(&regs, pt_regs);
+    static_assert(sizeof(dwunw_bpf_pending) == sizeof(dwunw_pending_return));
+
+    frames_[0] = {};
+    frames_[0].pc = regs.regs[16];
+    frames_[0].sp = regs.regs[7];
+    frames_[0].flags = DWUNW_FRAME_FLAG_EXACT_PC;
+    size_t count = 1;
+    dwunw_status status = DWUNW_ERR_NO_PROCESS;
+    Publisher::Known *known = publisher_->find(pid);
+    if (known == nullptr && (options_.flags & DWUNW_BPF_ADD_UNKNOWN) != 0) {
+        status = publisher_->add(pid);
+        known = publisher_->find(pid);
+    }
+    if (known != nullptr) {
+        status = DWUNW_ERR_MODULE_CHANGED;
+        if (is_of_the_moment(event, *known)) {
+            Slice slice(event);
+            const dwunw_unwind_request request = {
+                .size = sizeof(request),
+                .options = 0,
+                .process = known->process.get(),
+                .regs = &regs,
+                .stack_addr = event.stack_addr,
+                .stack = event.stack,
+                .stack_size = slice.contiguous(),
+                .read_memory = slice.contiguous() < slice.size ? Slice::read : nullptr,
+                .memory_arg = &slice,
+                .pending_returns = reinterpret_cast<const dwunw_pending_return *>(event.pending),
+                .pending_return_count = event.pending_count,
+                .frames = frames_.data(),
+                .max_frames = frames_.size(),
+            };
+            const dwunw_frame first = frames_[0];
+            status = dwunw_capture(context_, &request, &count);
+            // The capture may have read the map again.
+            if (!is_of_the_moment(event, *known)) {
+                frames_[0] = first;
+                count = 1;
+                status = DWUNW_ERR_MODULE_CHANGED;
+            }
+        }
+    }
+    user_walks_complete_ += status == DWUNW_OK;
+    user_walks_stale_ += status == DWUNW_ERR_MODULE_CHANGED;
+    if (!dictionary_.add(event.id, pid, status, event.reason, {frames_.data(), count}))
+        ++collisions_;
+}
+
+void Session::take_process(const void *data, size_t size) {
+    const auto &event = *static_cast<const dwunw_process_event *>(data);
+    if (size < sizeof(event)) {
+        ++malformed_;
+        return;
+    }
+    const auto pid = static_cast<int32_t>(event.head.tgid);
+    Publisher::Known *known = publisher_->find(pid);
+    if (known == nullptr) {
+        if ((options_.flags & DWUNW_BPF_ADD_UNKNOWN) != 0)
+            (void)publisher_->add(pid); // its stacks say that it is not known
+        return;
+    }
+    if (known->published.changes == publisher_->changes(*known) && known->published.exec_pages == event.exec_pages) {
+        publisher_->rearm(*known);
+        return;
+    }
+    publisher_->asked(pid, event.exec_pages);
+    publisher_->look_again(now_ns());
+}
+
+void Session::read_counters(dwunw_bpf_counters &out) const {
+    std::array<uint64_t, DWUNW_BPF_COUNTERS> counts{};
+    if (started() && maps_.read_counters(counts)) {
+        out.walks = counts[DWUNW_BPF_WALKS];
+        std::copy_n(counts.begin(), DWUNW_BPF_REASONS, out.reasons);
+        out.frames = counts[DWUNW_BPF_FRAMES];
+        out.cache_misses = counts[DWUNW_BPF_CACHE_MISSES];
+        out.trampoline_frames = counts[DWUNW_BPF_TRAMPOLINE_FRAMES];
+        out.new_stacks = counts[DWUNW_BPF_NEW_STACKS];
+        out.user_walks = counts[DWUNW_BPF_SENT_WALKS];
+        out.deduplicated = counts[DWUNW_BPF_DEDUPLICATED];
+        out.failed_inserts = counts[DWUNW_BPF_FAILED_INSERTS];
+        out.process_requests = counts[DWUNW_BPF_NEED_PROCESS];
+        out.requests_dropped = counts[DWUNW_BPF_NEED_DROPPED];
+        out.linker_events = counts[DWUNW_BPF_LINKER_EVENTS];
+    }
+    out.user_walks_complete = user_walks_complete_;
+    out.user_walks_stale = user_walks_stale_;
+    out.stacks = dictionary_.size();
+    out.id_collisions = collisions_;
+    out.records_malformed = malformed_;
+    out.lost_to_memory = lost_to_memory_;
+    if (!started())
+        return;
+    const TablePool &pool = publisher_->pool();
+    out.publications = publisher_->publications();
+    out.modules = pool.modules();
+    out.modules_without_room = pool.without_room();
+    out.rules_left_to_user = pool.rules_left_to_user();
+    out.pool_bytes = pool.bytes();
+    out.pool_bytes_used = pool.bytes_used();
+    out.mappings_used = publisher_->mappings_used();
+    const bpf_map *map = nullptr;
+    bpf_object__for_each_map(map, object_) {
+        if (std::strncmp(bpf_map__name(map), "dwunw_", 6) == 0 && bpf_map__fd(map) >= 0)
+            out.memory_bytes += map_memory(bpf_map__fd(map));
+    }
+}
+
+std::string Session::describe() const {
+    const auto choice = [](bool has, bool off, const char *with, const char *without) {
+        return std::string(has ? with : without) +
+               (has   ? ""
+                : off ? " (switched off)"
+                      : " (the kernel has no other)") +
+               "\n";
+    };
+    std::string text;
+    text += "frame loop: " + choice(features_.loop, features_.loop_off, "bpf_loop, 512 frames",
+                                    "global function in a bounded loop, 128 frames");
+    text += "state of a walk: " +
+            choice(features_.task_storage, features_.task_storage_off, "task storage", "hash by thread");
+    if (started())
+        text += "dynamic linker: watched in " + std::to_string(publisher_->watched_linkers()) + " of " +
+                std::to_string(publisher_->size()) + " processes\n";
+    return text;
+}
+
+} // namespace dwunw::bpf

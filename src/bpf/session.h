@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// What stands behind struct dwunw_bpf: the records that the kernel sends, and what becomes of them.
+//
+// Not thread-safe.
+#pragma once
+
+#include "bpf/dictionary.h"
+#include "bpf/kernel_features.h"
+#include "bpf/kernel_maps.h"
+#include "bpf/publisher.h"
+
+#include <dwunw/bpf_stacks.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+struct ring_buffer;
+
+namespace dwunw::bpf {
+
+struct RingDestroyer {
+    void operator()(ring_buffer *ring) const;
+};
+
+class Session {
+  public:
+    Session(dwunw_context *context, bpf_object *object, const dwunw_bpf_options &options)
+        : context_(context), object_(object), options_(options) {}
+
+    dwunw_status open();
+    dwunw_status start();
+    dwunw_status poll(int timeout_ms, size_t *taken);
+    int epoll_fd() const;
+
+    bool started() const { return publisher_.has_value(); }
+    Publisher &publisher() { return *publisher_; }
+    const Dictionary &dictionary() const { return dictionary_; }
+    void read_counters(dwunw_bpf_counters &out) const;
+    std::string describe() const;
+
+  private:
+    static int on_record(void *session, void *data, size_t size);
+    void take(const void *data, size_t size);
+    void take_stack(const void *data, size_t size);
+    void take_walk(const void *data, size_t size);
+    void take_process(const void *data, size_t size);
+    // Whether a walk with the map as it is now sees what the kernel saw.
+    bool is_of_the_moment(const dwunw_walk_event &event, Publisher::Known &known);
+
+    dwunw_context *context_;
+    bpf_object *object_;
+    dwunw_bpf_options options_;
+    KernelFeatures features_;
+    KernelMaps maps_;
+    std::vector<Link> links_;
+    std::optional<Publisher> publisher_;
+    std::unique_ptr<ring_buffer, RingDestroyer> ring_;
+    Dictionary dictionary_;
+    std::vector<dwunw_frame> frames_; // of the stack being walked
+    size_t taken_ = 0;
+    uint64_t user_walks_complete_ = 0;
+    uint64_t user_walks_stale_ = 0;
+    uint64_t collisions_ = 0;
+    uint64_t malformed_ = 0;
+    uint64_t lost_to_memory_ = 0;
+};
+
+} // namespace dwunw::bpf

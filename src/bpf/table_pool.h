@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// Modules' tables in the pool that BPF programs read: each once, whatever number of processes map it. One that no
+// process uses any more stays until its room is needed.
+//
+// Not thread-safe.
+#pragma once
+
+#include "bpf/block_allocator.h"
+#include "process/module_file.h"
+
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <optional>
+#include <span>
+#include <unordered_map>
+
+namespace dwunw::bpf {
+
+class TablePool {
+  public:
+    TablePool(std::span<uint64_t> cells, std::function<bool()> wait)
+        : cells_(cells), blocks_(static_cast<uint32_t>(cells.size()), std::move(wait)) {}
+
+    // The first cell of a module's table, compiled and copied now unless it is there; to be released as often. nullopt
+    // where there is no room, which is counted.
+    std::optional<uint32_t> acquire(const process::ModuleFile &file, const unwind::ModuleCfi &cfi);
+    void release(const process::ModuleFile &file);
+
+    size_t bytes() const { return cells_.size_bytes(); }
+    size_t bytes_used() const { return size_t{blocks_.used()} * sizeof(uint64_t); }
+    size_t modules() const { return tables_.size(); }
+    uint64_t without_room() const { return without_room_; }
+    uint64_t rules_left_to_user() const;
+
+  private:
+    struct Table {
+        uint32_t first = 0;
+        uint32_t count = 0;
+        uint32_t users = 0;
+        uint32_t rules_left_to_user = 0;
+        std::list<const process::ModuleFile *>::iterator unused; // where users is 0
+    };
+
+    std::optional<uint32_t> room(uint32_t count);
+
+    std::span<uint64_t> cells_;
+    BlockAllocator blocks_;
+    std::unordered_map<const process::ModuleFile *, Table> tables_;
+    std::list<const process::ModuleFile *> unused_; // least recently used first
+    uint64_t without_room_ = 0;
+};
+
+} // namespace dwunw::bpf

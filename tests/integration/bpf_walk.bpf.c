@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+/* Takes the stack of every call of one function, by the kernel's walk and by user space's. */
+#include <dwunw/bpf/dwunw.bpf.h>
+#include <linux/bpf.h>
+
+#include "bpf_walk.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+const volatile __u32 compare; /* take the user-space walk's, too */
+const volatile __u32 record;  /* calls are told to user space */
+const volatile __u64 kernel_flags;
+
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, 4 << 20);
+} calls SEC(".maps");
+
+__u64 calls_lost;
+
+static __always_inline int take(void *ctx, __u64 number) {
+    struct bpf_walk_call call = {.number = number};
+    const __u64 pid_tgid = bpf_get_current_pid_tgid();
+
+    call.kernel = dwunw_get_stackid(ctx, kernel_flags);
+    if (compare)
+        call.user = dwunw_get_stackid(ctx, DWUNW_USER_ONLY);
+    call.pid = pid_tgid >> 32;
+    call.tid = pid_tgid;
+    if (record && bpf_ringbuf_output(&calls, &call, sizeof(call), 0))
+        __sync_fetch_and_add(&calls_lost, 1);
+    return 0;
+}
+
+SEC("uprobe")
+int on_entry(void *ctx) { return take(ctx, ((const __u64 *)ctx)[14]); /* rdi */ }
+
+SEC("uretprobe")
+int on_return(void *ctx) { return take(ctx, ((const __u64 *)ctx)[10]); /* rax */ }
+
+/* Leaves pending returns in the stack. */
+SEC("uretprobe")
+int do_nothing(void *ctx) {
+    (void)ctx;
+    return 0;
+}

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+/* Two of these, alike in size and place of everything but with other frames: PLUGIN_WORDS says how large. */
+typedef void (*then_fn)(unsigned long number);
+
+__attribute__((noinline, noclone)) static void plugin_inner(unsigned long number, then_fn then) {
+    volatile unsigned long room[PLUGIN_WORDS];
+
+    room[0] = number;
+    then(number);
+    room[1] = room[0];
+}
+
+__attribute__((visibility("default"))) void plugin_run(unsigned long number, then_fn then) {
+    volatile unsigned long room[PLUGIN_WORDS * 2];
+
+    room[0] = number;
+    plugin_inner(number, then);
+    room[1] = room[0];
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
+/*
+ * dwunw/bpf/dwunw.bpf.h as user code: the walker that runs in the kernel, over memory that a test hands it.
+ */
+#ifndef BPF_USER_WALK_H
+#define BPF_USER_WALK_H
+
+#include <dwunw/bpf/dwunw_types.h>
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct bpf_user_world {
+    struct dwunw_settings settings;
+    const uint64_t *pool;
+    size_t pool_cells;
+    const struct dwunw_mapping *mappings;
+    size_t mapping_count;
+    struct dwunw_process_slot *process;      /* NULL: unknown */
+    struct dwunw_cached_rule *rules;         /* 1 << DWUNW_BPF_CACHE_BITS of them */
+    const struct dwunw_bpf_pending *pending; /* innermost first */
+    size_t pending_count;
+    uint64_t trampoline;
+    uint64_t exec_pages;
+    uint64_t stack_end;
+    /* True when all of it could be read. */
+    int (*read)(void *arg, uint64_t address, void *buffer, size_t length);
+    void *arg;
+
+    /* What comes of it. */
+    struct dwunw_stack_event stack; /* the last one sent */
+    size_t stacks_sent;
+    size_t walks_sent;
+    size_t processes_sent;
+    uint32_t reason; /* of the last walk */
+    /* Of the last record for user space. */
+    uint32_t walk_reason;
+    uint64_t walk_layout;
+    uint64_t counters[DWUNW_BPF_COUNTERS];
+    uint64_t sent[64];
+    size_t sent_count;
+    int ring_is_full;
+};
+
+/* As dwunw_get_stackid. Threads may walk at once, each in its own world; worlds may share rules. */
+int64_t bpf_user_get_stackid(struct bpf_user_world *world, const uint64_t pt_regs[DWUNW_BPF_PT_REGS], uint64_t flags);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
