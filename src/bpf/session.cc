@@ -54,7 +54,7 @@ uint64_t map_memory(int fd) {
 // A record's stack bytes. Pages that could not be read are missing in them.
 struct Slice {
     explicit Slice(const dwunw_walk_event &event)
-        : start(event.stack_addr), bytes(event.stack), size(event.stack_len), pages(event.pages) {}
+        : start(event.stack_addr), bytes(reinterpret_cast<const uint8_t *>(&event + 1)), size(event.stack_len), pages(event.pages) {}
 
     bool readable(uint64_t offset) const {
         const uint64_t page = (start % DWUNW_BPF_PAGE + offset) / DWUNW_BPF_PAGE;
@@ -255,7 +255,7 @@ bool Session::is_of_the_moment(const dwunw_walk_event &event, Publisher::Known &
 }
 
 void Session::take_walk(const void *data, size_t size) {
-    constexpr size_t kHead = offsetof(dwunw_walk_event, stack);
+    constexpr size_t kHead = sizeof(dwunw_walk_event);
     const auto &event = *static_cast<const dwunw_walk_event *>(data);
     if (size < kHead || event.stack_len > size - kHead || event.pending_count > DWUNW_BPF_PENDING_MAX) {
         ++malformed_;
@@ -291,7 +291,7 @@ void Session::take_walk(const void *data, size_t size) {
                 .process = known->process.get(),
                 .regs = &regs,
                 .stack_addr = event.stack_addr,
-                .stack = event.stack,
+                .stack = slice.bytes,
                 .stack_size = slice.contiguous(),
                 .read_memory = slice.contiguous() < slice.size ? Slice::read : nullptr,
                 .memory_arg = &slice,

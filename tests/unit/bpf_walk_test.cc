@@ -325,6 +325,13 @@ TEST_F(BpfWalk, ATrampolineBehindAMapping) {
     expect_complete(at(kLeaf), 0, 2);
 }
 
+// A call that never returns, as its function's last instruction: the rule is the caller's, not the next function's.
+TEST_F(BpfWalk, CallAtTheEndOfItsFunction) {
+    space_.set_code(at(kMiddle) - 5, {0xe8});
+    set(kSp, at(kMiddle)).set(kSp + 8, at(kRoot, 0x20));
+    expect_complete(at(kLeaf), 0, 3);
+}
+
 TEST_F(BpfWalk, WhatItCannotDecideItLeaves) {
     set(kSp, kUprobes);
     expect_left(at(kLeaf), 0, DWUNW_BPF_TRAMPOLINE);
@@ -339,7 +346,9 @@ TEST_F(BpfWalk, WhatItCannotDecideItLeaves) {
     set(kSp, at(kByR10, 0x20));
     expect_left(at(kLeaf), 0, DWUNW_BPF_COMPLEX);
     set(kSp, at(kMusl)); // the byte before it has a rule
-    expect_left(at(kLeaf), 0, DWUNW_BPF_SIGNAL_CODE);
+    expect_left(at(kLeaf), 0, DWUNW_BPF_NO_CALL);
+    set(kSp, at(kMiddle)); // the byte before it has another rule, and is no call's
+    expect_left(at(kLeaf), 0, DWUNW_BPF_NO_CALL);
     set(kSp, at(kForgets, 1)).set(kSp + 8 + 8, at(kByRbp, 1));
     expect_left(at(kLeaf), 0, DWUNW_BPF_REGISTER);
     set(kSp, at(kByRbp, 1));

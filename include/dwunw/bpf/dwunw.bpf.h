@@ -529,10 +529,29 @@ static __always_inline struct dwunw_cached_rule *dwunw_cached(__u64 pc) {
 /* mov $15, %rax and the first byte of syscall: the kernel's return from a signal handler. */
 #define DWUNW_SIGNAL_CODE 0x0f0000000fc0c748ull
 
+/*
+ * Whether a return address that `rule` covers up to may be where no call returns to. A signal handler returns to the
+ * first byte of a trampoline: where that has no call-frame information, as musl's, the byte before it is another
+ * function's. libgcc returns to a landing pad. Where the bytes before and behind have one rule, it does not matter.
+ */
+static __noinline int dwunw_may_be_no_call(struct dwunw_walk *walk, __u64 rule) {
+    const __u64 pc = walk->pc, behind = dwunw_table_rule(walk->mapping.table, pc - walk->mapping.origin);
+    __u64 code;
+
+    if (behind == rule)
+        return 0;
+    if (!behind && !bpf_probe_read_user(&code, sizeof(code), (void *)pc) && code == DWUNW_SIGNAL_CODE)
+        return 1;
+    if (pc >= walk->mapping.end)
+        return 0;
+    /* call with a 32-bit distance, the one that needs no decoding */
+    return bpf_probe_read_user(&code, sizeof(code), (void *)(pc - 8)) || (code >> 24 & 0xff) != 0xe8;
+}
+
 /* The rule at walk->pc, which a pending return may replace first; 0 where the walk ends. */
 static __noinline __u64 dwunw_find_rule(struct dwunw_walk *walk) {
     struct dwunw_cached_rule *entry;
-    __u64 rule, code;
+    __u64 rule;
     int mapped;
 
     walk->misses++;
@@ -564,19 +583,9 @@ static __noinline __u64 dwunw_find_rule(struct dwunw_walk *walk) {
         dwunw_stop(walk, DWUNW_BPF_GAP);
         return 0;
     }
-    /*
-     * A signal handler returns to the first byte of a trampoline. Where that has no call-frame information, as
-     * musl's, the byte before it is another function's, with a rule of that one.
-     */
-    if (!walk->exact && !(rule & DWUNW_RULE_SIGNAL)) {
-        if (bpf_probe_read_user(&code, sizeof(code), (void *)walk->pc)) {
-            dwunw_stop(walk, DWUNW_BPF_UNREADABLE);
-            return 0;
-        }
-        if (code == DWUNW_SIGNAL_CODE) {
-            dwunw_stop(walk, DWUNW_BPF_SIGNAL_CODE);
-            return 0;
-        }
+    if (!walk->exact && dwunw_may_be_no_call(walk, rule)) {
+        dwunw_stop(walk, DWUNW_BPF_NO_CALL);
+        return 0;
     }
     /* A return address behind the mapping's end may come to be the trampoline's. */
     entry = dwunw_cached(walk->pc);
@@ -836,7 +845,7 @@ static __always_inline int dwunw_send_whole(const __u64 size, struct dwunw_walk 
     barrier_var(length);
     if (length > size)
         length = size;
-    if (bpf_probe_read_user(event->stack, length, (void *)walk->slice_start)) {
+    if (bpf_probe_read_user(event + 1, length, (void *)walk->slice_start)) {
         bpf_ringbuf_discard(event, 0);
         return 1;
     }
@@ -858,7 +867,7 @@ static __always_inline int dwunw_send_pages(const __u64 pages, struct dwunw_walk
     if (!event)
         return 2;
     for (i = 0; i < pages && i * DWUNW_BPF_PAGE < length; i++)
-        if (!bpf_probe_read_user(event->stack + i * DWUNW_BPF_PAGE, DWUNW_BPF_PAGE,
+        if (!bpf_probe_read_user((__u8 *)(event + 1) + i * DWUNW_BPF_PAGE, DWUNW_BPF_PAGE,
                                  (void *)(start + i * DWUNW_BPF_PAGE)))
             readable |= 1u << i;
     event->stack_addr = start;

@@ -42,7 +42,7 @@
     X(DWUNW_BPF_REGISTER, 9, "register value unknown")                                                                 \
     X(DWUNW_BPF_NO_PROGRESS, 10, "no progress")                                                                        \
     X(DWUNW_BPF_TRAMPOLINE, 11, "a pending return that is not known")                                                  \
-    X(DWUNW_BPF_SIGNAL_CODE, 12, "a signal trampoline without call-frame information")                                 \
+    X(DWUNW_BPF_NO_CALL, 12, "a return to where no call may have been")                                                \
     X(DWUNW_BPF_FRAME_LIMIT, 13, "frame limit of the kernel's walk")                                                   \
     X(DWUNW_BPF_FORCED, 14, "user walk asked for")                                                                     \
     X(DWUNW_BPF_UNKNOWN_PROCESS, 15, "the process is not known")                                                       \
@@ -267,7 +267,7 @@ struct dwunw_walk_event {
     __u32 pending_count;
     __u32 pages; /* bit n: page n of the stack could be read; pages of the process, from that of stack_addr on */
     struct dwunw_bpf_pending pending[DWUNW_BPF_PENDING_MAX];
-    __u8 stack[];
+    /* and behind it the stack, stack_len bytes */
 };
 
 /* DWUNW_BPF_EVENT_PROCESS and _EXIT */
