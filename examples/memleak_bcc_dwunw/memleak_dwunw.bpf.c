@@ -8,6 +8,7 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
+#include <dwunw/bpf/dwunw_calls.bpf.h> /* dwunw-added: the walk, and pairs of entry and return */
 #include "core_fixes.bpf.h"
 #include "maps.bpf.h"
 #include "memleak_dwunw.h"
@@ -19,11 +20,6 @@ const volatile __u64 sample_rate = 1;
 const volatile bool trace_all = false;
 const volatile __u64 stack_flags = 0;
 const volatile bool wa_missing_free = false;
-/* dwunw-added: begin settings of the DWARF path, and what found no room in the ring buffer */
-const volatile int dwunw_mode = DWUNW_MODE_OFF;
-const volatile __u32 dwunw_stack_bytes = DWUNW_STACK_BYTES_MAX;
-__u64 dwunw_dropped = 0;
-/* dwunw-added: end */
 
 /* tid -> size asked for, between an allocator's entry and its return */
 struct {
@@ -61,13 +57,7 @@ struct {
 	__type(key, __u32);
 } stack_traces SEC(".maps");
 
-/* dwunw-added: begin registers and stack bytes on their way to dwunw_capture; the size is set by user space */
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-} dwunw_events SEC(".maps");
-
-#include "dwunw_event.bpf.h"
-/* dwunw-added: end */
+#include "dwunw_probes.bpf.h" /* dwunw-added: where stacks come from */
 
 static const union combined_alloc_info initial_cinfo;
 
@@ -79,6 +69,7 @@ static void update_statistics_add(__u64 stack_id, __u64 sz)
 		.number_of_allocs = 1,
 	};
 
+	if (dwunw_mode != DWUNW_MODE_OFF) return; /* dwunw-added: by DWARF, totals are added up from the blocks */
 	existing_cinfo = bpf_map_lookup_or_try_init(&combined_allocs, &stack_id, &initial_cinfo);
 	if (!existing_cinfo)
 		return;
@@ -94,6 +85,7 @@ static void update_statistics_del(__u64 stack_id, __u64 sz)
 		.number_of_allocs = 1,
 	};
 
+	if (dwunw_mode != DWUNW_MODE_OFF) return; /* dwunw-added: by DWARF, totals are added up from the blocks */
 	existing_cinfo = bpf_map_lookup_elem(&combined_allocs, &stack_id);
 	if (!existing_cinfo)
 		return;
@@ -101,14 +93,19 @@ static void update_statistics_del(__u64 stack_id, __u64 sz)
 	__sync_fetch_and_sub(&existing_cinfo->bits, decremental_cinfo.bits);
 }
 
+static bool is_wanted(size_t size)
+{
+	if (size < min_size || size > max_size)
+		return false;
+	return sample_rate <= 1 || bpf_ktime_get_ns() % sample_rate == 0;
+}
+
 static int gen_alloc_enter(size_t size)
 {
 	const __u32 tid = bpf_get_current_pid_tgid();
 	const __u64 value = size;
 
-	if (size < min_size || size > max_size)
-		return 0;
-	if (sample_rate > 1 && bpf_ktime_get_ns() % sample_rate != 0)
+	if (!is_wanted(size))
 		return 0;
 
 	bpf_map_update_elem(&sizes, &tid, &value, BPF_ANY);
@@ -118,29 +115,37 @@ static int gen_alloc_enter(size_t size)
 	return 0;
 }
 
-static int gen_alloc_exit2(void *ctx, __u64 address)
+static int record_alloc(void *ctx, __u64 address, __u64 size)
 {
-	const __u32 tid = bpf_get_current_pid_tgid();
 	struct alloc_info info;
-	const __u64 *size = bpf_map_lookup_elem(&sizes, &tid);
-
-	if (!size) /* not sampled, or the call was under way when the probes came */
-		return 0;
 
 	__builtin_memset(&info, 0, sizeof(info));
-	info.size = *size;
-	bpf_map_delete_elem(&sizes, &tid);
+	info.size = size;
 
 	if (address != 0 && address != (__u64)-1) {
 		info.timestamp_ns = bpf_ktime_get_ns();
-		info.stack_id = dwunw_get_stackid(ctx, address, &info); // dwunw-added: the stack's bytes go along; plain: info.stack_id = bpf_get_stackid(ctx, &stack_traces, stack_flags);
-		bpf_map_update_elem(&allocs, &address, &info, BPF_ANY);
+		dwunw_take_stack(ctx, &info); // dwunw-added: by DWARF; plain: info.stack_id = bpf_get_stackid(ctx, &stack_traces, stack_flags);
+		dwunw_keep_block(address, &info); // dwunw-added: counts those that find no room; plain: bpf_map_update_elem(&allocs, &address, &info, BPF_ANY);
 		update_statistics_add(info.stack_id, info.size);
 	}
 
 	if (trace_all)
 		bpf_printk("alloc exited, size = %lu, result = %lx\n", info.size, address);
 	return 0;
+}
+
+static int gen_alloc_exit2(void *ctx, __u64 address)
+{
+	const __u32 tid = bpf_get_current_pid_tgid();
+	const __u64 *value = bpf_map_lookup_elem(&sizes, &tid);
+	__u64 size;
+
+	if (!value) /* not sampled, or the call was under way when the probes came */
+		return 0;
+
+	size = *value;
+	bpf_map_delete_elem(&sizes, &tid);
+	return record_alloc(ctx, address, size);
 }
 
 static int gen_alloc_exit(struct pt_regs *ctx)

@@ -7,10 +7,6 @@
 
 #include <linux/types.h>
 
-/* dwunw-added: begin the registers of an event are laid out as dwunw takes them */
-#include <dwunw/unwind.h>
-/* dwunw-added: end */
-
 #define ALLOCS_MAX_ENTRIES 1000000
 #define COMBINED_ALLOCS_MAX_ENTRIES 10240
 
@@ -19,6 +15,7 @@ struct alloc_info {
 	__u64 size;
 	__u64 timestamp_ns;
 	int stack_id;
+	__s64 dwunw_id; /* dwunw-added: the stack by DWARF; negative: why there is none */
 };
 
 /* All outstanding blocks of one stack, in a word that is updated atomically. */
@@ -30,31 +27,26 @@ union combined_alloc_info {
 	__u64 bits;
 };
 
-/* dwunw-added: begin what goes through the ring buffer for each recorded allocation */
+/* dwunw-added: begin modes, and what the probes of dwunw_probes.bpf.h have for a cookie */
 enum dwunw_mode {
-	DWUNW_MODE_OFF,	     /* bpf_get_stackid alone, nothing is sent */
-	DWUNW_MODE_FALLBACK, /* both */
-	DWUNW_MODE_FORCE,    /* the ring buffer alone */
+	DWUNW_MODE_OFF,	     /* bpf_get_stackid alone */
+	DWUNW_MODE_FALLBACK, /* DWARF, and bpf_get_stackid where that may go further */
+	DWUNW_MODE_FORCE,    /* DWARF alone */
 };
 
-#define DWUNW_PENDING_MAX 8
-#define DWUNW_PAGE_SIZE 4096
-#define DWUNW_STACK_BYTES_MIN 1024
-#define DWUNW_STACK_BYTES_MAX 262144
-
-/*
- * An allocation is known by its address and time: they find it in the map of outstanding blocks. The slice begins
- * DWUNW_RED_ZONE bytes below SP; the record's size is that of its size class, stack_len says how much of it was read.
- */
-struct dwunw_event {
-	__u64 address;
-	__u64 timestamp_ns;
-	uint64_t pt_regs[DWUNW_X86_64_PT_REGS];
-	struct dwunw_pending_return pending[DWUNW_PENDING_MAX];
-	__u64 stack_addr;
-	__u32 stack_len;
-	__u32 pending_count;
-	__u8 stack[];
+enum dwunw_function {
+	DWUNW_MALLOC = 1,
+	DWUNW_CALLOC,
+	DWUNW_REALLOC,
+	DWUNW_MMAP,
+	DWUNW_MREMAP,
+	DWUNW_POSIX_MEMALIGN,
+	DWUNW_MEMALIGN,
+	DWUNW_FREE,
+	DWUNW_MUNMAP,
+	DWUNW_VALLOC,
+	DWUNW_PVALLOC,
+	DWUNW_ALIGNED_ALLOC,
 };
 /* dwunw-added: end */
 

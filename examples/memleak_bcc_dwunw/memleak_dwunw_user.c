@@ -23,7 +23,9 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
-#include "dwunw_stacks.h" /* dwunw-added: records into stacks */
+#include "dwunw_probes.h" /* dwunw-added: probes where they cost least */
+#include "dwunw_stacks.h" /* dwunw-added: stack ids into stacks */
+#include <dwunw/bpf/dwunw_types.h> /* dwunw-added: flags of the walk */
 #include "memleak_dwunw.h"
 #include "memleak_dwunw.skel.h"
 #include "trace_helpers.h"
@@ -52,7 +54,11 @@ static struct env {
 	char command[32];
 	char symbols_prefix[16];
 	enum dwunw_mode dwunw_mode; /* dwunw-added: off, fallback or force */
-	long dwunw_stack_bytes;	    /* dwunw-added: how much of each stack is sent */
+	bool dwunw_user_walk;	    /* dwunw-added: stacks are walked in user space */
+	bool dwunw_probes;	    /* dwunw-added: probes by dwunw_probes.h */
+	bool probes_at_entry;	    /* dwunw-added: and at the functions' entries */
+	bool probes_as_asked;	    /* dwunw-added: --probe-placement was given */
+	long dwunw_stack_bytes;	    /* dwunw-added: how much of a stack is sent */
 	long dwunw_ring_kib;	    /* dwunw-added: room for records on their way */
 } env = {
 	.interval = 5,
@@ -67,7 +73,7 @@ static struct env {
 	.page_size = 1,
 	.dwunw_mode = DWUNW_MODE_FALLBACK, /* dwunw-added: on unless asked otherwise */
 	.dwunw_stack_bytes = 65536,	   /* dwunw-added: enough for what was measured, see README.md */
-	.dwunw_ring_kib = 65536,	   /* dwunw-added: 64 MiB, half a second of a busy allocator */
+	.dwunw_ring_kib = 4096,		   /* dwunw-added: some thousand new stacks */
 };
 
 struct allocation_node {
@@ -128,7 +134,9 @@ static void (*print_stack_frames_func)(void);
 static uint64_t *stack;
 static struct allocation *allocs;
 static uint32_t *alloc_index;
-static struct dwunw_stacks *dwunw; /* dwunw-added: NULL where the mode is off */
+static struct dwunw_stacks *dwunw_opened; /* dwunw-added: whatever the mode */
+static struct dwunw_stacks *dwunw;	   /* dwunw-added: the same, NULL where the mode is off */
+static struct dwunw_probes *dwunw_probes;  /* dwunw-added: the probes */
 
 static const char default_object[] = "libc.so.6";
 
@@ -149,6 +157,8 @@ enum {
 	OPT_PERF_MAX_STACK_DEPTH = 1,
 	OPT_STACK_STORAGE_SIZE,
 	OPT_DWUNW_MODE,	      /* dwunw-added: --dwunw-mode */
+	OPT_DWUNW_WALK,	      /* dwunw-added: --dwunw-walk */
+	OPT_PROBE_PLACEMENT,  /* dwunw-added: --probe-placement */
 	OPT_DWUNW_STACK_SIZE, /* dwunw-added: --dwunw-stack-size */
 	OPT_DWUNW_RING_SIZE,  /* dwunw-added: --dwunw-ring-size */
 };
@@ -178,10 +188,18 @@ static const struct argp_option argp_options[] = {
 	  "stacks by frame pointers alone (off), by DWARF and by frame pointers where those go further (fallback, the "
 	  "default), or by DWARF alone (force)",
 	  0 },
+	{ "dwunw-walk", OPT_DWUNW_WALK, "kernel|user", 0,
+	  "where stacks are walked: by the BPF program (kernel, the default where it loads), or from registers and stack "
+	  "bytes sent to this program (user)",
+	  0 },
+	{ "probe-placement", OPT_PROBE_PLACEMENT, "auto|entry", 0,
+	  "probes on the first instruction that costs little (auto, the default but with --dwunw-mode=off), or on each "
+	  "function's first (entry)",
+	  0 },
 	{ "dwunw-stack-size", OPT_DWUNW_STACK_SIZE, "BYTES", 0,
-	  "most bytes of stack sent for each allocation, 1024 to 262144 (65536)", 0 },
+	  "most bytes of a stack sent for a walk in user space, 1024 to 65536 (65536)", 0 },
 	{ "dwunw-ring-size", OPT_DWUNW_RING_SIZE, "KIB", 0,
-	  "size of the ring buffer, a power of two from 256 to 1048576 (65536)", 0 },
+	  "size of the ring buffer, a power of two from 256 to 1048576 (4096)", 0 },
 	/* dwunw-added: end */
 	{},
 };
@@ -200,16 +218,15 @@ static long argp_parse_long(int key, const char *arg, struct argp_state *state)
 }
 
 /* dwunw-added: begin the switches' values */
-static enum dwunw_mode parse_dwunw_mode(const char *arg, struct argp_state *state)
+static int parse_dwunw_choice(const char *option, const char *arg, const char *const names[], const char *all,
+			      struct argp_state *state)
 {
-	static const char *const names[] = { "off", "fallback", "force" };
-
-	for (int mode = DWUNW_MODE_OFF; mode <= DWUNW_MODE_FORCE; mode++)
-		if (!strcmp(arg, names[mode]))
-			return mode;
-	fprintf(stderr, "invalid --dwunw-mode: %s (off, fallback or force)\n", arg);
+	for (int i = 0; names[i]; i++)
+		if (!strcmp(arg, names[i]))
+			return i;
+	fprintf(stderr, "invalid --%s: %s (%s)\n", option, arg, all);
 	argp_usage(state);
-	return DWUNW_MODE_OFF;
+	return 0;
 }
 
 static long parse_dwunw_size(const char *option, const char *arg, long min, long max, bool power, struct argp_state *state)
@@ -229,6 +246,11 @@ static long parse_dwunw_size(const char *option, const char *arg, long min, long
 
 static error_t argp_parse_arg(int key, char *arg, struct argp_state *state)
 {
+	/* dwunw-added: begin the switches' values */
+	static const char *const modes[] = { "off", "fallback", "force", NULL };
+	static const char *const walks[] = { "kernel", "user", NULL };
+	static const char *const placements[] = { "auto", "entry", NULL };
+	/* dwunw-added: end */
 	static int pos_args;
 
 	switch (key) {
@@ -289,11 +311,18 @@ static error_t argp_parse_arg(int key, char *arg, struct argp_state *state)
 		break;
 	/* dwunw-added: begin the switches of the DWARF path */
 	case OPT_DWUNW_MODE:
-		env.dwunw_mode = parse_dwunw_mode(arg, state);
+		env.dwunw_mode = parse_dwunw_choice("dwunw-mode", arg, modes, "off, fallback or force", state);
+		break;
+	case OPT_DWUNW_WALK:
+		env.dwunw_user_walk = parse_dwunw_choice("dwunw-walk", arg, walks, "kernel or user", state);
+		break;
+	case OPT_PROBE_PLACEMENT:
+		env.probes_at_entry = parse_dwunw_choice("probe-placement", arg, placements, "auto or entry", state);
+		env.probes_as_asked = true;
 		break;
 	case OPT_DWUNW_STACK_SIZE:
-		env.dwunw_stack_bytes = parse_dwunw_size("dwunw-stack-size", arg, DWUNW_STACK_BYTES_MIN,
-							 DWUNW_STACK_BYTES_MAX, false, state);
+		env.dwunw_stack_bytes = parse_dwunw_size("dwunw-stack-size", arg, 1024,
+							 DWUNW_BPF_SLICE_MAX, false, state);
 		break;
 	case OPT_DWUNW_RING_SIZE:
 		env.dwunw_ring_kib = parse_dwunw_size("dwunw-ring-size", arg, 256, 1048576, true, state);
@@ -578,9 +607,9 @@ static int print_outstanding_allocs(int allocs_fd, int stack_traces_fd)
 		for (uint32_t i = 0; i < count; i++) {
 			uint64_t stack_id = (uint64_t)infos[i].stack_id;
 
-			/* dwunw-added: begin asked for every block, shown or not: what is not asked for is forgotten */
+			/* dwunw-added: begin a block may be younger than what was taken in */
 			if (dwunw)
-				stack_id = dwunw_stacks__stack_of(dwunw, keys[i], &infos[i], stack_traces_fd, stack,
+				stack_id = dwunw_stacks__stack_of(dwunw, &infos[i], stack_traces_fd, stack,
 								  (size_t)env.perf_max_stack_depth);
 			/* dwunw-added: end */
 			if (now_ns < infos[i].timestamp_ns + (uint64_t)env.min_age_ns)
@@ -720,34 +749,66 @@ static int dwunw_give_up(const char *why, int err)
 	return 0;
 }
 
+/* What is fixed before the load. */
 static int dwunw_prepare(struct memleak_dwunw_bpf *skel)
 {
+	struct dwunw_stacks_options options = {
+		.stack_bytes = (uint32_t)env.dwunw_stack_bytes,
+		.ring_bytes = (uint32_t)env.dwunw_ring_kib * 1024,
+	};
 	struct rlimit files;
+	const char *why;
+	int err;
 
 	if (env.kernel_trace && env.dwunw_mode == DWUNW_MODE_FORCE)
 		return dwunw_give_up("it is for a process's allocations (-p or -c), the kernel's stacks need none", -EINVAL);
 	if (env.kernel_trace)
 		env.dwunw_mode = DWUNW_MODE_OFF;
-	skel->rodata->dwunw_mode = (int)env.dwunw_mode;
-	skel->rodata->dwunw_stack_bytes = (uint32_t)env.dwunw_stack_bytes;
-	if (env.dwunw_mode == DWUNW_MODE_OFF)
-		return bpf_map__set_max_entries(skel->maps.dwunw_events, (uint32_t)env.page_size);
-	if (!getrlimit(RLIMIT_NOFILE, &files) && files.rlim_cur < files.rlim_max) {
+	if (env.dwunw_mode != DWUNW_MODE_OFF && !getrlimit(RLIMIT_NOFILE, &files) && files.rlim_cur < files.rlim_max) {
 		files.rlim_cur = files.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &files);
 	}
-	return bpf_map__set_max_entries(skel->maps.dwunw_events, (uint32_t)env.dwunw_ring_kib * 1024);
+	options.mode = env.dwunw_mode;
+	err = dwunw_stacks__open(&dwunw_opened, skel->obj, &options, &why);
+	if (err)
+		err = dwunw_give_up(why, err);
+	if (err)
+		return err;
+	skel->rodata->dwunw_mode = (int)env.dwunw_mode;
+	skel->rodata->dwunw_walk_flags = env.dwunw_user_walk ? DWUNW_USER_ONLY : 0;
+	/* Without DWARF, probes are bcc's unless asked for otherwise. */
+	env.dwunw_probes = !env.kernel_trace && (env.dwunw_mode != DWUNW_MODE_OFF ||
+						  (env.probes_as_asked && !env.probes_at_entry));
+	return dwunw_probes__prepare(&dwunw_probes, skel->obj, env.dwunw_probes, env.verbose);
 }
 
-static int dwunw_start(struct memleak_dwunw_bpf *skel)
+static void dwunw_cleanup(void)
+{
+	dwunw_probes__free(dwunw_probes);
+	dwunw_stacks__free(dwunw_opened);
+	dwunw_probes = NULL;
+	dwunw_opened = dwunw = NULL;
+}
+
+static int dwunw_start(void)
 {
 	const char *why;
 	int err;
 
 	if (env.dwunw_mode == DWUNW_MODE_OFF)
 		return 0;
-	err = dwunw_stacks__new(&dwunw, bpf_map__fd(skel->maps.dwunw_events), env.pid, env.dwunw_mode, &why);
-	return err ? dwunw_give_up(why, err) : 0;
+	err = dwunw_stacks__start(dwunw_opened, env.pid, &why);
+	if (err)
+		return dwunw_give_up(why, err);
+	dwunw = dwunw_opened;
+	return 0;
+}
+
+static int attach_probes(struct memleak_dwunw_bpf *skel)
+{
+	if (!env.dwunw_probes)
+		return attach_uprobes(skel);
+	return dwunw_probes__attach(dwunw_probes, env.object, env.symbols_prefix, env.pid, env.probes_at_entry);
 }
 
 static void dwunw_wait(void)
@@ -832,6 +893,7 @@ int main(int argc, char *argv[])
 	}
 
 	libbpf_set_print(libbpf_print_fn);
+dwunw_open: /* dwunw-added: once more where the kernel's walk does not load */
 	skel = memleak_dwunw_bpf__open();
 	if (!skel) {
 		fprintf(stderr, "failed to open bpf object\n");
@@ -848,7 +910,7 @@ int main(int argc, char *argv[])
 	skel->rodata->wa_missing_free = env.wa_missing_free;
 	bpf_map__set_value_size(skel->maps.stack_traces, (uint32_t)env.perf_max_stack_depth * sizeof(*stack));
 	bpf_map__set_max_entries(skel->maps.stack_traces, (uint32_t)env.stack_map_max_entries);
-	/* dwunw-added: begin mode, slice and ring size are fixed before loading */
+	/* dwunw-added: begin mode, sizes of maps and the choice of programs are fixed before loading */
 	ret = dwunw_prepare(skel);
 	if (ret)
 		goto cleanup;
@@ -864,18 +926,27 @@ int main(int argc, char *argv[])
 	}
 
 	ret = memleak_dwunw_bpf__load(skel);
+	/* dwunw-added: begin an older kernel may not take the walk */
+	if (ret && ret != -EPERM && env.dwunw_mode != DWUNW_MODE_OFF && !env.dwunw_user_walk) {
+		fprintf(stderr, "stacks can't be walked in this kernel; going on with --dwunw-walk=user\n");
+		dwunw_cleanup();
+		memleak_dwunw_bpf__destroy(skel);
+		env.dwunw_user_walk = true;
+		goto dwunw_open;
+	}
+	/* dwunw-added: end */
 	if (ret) {
 		fprintf(stderr, "failed to load bpf object\n");
 		goto cleanup;
 	}
-	/* dwunw-added: begin the process is opened before its first record comes */
-	ret = dwunw_start(skel);
+	/* dwunw-added: begin the process is known before its first stack is taken */
+	ret = dwunw_start();
 	if (ret)
 		goto cleanup;
 	/* dwunw-added: end */
 
 	if (!env.kernel_trace) {
-		ret = attach_uprobes(skel);
+		ret = attach_probes(skel); // dwunw-added: in one way or the other; plain: ret = attach_uprobes(skel);
 		if (ret) {
 			fprintf(stderr, "failed to attach uprobes\n");
 			goto cleanup;
@@ -931,7 +1002,7 @@ int main(int argc, char *argv[])
 						       bpf_map__fd(skel->maps.stack_traces));
 		/* dwunw-added: begin every report says what is missing from it */
 		if (dwunw)
-			dwunw_stacks__end_report(dwunw, skel->bss->dwunw_dropped);
+			dwunw_stacks__end_report(dwunw, skel->bss->dwunw_blocks_lost);
 		fflush(stdout);
 		/* dwunw-added: end */
 		if (ret)
@@ -946,9 +1017,9 @@ int main(int argc, char *argv[])
 	}
 
 cleanup:
+	dwunw_cleanup(); /* dwunw-added: before the maps go */
 	if (skel)
 		memleak_dwunw_bpf__destroy(skel);
-	dwunw_stacks__free(dwunw); /* dwunw-added: with the last report all is printed */
 	syms_cache__free(syms_cache);
 	ksyms__free(ksyms);
 	free(alloc_index);

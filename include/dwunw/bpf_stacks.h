@@ -56,7 +56,7 @@ struct dwunw_bpf_options {
     uint32_t ring_bytes;       /* a power of two of pages; 4 MiB */
     uint32_t stack_ids;        /* that the kernel remembers to have sent; more are sent again; 32,768 */
     uint32_t slice_bytes;      /* of stack, for a walk in user space; at most and by default 64 KiB */
-    uint32_t threads;          /* walks that have state at once, without task storage; 1,024 */
+    uint32_t threads;          /* that have a walk's or a call's state at once, without task storage; 1,024 */
     uint32_t path_limit;       /* new stacks a second for user space behind one path of frames; 256 */
     uint32_t first_generation; /* of published maps; for tests of their coming round; 1 */
     uint32_t reserved;
@@ -133,6 +133,7 @@ struct dwunw_bpf_counters {
     uint64_t process_requests;           /* looks at a process's map that the kernel asked for */
     uint64_t requests_dropped;           /* requests that found the ring buffer full; made again */
     uint64_t linker_events;              /* changes that the dynamic linker announced, and exec */
+    uint64_t lost_calls;                 /* dwunw_calls.bpf.h: entries there was no memory for */
     uint64_t publications;
     uint64_t user_walks_complete;
     uint64_t user_walks_stale; /* ended with DWUNW_ERR_MODULE_CHANGED: the map had changed in between */

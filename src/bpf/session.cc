@@ -123,6 +123,11 @@ dwunw_status Session::open() {
     bpf_map *unused = bpf_object__find_map_by_name(object_, features_.task_storage ? "dwunw_threads" : "dwunw_tasks");
     if (unused == nullptr || bpf_map__set_autocreate(unused, false) != 0)
         return DWUNW_ERR_INVALID_ARGUMENT;
+    if (bpf_object__find_map_by_name(object_, "dwunw_calls") != nullptr) { // dwunw_calls.bpf.h
+        unused = bpf_object__find_map_by_name(object_, features_.task_storage ? "dwunw_thread_calls" : "dwunw_calls");
+        if (!set_size(object_, "dwunw_thread_calls", threads) || bpf_map__set_autocreate(unused, false) != 0)
+            return DWUNW_ERR_INVALID_ARGUMENT;
+    }
     for (const char *name : {"dwunw_on_linker", "dwunw_on_exec", "dwunw_on_exit"}) {
         bpf_program *program = bpf_object__find_program_by_name(object_, name);
         if (program == nullptr)
@@ -352,6 +357,7 @@ void Session::read_counters(dwunw_bpf_counters &out) const {
         out.process_requests = counts[DWUNW_BPF_NEED_PROCESS];
         out.requests_dropped = counts[DWUNW_BPF_NEED_DROPPED];
         out.linker_events = counts[DWUNW_BPF_LINKER_EVENTS];
+        out.lost_calls = counts[DWUNW_BPF_LOST_CALLS];
     }
     out.user_walks_complete = user_walks_complete_;
     out.user_walks_stale = user_walks_stale_;

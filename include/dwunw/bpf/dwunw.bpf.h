@@ -327,10 +327,9 @@ static __always_inline __u64 dwunw_hash(__u64 hash, __u64 word) {
     return hash ^ hash >> 32;
 }
 
-/* Positive, so that it is told from a reason. */
-static __always_inline __u64 dwunw_id(__u64 hash) {
-    hash &= ~(1ull << 63);
-    return hash ? hash : 1;
+static __always_inline __u64 dwunw_id(__u64 hash, __u64 left) {
+    hash = (hash & (DWUNW_BPF_ID_LEFT - 1)) | left;
+    return hash >> 32 ? hash : hash | 1ull << 32;
 }
 
 static __always_inline int dwunw_stop(struct dwunw_walk *walk, __u32 reason) {
@@ -941,7 +940,7 @@ static __noinline __s64 dwunw_leave_to_user(struct dwunw_walk *walk, void *ctx) 
     if (!walk->layout)
         walk->code_filter = ~0ull;
     dwunw_identify(walk, walk->slice_start & ~7ull, walk->slice_size);
-    id = dwunw_id(walk->identity);
+    id = dwunw_id(walk->identity, DWUNW_BPF_ID_LEFT);
     if (bpf_map_lookup_elem(&dwunw_sent, &id)) {
         dwunw_count(DWUNW_BPF_DEDUPLICATED, 1);
         return id;
@@ -958,7 +957,7 @@ static __noinline __s64 dwunw_leave_to_user(struct dwunw_walk *walk, void *ctx) 
 }
 
 static __always_inline __s64 dwunw_complete(struct dwunw_walk *walk) {
-    const __u64 id = dwunw_id(walk->hash);
+    const __u64 id = dwunw_id(walk->hash, 0);
     __u64 size;
 
     if (bpf_map_lookup_elem(&dwunw_sent, &id))

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
+/* dwunw-added: begin the whole file: where a block's stack comes from, and one program for all allocators */
+/*
+ * Included by memleak_dwunw.bpf.c: dwunw_take_stack stands where bpf_get_stackid stood. The programs at the end stand for
+ * the pairs NAME_enter and NAME_exit: one for all functions, told which by the probe's cookie, is verified once, and
+ * within an allocator's call no other one is recorded.
+ */
+#ifndef __DWUNW_PROBES_BPF_H
+#define __DWUNW_PROBES_BPF_H
+
+const volatile int dwunw_mode = DWUNW_MODE_OFF;
+const volatile __u64 dwunw_walk_flags = 0; /* DWUNW_USER_ONLY: stacks are walked in user space */
+
+/* What the map of outstanding blocks had no room for. */
+__u64 dwunw_blocks_lost = 0;
+
+extern bool bpf_session_is_return(void) __ksym __weak;
+
+static bool is_wanted(size_t size);
+static int record_alloc(void *ctx, __u64 address, __u64 size);
+static int gen_free_enter(const void *address);
+
+/* Kernel allocations, sent by tracepoints, have the mode off. */
+static __always_inline void dwunw_take_stack(void *ctx, struct alloc_info *info)
+{
+	if (dwunw_mode == DWUNW_MODE_OFF) {
+		info->stack_id = bpf_get_stackid(ctx, &stack_traces, stack_flags);
+		return;
+	}
+	info->stack_id = -ENODATA;
+	info->dwunw_id = dwunw_get_stackid(ctx, dwunw_walk_flags);
+	/* Where the stack may not be whole, the kernel's own may go further. */
+	if (dwunw_mode == DWUNW_MODE_FALLBACK && (info->dwunw_id < 0 || info->dwunw_id & DWUNW_BPF_ID_LEFT))
+		info->stack_id = bpf_get_stackid(ctx, &stack_traces, stack_flags);
+}
+
+static __always_inline void dwunw_keep_block(__u64 address, const struct alloc_info *info)
+{
+	if (bpf_map_update_elem(&allocs, &address, info, BPF_ANY))
+		__sync_fetch_and_add(&dwunw_blocks_lost, 1);
+}
+
+/* 1: there is nothing to be seen at the return. */
+static __always_inline int dwunw_enter(struct pt_regs *ctx)
+{
+	const __u64 function = bpf_get_attach_cookie(ctx);
+	__u64 size = PT_REGS_PARM1(ctx), where = 0;
+	struct dwunw_call *call;
+
+	switch (function) {
+	case DWUNW_FREE:
+	case DWUNW_MUNMAP:
+		gen_free_enter((const void *)PT_REGS_PARM1(ctx));
+		return 1;
+	case DWUNW_CALLOC:
+		size *= PT_REGS_PARM2(ctx);
+		break;
+	case DWUNW_REALLOC:
+		gen_free_enter((const void *)PT_REGS_PARM1(ctx));
+		size = PT_REGS_PARM2(ctx);
+		break;
+	case DWUNW_MREMAP:
+		gen_free_enter((const void *)PT_REGS_PARM1(ctx));
+		size = PT_REGS_PARM3(ctx);
+		break;
+	case DWUNW_MMAP:
+	case DWUNW_ALIGNED_ALLOC:
+	case DWUNW_MEMALIGN:
+		size = PT_REGS_PARM2(ctx);
+		break;
+	case DWUNW_POSIX_MEMALIGN:
+		where = PT_REGS_PARM1(ctx);
+		size = PT_REGS_PARM3(ctx);
+		break;
+	}
+	if (!is_wanted(size))
+		return 1;
+	call = dwunw_call_begin(ctx);
+	if (!call)
+		return 1;
+	call->values[0] = size;
+	call->values[1] = where;
+
+	if (trace_all)
+		bpf_printk("alloc entered, size = %lu\n", size);
+	return 0;
+}
+
+static __always_inline int dwunw_leave(struct pt_regs *ctx)
+{
+	__u64 address = PT_REGS_RC(ctx);
+	struct dwunw_call call;
+
+	if (!dwunw_call_end(ctx, &call))
+		return 0;
+	if (call.values[1] && (address || bpf_probe_read_user(&address, sizeof(address), (void *)call.values[1])))
+		return 0;
+	return record_alloc(ctx, address, call.values[0]);
+}
+
+SEC("uprobe")
+int dwunw_session(struct pt_regs *ctx)
+{
+	return bpf_session_is_return() ? dwunw_leave(ctx) : dwunw_enter(ctx);
+}
+
+SEC("uprobe")
+int dwunw_entry(struct pt_regs *ctx)
+{
+	dwunw_enter(ctx);
+	return 0;
+}
+
+SEC("uretprobe")
+int dwunw_exit(struct pt_regs *ctx)
+{
+	return dwunw_leave(ctx);
+}
+
+#endif /* __DWUNW_PROBES_BPF_H */
+/* dwunw-added: end */
