@@ -70,7 +70,7 @@ void answer(uint64_t blocks, uint64_t ns) {
 
 // The compiler must not see that nothing uses a block.
 void *use(void *block) {
-    asm volatile("" : "+r"(block) : : "memory");
+    asm volatile("" : : "r"(block) : "memory");
     return block;
 }
 
@@ -78,7 +78,7 @@ void *use(void *block) {
 
 [[gnu::noinline]] void serve_pairs() {
     constexpr int kBatch = 64; // of pairs between two looks at the clock
-    void *kept = nullptr;
+    std::unique_ptr<void, decltype(&std::free)> kept(nullptr, &std::free);
     uint64_t run_ns = 0;
     while (next_run(run_ns)) {
         const uint64_t begin = now_ns();
@@ -90,11 +90,9 @@ void *use(void *block) {
             blocks += kBatch;
             end = now_ns();
         }
-        std::free(kept);
-        kept = use(std::malloc(40));
+        kept.reset(use(std::malloc(40)));
         answer(blocks, end - begin);
     }
-    std::free(kept);
 }
 
 // One frame each, of four sizes in turn: 64 to 208 bytes, as real programs' are.

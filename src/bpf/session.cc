@@ -54,7 +54,8 @@ uint64_t map_memory(int fd) {
 // A record's stack bytes. Pages that could not be read are missing in them.
 struct Slice {
     explicit Slice(const dwunw_walk_event &event)
-        : start(event.stack_addr), bytes(reinterpret_cast<const uint8_t *>(&event + 1)), size(event.stack_len), pages(event.pages) {}
+        : start(event.stack_addr), bytes(reinterpret_cast<const uint8_t *>(&event + 1)), size(event.stack_len),
+          pages(event.pages) {}
 
     bool readable(uint64_t offset) const {
         const uint64_t page = (start % DWUNW_BPF_PAGE + offset) / DWUNW_BPF_PAGE;
