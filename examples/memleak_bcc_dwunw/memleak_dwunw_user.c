@@ -73,7 +73,7 @@ static struct env {
 	.page_size = 1,
 	.dwunw_mode = DWUNW_MODE_FALLBACK, /* dwunw-added: on unless asked otherwise */
 	.dwunw_stack_bytes = 65536,	   /* dwunw-added: enough for what was measured, see README.md */
-	.dwunw_ring_kib = 4096,		   /* dwunw-added: some thousand new stacks */
+	.dwunw_ring_kib = 8192,		   /* dwunw-added: room for a burst of new stacks */
 };
 
 struct allocation_node {
@@ -199,7 +199,7 @@ static const struct argp_option argp_options[] = {
 	{ "dwunw-stack-size", OPT_DWUNW_STACK_SIZE, "BYTES", 0,
 	  "most bytes of a stack sent for a walk in user space, 1024 to 65536 (65536)", 0 },
 	{ "dwunw-ring-size", OPT_DWUNW_RING_SIZE, "KIB", 0,
-	  "size of the ring buffer, a power of two from 256 to 1048576 (4096)", 0 },
+	  "size of the ring buffer, a power of two from 256 to 1048576 (8192)", 0 },
 	/* dwunw-added: end */
 	{},
 };
@@ -770,10 +770,12 @@ static int dwunw_prepare(struct memleak_dwunw_bpf *skel)
 	}
 	options.mode = env.dwunw_mode;
 	err = dwunw_stacks__open(&dwunw_opened, skel->obj, &options, &why);
-	if (err)
+	/* Who may not do that may not load either, which says so. */
+	if (err && err != -EPERM && env.dwunw_mode != DWUNW_MODE_OFF) {
 		err = dwunw_give_up(why, err);
-	if (err)
-		return err;
+		if (err)
+			return err;
+	}
 	skel->rodata->dwunw_mode = (int)env.dwunw_mode;
 	skel->rodata->dwunw_walk_flags = env.dwunw_user_walk ? DWUNW_USER_ONLY : 0;
 	/* Without DWARF, probes are bcc's unless asked for otherwise. */

@@ -64,7 +64,8 @@ struct dwunw_bpf_options {
 
 /*
  * Between the object's open and its load: finds out what the kernel can do and sizes the maps. `options` may be NULL.
- * Errors: DWUNW_ERR_INVALID_ARGUMENT (also: the object does not include dwunw.bpf.h), DWUNW_ERR_BPF. Allocates.
+ * Errors: DWUNW_ERR_INVALID_ARGUMENT (also: the object does not include dwunw.bpf.h),
+ * DWUNW_ERR_PERMISSION, DWUNW_ERR_BPF. Allocates.
  */
 dwunw_status dwunw_bpf_open(struct dwunw_context *context, struct bpf_object *object,
                             const struct dwunw_bpf_options *options, struct dwunw_bpf **out);

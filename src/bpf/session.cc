@@ -38,6 +38,13 @@ bool set_size(bpf_object *object, const char *name, uint32_t entries) {
     return map != nullptr && bpf_map__set_max_entries(map, entries) == 0;
 }
 
+// Libbpf's probes tell "may not" as "has not".
+bool may_create_maps() {
+    const UniqueFd map(
+        bpf_map_create(BPF_MAP_TYPE_ARRAY, "dwunw_probe", sizeof(uint32_t), sizeof(uint32_t), 1, nullptr));
+    return map.valid() || (errno != EPERM && errno != EACCES);
+}
+
 // What the kernel charges for a map; 0 where it does not say.
 uint64_t map_memory(int fd) {
     std::array<char, 64> path{};
@@ -92,7 +99,7 @@ void RingDestroyer::operator()(ring_buffer *ring) const { ring_buffer__free(ring
 dwunw_status Session::open() {
     features_ = KernelFeatures::probe(options_.flags);
     if (!features_.ring_buffer)
-        return DWUNW_ERR_BPF;
+        return may_create_maps() ? DWUNW_ERR_BPF : DWUNW_ERR_PERMISSION;
     bpf_map *settings_map = bpf_object__find_map_by_name(object_, ".rodata.dwunw");
     size_t size = 0;
     auto *settings =

@@ -44,12 +44,12 @@ class Target:
         assert self.process.stdout.readline() == f"ready {self.pid}\n"
 
     def work(self):
-        """Does the work; what was leaked, as size -> (blocks, function, is a mapping under malloc)."""
+        """Does the work; what was leaked, as size -> (blocks, function, None or the size of the mapping under it)."""
         self.process.stdin.write("\n")
         leaks = {}
         while (line := self.process.stdout.readline()) != "done\n":
-            what, size, blocks, function = line.split()
-            leaks[int(size)] = (int(blocks), function, what == "mapped")
+            _, size, blocks, function, *mapped = line.split()
+            leaks[int(size)] = (int(blocks), function, int(mapped[0]) if mapped else None)
         return leaks
 
     def go_on(self):
@@ -99,6 +99,11 @@ def look_at(program, *options):
     return report, leaks, errors
 
 
+def as_bcc_sees_them(leaks):
+    """An inherited defect: of an allocator within another one, the inner is recorded."""
+    return {mapped or size: (blocks, function, mapped) for size, (blocks, function, mapped) in leaks.items()}
+
+
 def run(*arguments, **options):
     return subprocess.run([MEMLEAK, *arguments], capture_output=True, text=True, timeout=120, check=False, **options)
 
@@ -120,17 +125,13 @@ class ExactLeaks(unittest.TestCase):
             size = stack.blocks[0][1]
             if size not in leaks:
                 continue
-            _, function, mapped = leaks[size]
+            function = leaks[size][1]
             self.assertTrue(whole == stack.is_complete(), stack)
             if whole:
                 self.assertIn(stack.names()[-1], ROOTS, stack)
                 self.assertNotIn(None, stack.names(), stack)
                 self.assertEqual(stack.names().count(function), 101 if function == "leak_deep" else 1, stack)
-            if mapped and whole:
-                names = stack.names()
-                self.assertEqual(names[names.index("__libc_malloc") + 1], function, stack)
-            elif not mapped:
-                self.assertEqual(stack.names()[0], function, stack)
+            self.assertEqual(stack.names()[0], function, stack)
 
     def test_force(self):
         report, leaks, errors = look_at(TARGET, "--dwunw-mode=force", "-a", "-T", "1000")
@@ -148,6 +149,7 @@ class ExactLeaks(unittest.TestCase):
 
     def test_off(self):
         report, leaks, errors = look_at(TARGET, *OFF, "-a", "-T", "1000")
+        leaks = as_bcc_sees_them(leaks)
         self.check_blocks(report, leaks)
         self.assertEqual((report.account, errors), (None, ""))
         for stack in report.stacks:
@@ -158,7 +160,7 @@ class ExactLeaks(unittest.TestCase):
 
     def test_off_with_frame_pointers(self):
         report, leaks, _ = look_at(WITH_FRAME_POINTERS, *OFF, "-a", "-T", "1000")
-        self.check_blocks(report, leaks)
+        self.check_blocks(report, as_bcc_sees_them(leaks))
         named = [stack.names() for stack in report.stacks if stack.blocks[0][1] == 1001]
         self.assertEqual([names[:3] for names in named], [["leak_malloc", "work", "main"]])
 
@@ -183,6 +185,44 @@ class ExactLeaks(unittest.TestCase):
             for stack in (stack for stack in report.stacks if stack.blocks[0][1] in leaks):
                 self.assertIn("[frame pointer]", [(frame.mark or "").strip() for frame in stack.frames], stack)
                 self.assertIn(leaks[stack.blocks[0][1]][1], stack.names(), stack)
+
+    def test_both_walks_and_both_placements_see_the_same(self):
+        choices = [
+            (f"--dwunw-walk={walk}", f"--probe-placement={placement}", f"--dwunw-mode={mode}")
+            for walk in ("kernel", "user")
+            for placement in ("auto", "entry")
+            for mode in ("force", "fallback")
+        ]
+        with target() as running, contextlib.ExitStack() as tools:
+            options = ("-p", str(running.pid), "-a", "-T", "1000", "-z", "1000")
+            processes = [tools.enter_context(memleak(*options, *choice, PAST_THE_END)) for choice in choices]
+            leaks = running.work()
+            reports = [finish(process)[0] for process in processes]
+        seen = []
+        for report in reports:
+            self.check_blocks(report, leaks)
+            self.check_callers(report, leaks, whole=True)
+            seen.append(sorted((sorted(stack.blocks), [frame.address for frame in stack.frames]) for stack in report.stacks))
+        for one in seen[1:]:
+            self.assertEqual(one, seen[0])
+
+    def test_the_walk_is_the_kernels(self):
+        report, *_ = look_at(TARGET, "-T", "1000")
+        self.assertEqual((report.account.partial, report.others), (0, {}), "nothing is left to user space")
+
+    def test_placement_without_dwarf(self):
+        # Each block once, by the call that made it: off in all but the stacks.
+        report, leaks, _ = look_at(WITH_FRAME_POINTERS, *OFF, "--probe-placement=auto", "-a", "-T", "1000")
+        self.check_blocks(report, leaks)
+        self.assertIsNone(report.account)
+        named = [stack.names() for stack in report.stacks if stack.blocks[0][1] == 1001]
+        self.assertEqual([names[:3] for names in named], [["leak_malloc", "work", "main"]])
+
+    def test_verbose_says_where_the_probes_are(self):
+        with target() as running:
+            done = run("-v", "-p", str(running.pid), "1", "1")
+        self.assertRegex(done.stderr, r"(?m)^probes: uprobe session: ")
+        self.assertRegex(done.stderr, r"(?m)^probe: free: offset \d+: ")
 
     def test_sizes(self):
         report, leaks, _ = look_at(TARGET, "--dwunw-mode=force", "-a", "-z", "1201", "-Z", "1409", "-T", "1000")
@@ -212,8 +252,10 @@ class ExactLeaks(unittest.TestCase):
 
 
 class Slices(unittest.TestCase):
+    OPTIONS = ("--dwunw-walk=user", "--dwunw-stack-size=1024")
+
     def test_a_stack_beyond_its_slice(self):
-        report, *_ = look_at(TARGET, "--dwunw-mode=force", "--dwunw-stack-size=1024", "-a", "-T", "1000", "-Z", "1901", "-z", "1901")
+        report, *_ = look_at(TARGET, "--dwunw-mode=force", *self.OPTIONS, "-a", "-T", "1000", "-Z", "1901", "-z", "1901")
         (stack,) = report.stacks
         self.assertEqual(stack.notes, ["partial: stack slice exhausted"])
         self.assertEqual(set(stack.names()), {"leak_deep"})
@@ -221,7 +263,7 @@ class Slices(unittest.TestCase):
         self.assertEqual(report.account.why_partial, "[stack slice exhausted: 1]")
 
     def test_fallback_shows_the_kernels_stack_where_that_goes_further(self):
-        options = ("--dwunw-stack-size=1024", "-a", "-T", "1000", "-Z", "1901", "-z", "1901")
+        options = (*self.OPTIONS, "-a", "-T", "1000", "-Z", "1901", "-z", "1901")
         report, *_ = look_at(WITH_FRAME_POINTERS, *options)
         (stack,) = report.stacks
         self.assertEqual(stack.notes, ["kernel frame-pointer stack: it goes further than dwunw's"])
@@ -236,10 +278,10 @@ class Losses(unittest.TestCase):
 
     def test_a_ring_buffer_that_is_too_small(self):
         for mode in ("force", "fallback"):
-            with target(None, str(self.BLOCKS)) as running:
-                options = ("--dwunw-ring-size=256", f"--dwunw-mode={mode}", "-z", "48", "-Z", "48")
+            with target(None, str(self.BLOCKS), "distinct") as running:
+                options = ("--dwunw-ring-size=256", f"--dwunw-mode={mode}", "-z", "48", "-Z", "48", "-T", "100000")
                 with memleak("-p", str(running.pid), *options, PAST_THE_END) as process:
-                    # Nobody takes records out while the target works.
+                    # Nobody takes stacks out while the target works.
                     process.send_signal(signal.SIGSTOP)
                     running.work()
                     process.send_signal(signal.SIGCONT)
@@ -250,7 +292,8 @@ class Losses(unittest.TestCase):
             lost = [stack for stack in report.stacks if not stack.is_complete()]
             self.assertEqual(sum(stack.count for stack in lost), report.account.dropped)
             if mode == "force":
-                self.assertEqual([stack.notes for stack in lost], [["no stack: ring buffer full"]])
+                self.assertEqual([stack.notes for stack in lost], [["no stack: the ring buffer is full"]])
+                self.assertEqual(report.others, {"without a stack": (report.account.dropped, {"the ring buffer is full": report.account.dropped})})
 
     def test_a_target_that_never_rests(self):
         # memleak once took in records for as long as they came.
@@ -261,7 +304,7 @@ class Losses(unittest.TestCase):
         reports, _ = memleak_report.parse(output)
         self.assertEqual((process.returncode, errors, len(reports)), (0, "", 2))
         for stack in reports[-1].stacks:
-            self.assertIn(stack.notes, ([], ["no stack: ring buffer full"]))
+            self.assertEqual(stack.notes, [])
         self.assertGreater(reports[-1].account.walked, 1000)
 
 
@@ -300,7 +343,7 @@ class EndsOfRuns(unittest.TestCase):
         whole = [stack for stack in report.stacks if stack.is_complete()]
         self.assertEqual(
             {stack.names()[0] for stack in whole} & {leak[1] for leak in leaks.values()},
-            {function for _, function, mapped in leaks.values() if not mapped},
+            {function for _, function, _ in leaks.values()},
         )
 
     def test_a_target_that_is_killed_at_work(self):
@@ -351,6 +394,8 @@ class Errors(unittest.TestCase):
             (["-o", "9223372036854775"], r"invalid AGE_MS: 9223372036854775"),
             (["1", "2", "3"], r"Unrecognized positional argument: 3"),
             (["--dwunw-mode=on"], r"invalid --dwunw-mode: on \(off, fallback or force\)"),
+            (["--dwunw-walk=both"], r"invalid --dwunw-walk: both \(kernel or user\)"),
+            (["--probe-placement=3"], r"invalid --probe-placement: 3 \(auto or entry\)"),
             (["--dwunw-stack-size=1023"], r"invalid --dwunw-stack-size: 1023"),
             (["--dwunw-stack-size=1k"], r"invalid --dwunw-stack-size: 1k"),
             (["--dwunw-ring-size=300"], r"invalid --dwunw-ring-size: 300 \(a power of two"),

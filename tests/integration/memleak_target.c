@@ -3,9 +3,10 @@
 // standard input before its work ("ready PID") and after it ("done"); between the two it prints what it leaked:
 //
 //     leaked SIZE BLOCKS FUNCTION      FUNCTION called the allocator
-//     mapped SIZE BLOCKS FUNCTION      as above, but seen as the mapping under it
+//     mapped SIZE BLOCKS FUNCTION BYTES  as above; under it are mappings of BYTES, which bcc's memleak sees instead
 //
-// With an argument, a number, it only allocates and leaks so many blocks of 48 bytes, 40 calls deep, as fast as it can.
+// With an argument, a number, it only allocates and leaks so many blocks of 48 bytes, 40 calls deep, as fast as it can;
+// with "distinct" behind it, each by another stack.
 #define _GNU_SOURCE
 #include <malloc.h>
 #include <pthread.h>
@@ -149,7 +150,7 @@ STEP static void work(void) {
 }
 
 STEP static void leak_in_thread(void) {
-    void *first = malloc(1); // a thread's first block is seen as the mapping of the thread's arena
+    void *first = malloc(1); // within which the thread's arena is mapped
     keep(first);
     free(first);
     for (int i = 0; i < 9; i++)
@@ -174,6 +175,19 @@ STEP static void leak_fast(long blocks, int depth) {
     END_OF_STEP;
 }
 
+// Which of the two calls is made tells the stacks of different paths from each other.
+STEP static void leak_distinct(long path, int depth) {
+    if (depth == 0) {
+        keep(malloc(48));
+    } else if (path & 1) {
+        leak_distinct(path >> 1, depth - 1);
+        __asm__ volatile("nop");
+    } else {
+        leak_distinct(path >> 1, depth - 1);
+    }
+    END_OF_STEP;
+}
+
 static void wait_for_line(void) {
     char c;
     while (read(STDIN_FILENO, &c, 1) == 1 && c != '\n')
@@ -187,8 +201,12 @@ int main(int argc, char **argv) {
     wait_for_line();
     if (argc > 1) {
         const long blocks = strtol(argv[1], NULL, 10);
-        leak_fast(blocks, 40);
-        printf("leaked 48 %ld leak_fast\n", blocks);
+        if (argc > 2)
+            for (long i = 0; i < blocks; i++)
+                leak_distinct(i, 20);
+        else
+            leak_fast(blocks, 40);
+        printf("leaked 48 %ld %s\n", blocks, argc > 2 ? "leak_distinct" : "leak_fast");
     } else {
         pthread_t id;
         work();
@@ -206,7 +224,7 @@ int main(int argc, char **argv) {
              "leaked 1601 3 leak_pvalloc\n"
              "leaked 28672 4 leak_mmap\n"
              "leaked 45056 5 leak_mremap\n"
-             "mapped 1003520 6 leak_big\n"
+             "mapped 1000000 6 leak_big 1003520\n"
              "leaked 1801 7 leak_by_alloca\n"
              "leaked 1901 1 leak_deep\n"
              "leaked 2003 9 leak_in_thread");

@@ -19,6 +19,10 @@ ACCOUNT = re.compile(
 )
 
 
+# What else a line may say of all allocations.
+OTHER = re.compile(r"dwunw: ([^:]+): (\d+)((?: \[[^]]+: \d+\])*)")
+
+
 class Stack:
     """One stack of a report; `notes` are its lines in brackets."""
 
@@ -39,12 +43,14 @@ class Stack:
 
 
 class Report:
-    """One report. AssertionError where a line is none that memleak prints."""
+    """One report. AssertionError where a line is none that memleak prints. `others`: what dwunw's further lines say, by
+    name: a number, and numbers by reason."""
 
     def __init__(self, header, lines):
         self.top = int(HEADER.fullmatch(header)[1])
         self.stacks = []
         self.account = None
+        self.others = {}
         for line in lines:
             if match := HEAD.fullmatch(line):
                 self.stacks.append(Stack(int(match[1]), int(match[2])))
@@ -60,6 +66,9 @@ class Report:
             elif match := ACCOUNT.fullmatch(line):
                 numbers = [int(match[i]) for i in (1, 2, 3)]
                 self.account = Account(*numbers, match[4].strip(), int(match[5]))
+            elif match := OTHER.fullmatch(line):
+                why = {reason: int(count) for reason, count in re.findall(r"\[([^]]+): (\d+)\]", match[3])}
+                self.others[match[1]] = (int(match[2]), why)
             else:
                 raise AssertionError(f"not a line of a report: {line!r}")
 
