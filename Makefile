@@ -30,7 +30,7 @@ CONFIGURE = cmake --preset $(PRESET) -B '$(BUILD)' -DARCH='$(ARCH)' -DCROSS_COMP
 	$(if $(filter release,$(PRESET)),-DDWUNW_WERROR='$(DWUNW_WERROR)') --log-level=NOTICE
 COMPILE = cmake --build '$(BUILD)' --parallel $(JOBS)
 
-.PHONY: all examples test test-exhaustive bench demo install check asan tsan fuzz format setup clean help
+.PHONY: all examples test test-exhaustive bench bench-bpf demo install check asan tsan fuzz format setup clean help
 
 all: ## build every product into build/$(ARCH) (the default)
 	@$(CONFIGURE) >/dev/null
@@ -46,6 +46,12 @@ bench: ## measure: real programs' stacks through dwunw, libunwind and libdwfl, t
 	@$(COMPILE)
 	@bench/collect.py --dwunw '$(BUILD)/tools/dwunw/dwunw' --corpus '$(BUILD)/bench/corpus' $(COLLECT_ARGS)
 	@bench/run '$(BUILD)' $(BENCH_ARGS)
+
+bench-bpf: ## measure what memleak costs a program: kernel walk, user walk, as bcc's (root; bench/README.md)
+	@scripts/setup build test bench
+	@$(CONFIGURE) -DDWUNW_BENCH=ON >/dev/null
+	@$(COMPILE)
+	@bench/run_bpf '$(BUILD)' $(BENCH_ARGS)
 
 demo: ## install what is missing, build, and find the leaks of a bundled program (root)
 	@scripts/setup build

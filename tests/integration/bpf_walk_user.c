@@ -121,7 +121,8 @@ int main(int argc, char **argv) {
     struct ring_buffer *ring = NULL;
     bool compare = false, at_return = false, quiet = false, idle = false;
     const char *pending[16];
-    size_t pending_count = 0, pid_count = 0, i;
+    struct bpf_link *links[17]; /* theirs, and the one that walks */
+    size_t pending_count = 0, link_count = 0, pid_count = 0, i;
     int pids[64], opt, status = 1;
     dwunw_status walked;
     __u64 flags = 0;
@@ -227,15 +228,17 @@ int main(int argc, char **argv) {
     for (i = 0; i < pending_count; i++) {
         LIBBPF_OPTS(bpf_uprobe_opts, retprobe, .func_name = pending[i], .retprobe = true);
 
-        if (!bpf_program__attach_uprobe_opts(skeleton->progs.do_nothing, -1, argv[optind], 0, &retprobe)) {
+        links[link_count] = bpf_program__attach_uprobe_opts(skeleton->progs.do_nothing, -1, argv[optind], 0, &retprobe);
+        if (!links[link_count++]) {
             fail(pending[i]);
             goto out;
         }
     }
     uprobe.func_name = argv[optind + 1];
     uprobe.retprobe = at_return;
-    if (!bpf_program__attach_uprobe_opts(at_return ? skeleton->progs.on_return : skeleton->progs.on_entry, -1,
-                                         argv[optind], 0, &uprobe)) {
+    links[link_count] = bpf_program__attach_uprobe_opts(
+        at_return ? skeleton->progs.on_return : skeleton->progs.on_entry, -1, argv[optind], 0, &uprobe);
+    if (!links[link_count++]) {
         fail(argv[optind + 1]);
         goto out;
     }
@@ -275,6 +278,8 @@ int main(int argc, char **argv) {
     status = 0;
 out:
     ring_buffer__free(ring);
+    while (link_count > 0)
+        bpf_link__destroy(links[--link_count]);
     dwunw_bpf_close(bpf);
     bpf_walk__destroy(skeleton);
     dwunw_shutdown(context);

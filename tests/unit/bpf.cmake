@@ -4,7 +4,8 @@
 add_library(bpf_user_walk STATIC ../support/bpf_user_walk.c)
 target_link_libraries(bpf_user_walk PUBLIC dwunw)
 
-foreach(name IN ITEMS block_allocator function_file layout placement rule_word walk process_walk)
+foreach(name IN ITEMS block_allocator dictionary function_file kernel_features layout placement process_walk rule_word
+                      table_pool walk)
     set(test bpf_${name}_test)
     add_executable(${test} ${test}.cc)
     target_include_directories(${test} PRIVATE "${PROJECT_SOURCE_DIR}/src")

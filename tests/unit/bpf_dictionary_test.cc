@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#include "bpf/dictionary.h"
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <set>
+
+namespace dwunw::bpf {
+namespace {
+
+using process::Process;
+using unwind::CodeKind;
+
+const auto *const kA = reinterpret_cast<const dwunw_module *>(0x10);
+const auto *const kB = reinterpret_cast<const dwunw_module *>(0x20);
+
+// A at 0x1000 to 0x2000, bias 0x400; B right behind it, to 0x3000; code without a file to 0x4000.
+std::shared_ptr<const Layout> layout() {
+    const auto mapping = [](uint64_t start, CodeKind kind, const dwunw_module *module, uint64_t bias) {
+        return Process::CodeMapping{RunAddr(start), RunAddr(start + 0x1000),
+                                    process::Binding{kind, DWUNW_OK, module, LoadBias{bias}}, nullptr};
+    };
+    auto made = std::make_shared<Layout>(1);
+    EXPECT_TRUE(made->extend(std::vector{mapping(0x1000, CodeKind::kModule, kA, 0x400),
+                                         mapping(0x2000, CodeKind::kModule, kB, 0),
+                                         mapping(0x3000, CodeKind::kAnonymous, nullptr, 0)}));
+    return made;
+}
+
+dwunw_frame frame(uint64_t pc, const dwunw_module *module, uint64_t offset, uint32_t flags = 0) {
+    dwunw_frame made{};
+    made.pc = pc;
+    made.module = module;
+    made.module_offset = offset;
+    made.flags = flags;
+    return made;
+}
+
+constexpr __u64 kExact = DWUNW_BPF_FRAME_EXACT;
+constexpr std::array<__u64, 2> kWords = {kExact | 0x1100, 0x2200};
+// The same as user space finds it, with what the kernel does not say.
+std::array<dwunw_frame, 2> same_frames() {
+    std::array<dwunw_frame, 2> frames = {frame(0x1100, kA, 0xd00, DWUNW_FRAME_FLAG_EXACT_PC),
+                                         frame(0x2200, kB, 0x2200)};
+    frames[0].sp = 0x7000;
+    frames[1].cfa = 0x7100;
+    frames[1].source = DWUNW_SOURCE_FRAME_POINTER;
+    return frames;
+}
+
+struct Found {
+    dwunw_status status;
+    dwunw_bpf_stack stack{};
+    std::vector<dwunw_frame> frames;
+};
+Found look_up(const Dictionary &dictionary, uint64_t id, size_t room = 8) {
+    Found found;
+    found.frames.resize(room);
+    found.status = dictionary.lookup(id, found.stack, found.frames);
+    if (found.status == DWUNW_OK)
+        found.frames.resize(std::min<size_t>(room, found.stack.count));
+    return found;
+}
+uint64_t first_id(const Dictionary &dictionary, uint64_t id) { return look_up(dictionary, id).stack.id; }
+
+TEST(Dictionary, WordsOfTheKernelBecomeFrames) {
+    Dictionary dictionary;
+    constexpr std::array<__u64, 5> kFive = {
+        kExact | 0x1100,                     // where the probe was
+        0x2200,                              // a return address
+        DWUNW_BPF_FRAME_TRAMPOLINE | 0x2300, // one that a pending return gave
+        DWUNW_BPF_FRAME_SIGNAL | 0x3400,     // the trampoline of a signal
+        kExact | 0x1500,                     // what the signal interrupted
+    };
+    ASSERT_TRUE(dictionary.add(9, 42, layout(), kFive));
+    const Found found = look_up(dictionary, 9);
+    ASSERT_EQ(found.status, DWUNW_OK);
+    EXPECT_EQ(found.stack.pid, 42);
+    EXPECT_EQ(found.stack.status, DWUNW_OK);
+    EXPECT_EQ(found.stack.reason, 0u);
+    EXPECT_EQ(found.stack.id, 9u);
+    ASSERT_EQ(found.stack.count, 5u);
+    struct Expected {
+        dwunw_frame frame;
+        uint32_t source;
+    };
+    const std::array<Expected, 5> expected = {{
+        {frame(0x1100, kA, 0xd00, DWUNW_FRAME_FLAG_EXACT_PC), DWUNW_SOURCE_REGISTERS},
+        {frame(0x2200, kB, 0x2200), DWUNW_SOURCE_CFI},
+        {frame(0x2300, kB, 0x2300), DWUNW_SOURCE_TRAMPOLINE},
+        {frame(0x3400, nullptr, 0, DWUNW_FRAME_FLAG_SIGNAL), DWUNW_SOURCE_CFI},
+        {frame(0x1500, kA, 0x1100, DWUNW_FRAME_FLAG_EXACT_PC), DWUNW_SOURCE_SIGNAL},
+    }};
+    for (size_t i = 0; i < expected.size(); ++i) {
+        EXPECT_EQ(found.frames[i].pc, expected[i].frame.pc) << i;
+        EXPECT_EQ(found.frames[i].module, expected[i].frame.module) << i;
+        EXPECT_EQ(found.frames[i].module_offset, expected[i].frame.module_offset) << i;
+        EXPECT_EQ(found.frames[i].flags, expected[i].frame.flags) << i;
+        EXPECT_EQ(found.frames[i].source, expected[i].source) << i;
+    }
+}
+
+// A call may be a module's last instruction: what it returns to is named by the call. An instruction's address is not.
+TEST(Dictionary, AReturnAddressBehindAModuleIsTheModules) {
+    Dictionary dictionary;
+    constexpr std::array<__u64, 3> kBorder = {kExact | 0x2000, 0x2000, 0x1000};
+    ASSERT_TRUE(dictionary.add(1, 1, layout(), kBorder));
+    const Found found = look_up(dictionary, 1);
+    EXPECT_EQ(found.frames[0].module, kB);
+    EXPECT_EQ(found.frames[1].module, kA);
+    EXPECT_EQ(found.frames[1].module_offset, 0x1c00u) << "the address itself, not the call's";
+    EXPECT_EQ(found.frames[2].module, nullptr);
+}
+
+TEST(Dictionary, StacksOfTheSameFramesHaveTheFirstOnesId) {
+    Dictionary dictionary;
+    ASSERT_TRUE(dictionary.add(1, 42, layout(), kWords));
+    ASSERT_TRUE(dictionary.add(2, 42, DWUNW_OK, DWUNW_BPF_FORCED, same_frames()));
+    ASSERT_TRUE(dictionary.add(3, 42, layout(), kWords)) << "as after a module has come and gone";
+    EXPECT_EQ(dictionary.size(), 3u);
+    for (const uint64_t id : {1, 2, 3})
+        EXPECT_EQ(first_id(dictionary, id), 1u) << id;
+    EXPECT_EQ(look_up(dictionary, 2).stack.reason, static_cast<uint32_t>(DWUNW_BPF_FORCED));
+    EXPECT_EQ(look_up(dictionary, 2).frames[1].source, static_cast<uint32_t>(DWUNW_SOURCE_FRAME_POINTER));
+}
+
+TEST(Dictionary, WhatAReaderCanTellApartHasAnIdOfItsOwn) {
+    Dictionary dictionary;
+    ASSERT_TRUE(dictionary.add(1, 42, layout(), kWords));
+    uint64_t id = 1;
+    const auto is_another = [&](int32_t pid, dwunw_status status, std::vector<dwunw_frame> frames, const char *what) {
+        ++id;
+        EXPECT_TRUE(dictionary.add(id, pid, status, DWUNW_BPF_FORCED, frames));
+        EXPECT_EQ(first_id(dictionary, id), id) << what;
+    };
+    const auto same = same_frames();
+    const std::vector frames(same.begin(), same.end());
+    is_another(43, DWUNW_OK, frames, "another process");
+    is_another(42, DWUNW_ERR_NO_CFI, frames, "not complete");
+    is_another(42, DWUNW_OK, {frames[0]}, "shorter");
+    auto other = frames;
+    other[1].pc = 0x2201;
+    is_another(42, DWUNW_OK, other, "another address");
+    other = frames;
+    other[1].module = kA;
+    is_another(42, DWUNW_OK, other, "another module");
+    other = frames;
+    other[0].module_offset = 0;
+    is_another(42, DWUNW_OK, other, "elsewhere in it");
+    other = frames;
+    other[0].flags = 0;
+    is_another(42, DWUNW_OK, other, "a return address");
+    is_another(42, DWUNW_OK, {}, "empty");
+}
+
+TEST(Dictionary, AnIdKeepsItsFirstFrames) {
+    Dictionary dictionary;
+    ASSERT_TRUE(dictionary.add(1, 42, layout(), kWords));
+    EXPECT_TRUE(dictionary.add(1, 42, layout(), kWords));
+    constexpr std::array<__u64, 2> kOther = {kExact | 0x1100, 0x2204};
+    EXPECT_FALSE(dictionary.add(1, 42, layout(), kOther));
+    EXPECT_FALSE(dictionary.add(1, 43, layout(), kWords));
+    EXPECT_EQ(look_up(dictionary, 1).frames[1].pc, 0x2200u);
+
+    ASSERT_TRUE(dictionary.add(2, 42, DWUNW_ERR_NO_CFI, DWUNW_BPF_NO_TABLE, same_frames()));
+    EXPECT_TRUE(dictionary.add(2, 42, DWUNW_ERR_NO_CFI, DWUNW_BPF_NO_TABLE, same_frames()));
+    EXPECT_FALSE(dictionary.add(2, 42, DWUNW_OK, DWUNW_BPF_NO_TABLE, same_frames()));
+    EXPECT_EQ(look_up(dictionary, 2).stack.status, DWUNW_ERR_NO_CFI);
+    EXPECT_EQ(dictionary.size(), 2u);
+}
+
+TEST(Dictionary, LookupFillsWhatThereIsRoomFor) {
+    Dictionary dictionary;
+    EXPECT_EQ(look_up(dictionary, 1).status, DWUNW_ERR_NOT_FOUND);
+    EXPECT_FALSE(dictionary.contains(1));
+    ASSERT_TRUE(dictionary.add(1, 42, layout(), kWords));
+    EXPECT_TRUE(dictionary.contains(1));
+    const Found found = look_up(dictionary, 1, 1);
+    EXPECT_EQ(found.stack.count, 2u);
+    ASSERT_EQ(found.frames.size(), 1u);
+    EXPECT_EQ(found.frames[0].pc, 0x1100u);
+    EXPECT_EQ(look_up(dictionary, 1, 0).status, DWUNW_OK);
+
+    ASSERT_TRUE(dictionary.add(7, 42, DWUNW_ERR_NO_PROCESS, DWUNW_BPF_UNKNOWN_PROCESS, {}));
+    EXPECT_EQ(look_up(dictionary, 7).stack.count, 0u);
+    std::set<uint64_t> ids;
+    dictionary.each([&](uint64_t id) { ids.insert(id); });
+    EXPECT_EQ(ids, (std::set<uint64_t>{1, 7}));
+}
+
+} // namespace
+} // namespace dwunw::bpf
