@@ -151,8 +151,7 @@ static int place_all(const struct dwunw_probes *probes, const struct dwunw_probe
 		status = dwunw_probe_place_symbol(file, symbol, &options, &placement);
 		if (status != DWUNW_OK) {
 			if (prefix[0] ? function->required : function->required_without_prefix)
-				return missing(function, status == DWUNW_ERR_NOT_FOUND ? strerror(ENOENT) :
-											 dwunw_status_string(status));
+				return missing(function, status == DWUNW_ERR_NOT_FOUND ? strerror(ENOENT) : dwunw_status_string(status));
 			continue;
 		}
 		if (probes->verbose)

@@ -23,8 +23,8 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
-#include "dwunw_probes.h" /* dwunw-added: probes where they cost least */
-#include "dwunw_stacks.h" /* dwunw-added: stack ids into stacks */
+#include "dwunw_probes.h"	   /* dwunw-added: probes where they cost least */
+#include "dwunw_stacks.h"	   /* dwunw-added: stack ids into stacks */
 #include <dwunw/bpf/dwunw_types.h> /* dwunw-added: flags of the walk */
 #include "memleak_dwunw.h"
 #include "memleak_dwunw.skel.h"
@@ -135,8 +135,8 @@ static uint64_t *stack;
 static struct allocation *allocs;
 static uint32_t *alloc_index;
 static struct dwunw_stacks *dwunw_opened; /* dwunw-added: whatever the mode */
-static struct dwunw_stacks *dwunw;	   /* dwunw-added: the same, NULL where the mode is off */
-static struct dwunw_probes *dwunw_probes;  /* dwunw-added: the probes */
+static struct dwunw_stacks *dwunw;	  /* dwunw-added: the same, NULL where the mode is off */
+static struct dwunw_probes *dwunw_probes; /* dwunw-added: the probes */
 
 static const char default_object[] = "libc.so.6";
 
@@ -780,7 +780,7 @@ static int dwunw_prepare(struct memleak_dwunw_bpf *skel)
 	skel->rodata->dwunw_walk_flags = env.dwunw_user_walk ? DWUNW_USER_ONLY : 0;
 	/* Without DWARF, probes are bcc's unless asked for otherwise. */
 	env.dwunw_probes = !env.kernel_trace && (env.dwunw_mode != DWUNW_MODE_OFF ||
-						  (env.probes_as_asked && !env.probes_at_entry));
+						 (env.probes_as_asked && !env.probes_at_entry));
 	return dwunw_probes__prepare(&dwunw_probes, skel->obj, env.dwunw_probes, env.verbose);
 }
 

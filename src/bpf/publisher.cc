@@ -2,6 +2,8 @@
 // Proved by tests/integration/bpf_walk_test.py: a storm of dlopen and dlclose, exec after exec, fork.
 #include "bpf/publisher.h"
 
+#include <dwunw/probe_placement.h>
+
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <elf.h>
@@ -82,13 +84,31 @@ uint64_t code_filter(std::span<const dwunw_mapping> mappings) {
     return filter;
 }
 
+// At _dl_debug_state; nullptr: it has none, or the kernel refused.
+dwunw_attachment *attach_linker_probe(const LinkerProbe &probe, const dwunw_module &linker, int32_t pid,
+                                      const char *path) {
+    dwunw_probe_file *file = nullptr;
+    if (dwunw_probe_file_open_module(&linker, &file) != DWUNW_OK)
+        return nullptr;
+    dwunw_probe_placement placement{};
+    placement.size = sizeof(placement);
+    const dwunw_status found = dwunw_probe_place_symbol(file, "_dl_debug_state", nullptr, &placement);
+    dwunw_probe_file_close(file);
+    if (found != DWUNW_OK)
+        return nullptr;
+    const dwunw_attach_point point = {
+        .file_offset = placement.file_offset, .cookie = 0, .when = DWUNW_ATTACH_AT_ENTRY, .reserved = 0};
+    const dwunw_attach_request request = {
+        .size = sizeof(request), .pid = pid, .path = path, .points = &point, .count = 1};
+    dwunw_attachment *attachment = nullptr;
+    return dwunw_attach(&probe.programs, &probe.plan, &request, &attachment) == DWUNW_OK ? attachment : nullptr;
+}
+
 } // namespace
 
-void LinkDestroyer::operator()(bpf_link *link) const { bpf_link__destroy(link); }
-
-Publisher::Publisher(dwunw_context *context, KernelMaps &maps, const bpf_program *linker_probe,
+Publisher::Publisher(dwunw_context *context, KernelMaps &maps, std::optional<LinkerProbe> linker_probe,
                      uint32_t first_generation)
-    : context_(context), maps_(maps), linker_program_(linker_probe),
+    : context_(context), maps_(maps), linker_probe_(linker_probe),
       pool_(maps.pool(), [&] { return maps.grace.wait(); }),
       mapping_blocks_(static_cast<uint32_t>(maps.mappings().size()), [&] { return maps.grace.wait(); }),
       slots_(static_cast<uint32_t>(maps.processes().size()), [&] { return maps.grace.wait(); }),
@@ -144,7 +164,7 @@ dwunw_status Publisher::add(int32_t pid) {
 }
 
 void Publisher::watch_linker(Known &known) {
-    if (linker_program_ == nullptr)
+    if (!linker_probe_)
         return;
     const uint64_t address = linker_address(known.pid);
     const auto code = process::of_handle(*known.process).code_mappings();
@@ -159,8 +179,7 @@ void Publisher::watch_linker(Known &known) {
         std::array<char, 96> path{};
         std::snprintf(path.data(), path.size(), "/proc/%d/map_files/%lx-%lx", known.pid, mapping.start.value,
                       mapping.end.value);
-        LIBBPF_OPTS(bpf_uprobe_opts, options, .func_name = "_dl_debug_state");
-        known.linker_probe.reset(bpf_program__attach_uprobe_opts(linker_program_, known.pid, path.data(), 0, &options));
+        known.linker_probe.reset(attach_linker_probe(*linker_probe_, *known.linker, known.pid, path.data()));
         return;
     }
 }

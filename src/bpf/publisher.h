@@ -16,23 +16,27 @@
 #include "bpf/layout.h"
 #include "bpf/table_pool.h"
 
+#include <dwunw/bpf_attach.h>
 #include <dwunw/process.h>
 
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
-struct bpf_link;
-struct bpf_program;
-
 namespace dwunw::bpf {
 
-struct LinkDestroyer {
-    void operator()(bpf_link *link) const;
+struct Detacher {
+    void operator()(dwunw_attachment *attachment) const { dwunw_detach(attachment); }
 };
-using Link = std::unique_ptr<bpf_link, LinkDestroyer>;
+
+// The program that counts what the dynamic linker does, and how it is attached.
+struct LinkerProbe {
+    dwunw_attach_programs programs{};
+    dwunw_attach_plan plan{};
+};
 
 struct ProcessCloser {
     void operator()(dwunw_process *process) const { dwunw_process_close(process); }
@@ -51,7 +55,7 @@ class Publisher {
         int32_t pid = 0;
         std::unique_ptr<dwunw_process, ProcessCloser> process;
         uint32_t slot = 0;
-        Link linker_probe;
+        std::unique_ptr<dwunw_attachment, Detacher> linker_probe;
         const dwunw_module *linker = nullptr; // that it is on, or could not be put on
         std::shared_ptr<Layout> layout;
         Published published;
@@ -66,8 +70,8 @@ class Publisher {
         uint64_t not_before = 0;
     };
 
-    // `linker_probe` may be nullptr.
-    Publisher(dwunw_context *context, KernelMaps &maps, const bpf_program *linker_probe, uint32_t first_generation);
+    Publisher(dwunw_context *context, KernelMaps &maps, std::optional<LinkerProbe> linker_probe,
+              uint32_t first_generation);
 
     // Adds a process, or looks at it again. dwunw_process_open's errors, DWUNW_ERR_LIMIT, DWUNW_ERR_BPF.
     dwunw_status add(int32_t pid);
@@ -104,7 +108,7 @@ class Publisher {
 
     dwunw_context *context_;
     KernelMaps &maps_;
-    const bpf_program *linker_program_;
+    std::optional<LinkerProbe> linker_probe_;
     TablePool pool_;
     BlockAllocator mapping_blocks_;
     BlockAllocator slots_;

@@ -94,6 +94,8 @@ struct Slice {
 
 } // namespace
 
+void LinkDestroyer::operator()(bpf_link *link) const { bpf_link__destroy(link); }
+
 void RingDestroyer::operator()(ring_buffer *ring) const { ring_buffer__free(ring); }
 
 dwunw_status Session::open() {
@@ -142,7 +144,11 @@ dwunw_status Session::open() {
             return DWUNW_ERR_INVALID_ARGUMENT;
         bpf_program__set_autoattach(program, false);
     }
-    return DWUNW_OK;
+    linker_probe_.emplace();
+    linker_probe_->programs.size = sizeof(linker_probe_->programs);
+    linker_probe_->programs.entry = bpf_object__find_program_by_name(object_, "dwunw_on_linker");
+    linker_probe_->plan.size = sizeof(linker_probe_->plan);
+    return dwunw_attach_prepare(&linker_probe_->programs, &linker_probe_->plan);
 }
 
 dwunw_status Session::start() {
@@ -163,8 +169,7 @@ dwunw_status Session::start() {
         return DWUNW_ERR_BPF;
     frames_.resize(kMaxFrames);
     const bool watch = (options_.flags & DWUNW_BPF_NO_LINKER_PROBE) == 0;
-    publisher_.emplace(context_, maps_, watch ? bpf_object__find_program_by_name(object_, "dwunw_on_linker") : nullptr,
-                       or_default(options_.first_generation, 1));
+    publisher_.emplace(context_, maps_, watch ? linker_probe_ : std::nullopt, or_default(options_.first_generation, 1));
     return DWUNW_OK;
 }
 

@@ -16,9 +16,15 @@
 #include <string>
 #include <vector>
 
+struct bpf_link;
 struct ring_buffer;
 
 namespace dwunw::bpf {
+
+struct LinkDestroyer {
+    void operator()(bpf_link *link) const;
+};
+using Link = std::unique_ptr<bpf_link, LinkDestroyer>;
 
 struct RingDestroyer {
     void operator()(ring_buffer *ring) const;
@@ -55,6 +61,7 @@ class Session {
     KernelFeatures features_;
     KernelMaps maps_;
     std::vector<Link> links_;
+    std::optional<LinkerProbe> linker_probe_;
     std::optional<Publisher> publisher_;
     std::unique_ptr<ring_buffer, RingDestroyer> ring_;
     Dictionary dictionary_;

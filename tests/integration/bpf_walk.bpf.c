@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 /* Takes the stack of every call of one function, by the kernel's walk and by user space's. */
-#include <dwunw/bpf/dwunw.bpf.h>
+#include <dwunw/bpf/dwunw_calls.bpf.h>
 #include <linux/bpf.h>
 
 #include "bpf_walk.h"
@@ -37,6 +37,33 @@ int on_entry(void *ctx) { return take(ctx, ((const __u64 *)ctx)[14]); /* rdi */ 
 
 SEC("uretprobe")
 int on_return(void *ctx) { return take(ctx, ((const __u64 *)ctx)[10]); /* rax */ }
+
+/* Calls of functions within each other. */
+__u64 calls_begun, calls_ended, calls_mixed_up;
+
+SEC("uprobe")
+int call_enters(void *ctx) {
+    struct dwunw_call *call = dwunw_call_begin(ctx);
+
+    if (call) {
+        call->values[0] = ((const __u64 *)ctx)[19];
+        call->values[1] = bpf_get_current_pid_tgid();
+        __sync_fetch_and_add(&calls_begun, 1);
+    }
+    return 0;
+}
+
+SEC("uretprobe")
+int call_returns(void *ctx) {
+    struct dwunw_call call;
+
+    if (!dwunw_call_end(ctx, &call))
+        return 0;
+    __sync_fetch_and_add(&calls_ended, 1);
+    if (call.values[0] + 8 != ((const __u64 *)ctx)[19] || call.values[1] != bpf_get_current_pid_tgid())
+        __sync_fetch_and_add(&calls_mixed_up, 1);
+    return 0;
+}
 
 /* Leaves pending returns in the stack. */
 SEC("uretprobe")

@@ -75,6 +75,8 @@ class Walker:
             record = json.loads(line)
             if "number" in record:
                 self.calls.append(record)
+            elif "calls" in record:
+                self.nested = record["calls"]
             elif "counters" in record:
                 self.counters = record["counters"]
             else:
@@ -197,6 +199,15 @@ class Test:
             target.truth = without.truth
             self.check_all(target, walker, 8)
             check(walker.counters["trampoline_frames"] >= 16, f"{walker.counters}")
+
+    def nested(self):
+        """dwunw_calls.bpf.h: of calls within each other the outermost is seen, once, in both places that it can be kept."""
+        for options in ((), ("-T",), ("-T", "-t", 64)):
+            for functions, count in ((("pending_inner",), 8), (("pending_outer", "pending_inner"), 8)):
+                names = [word for name in functions for word in ("-C", name)]
+                _, walker = self.run(("pending", 12, 8, "silent"), *names, *options)
+                check(walker.nested == [count, count, 0], f"{options} {functions}: {walker.nested}")
+                check(walker.counters["lost_calls"] == 0, f"{walker.counters}")
 
     def at_return(self):
         """The probe at the function's return: probe_here is gone, the stack begins in call()."""

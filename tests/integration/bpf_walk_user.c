@@ -82,6 +82,7 @@ static void print_counters(const struct dwunw_bpf *bpf) {
     COUNTER(process_requests);
     COUNTER(requests_dropped);
     COUNTER(linker_events);
+    COUNTER(lost_calls);
     COUNTER(publications);
     COUNTER(user_walks_complete);
     COUNTER(user_walks_stale);
@@ -120,14 +121,14 @@ int main(int argc, char **argv) {
     struct dwunw_bpf *bpf = NULL;
     struct ring_buffer *ring = NULL;
     bool compare = false, at_return = false, quiet = false, idle = false;
-    const char *pending[16];
-    struct bpf_link *links[17]; /* theirs, and the one that walks */
-    size_t pending_count = 0, link_count = 0, pid_count = 0, i;
+    const char *pending[16], *nested[4];
+    struct bpf_link *links[25]; /* theirs, and the one that walks */
+    size_t pending_count = 0, nested_count = 0, link_count = 0, pid_count = 0, i;
     int pids[64], opt, status = 1;
     dwunw_status walked;
     __u64 flags = 0;
 
-    while ((opt = getopt(argc, argv, "p:P:R:r:i:s:g:G:m:t:L:cqukndlTaI")) != -1) {
+    while ((opt = getopt(argc, argv, "p:P:R:C:r:i:s:g:G:m:t:L:cqukndlTaI")) != -1) {
         switch (opt) {
         case 'p':
             if (pid_count < sizeof(pids) / sizeof(pids[0]))
@@ -136,6 +137,10 @@ int main(int argc, char **argv) {
         case 'R': /* a function with a pending return */
             if (pending_count < sizeof(pending) / sizeof(pending[0]))
                 pending[pending_count++] = optarg;
+            break;
+        case 'C': /* a function whose calls are paired with their returns */
+            if (nested_count < sizeof(nested) / sizeof(nested[0]))
+                nested[nested_count++] = optarg;
             break;
         case 'P':
             options.pool_bytes = (uint32_t)atoi(optarg);
@@ -234,6 +239,17 @@ int main(int argc, char **argv) {
             goto out;
         }
     }
+    for (i = 0; i < nested_count * 2; i++) {
+        LIBBPF_OPTS(bpf_uprobe_opts, call, .func_name = nested[i / 2], .retprobe = i % 2 == 0);
+
+        links[link_count] =
+            bpf_program__attach_uprobe_opts(call.retprobe ? skeleton->progs.call_returns : skeleton->progs.call_enters,
+                                            -1, argv[optind], 0, &call);
+        if (!links[link_count++]) {
+            fail(nested[i / 2]);
+            goto out;
+        }
+    }
     uprobe.func_name = argv[optind + 1];
     uprobe.retprobe = at_return;
     links[link_count] = bpf_program__attach_uprobe_opts(
@@ -274,6 +290,8 @@ int main(int argc, char **argv) {
     }
     if (skeleton->bss->calls_lost)
         printf("{\"calls_lost\": %llu}\n", (unsigned long long)skeleton->bss->calls_lost);
+    printf("{\"calls\": [%llu, %llu, %llu]}\n", (unsigned long long)skeleton->bss->calls_begun,
+           (unsigned long long)skeleton->bss->calls_ended, (unsigned long long)skeleton->bss->calls_mixed_up);
     print_counters(bpf);
     status = 0;
 out:

@@ -19,6 +19,7 @@
 #define __noinline __attribute__((noinline))
 
 struct dwunw_walk;
+struct dwunw_call;
 static _Thread_local struct bpf_user_world *world;
 
 #define dwunw_settings (world->settings)
@@ -34,6 +35,8 @@ static __u64 dwunw_read_pending(__u64 instance, struct dwunw_bpf_pending *out) {
     return instance < world->pending_count ? instance + 1 : 0;
 }
 static struct dwunw_walk *dwunw_scratch(__u32 create);
+static struct dwunw_call *dwunw_call_of_thread(__u32 create);
+static void dwunw_forget_call(struct dwunw_call *call);
 
 static void *bpf_map_lookup_elem(void *map, const void *key);
 static long bpf_map_update_elem(void *map, const void *key, const void *value, __u64 flags);
@@ -67,7 +70,7 @@ static long bpf_loop(__u32 count, void *callback, void *arg, __u64 flags) {
 #pragma GCC diagnostic ignored "-Wmissing-declarations"
 #pragma GCC diagnostic ignored "-Wint-to-pointer-cast"
 #pragma GCC diagnostic ignored "-Wpedantic"
-#include <dwunw/bpf/dwunw.bpf.h>
+#include <dwunw/bpf/dwunw_calls.bpf.h>
 
 static _Thread_local struct dwunw_walk scratch;
 
@@ -75,6 +78,15 @@ static struct dwunw_walk *dwunw_scratch(__u32 create) {
     (void)create;
     return &scratch;
 }
+
+static _Thread_local struct dwunw_call call_under_way;
+
+static struct dwunw_call *dwunw_call_of_thread(__u32 create) {
+    (void)create;
+    return world->no_calls ? NULL : &call_under_way;
+}
+
+static void dwunw_forget_call(struct dwunw_call *call) { call->sp = 0; }
 
 static void *bpf_map_lookup_elem(void *map, const void *key) {
     static const __u32 slot;
@@ -155,3 +167,28 @@ int64_t bpf_user_get_stackid(struct bpf_user_world *in, const uint64_t pt_regs[D
     world = NULL;
     return id;
 }
+
+int bpf_user_call_begin(struct bpf_user_world *in, uint64_t sp, uint64_t value) {
+    const uint64_t pt_regs[DWUNW_BPF_PT_REGS] = {[19] = sp};
+    struct dwunw_call *call;
+
+    world = in;
+    call = dwunw_call_begin((void *)pt_regs);
+    world = NULL;
+    if (call)
+        call->values[0] = value;
+    return call != NULL;
+}
+
+uint64_t bpf_user_call_end(struct bpf_user_world *in, uint64_t sp) {
+    const uint64_t pt_regs[DWUNW_BPF_PT_REGS] = {[19] = sp};
+    struct dwunw_call call;
+    int ended;
+
+    world = in;
+    ended = dwunw_call_end((void *)pt_regs, &call);
+    world = NULL;
+    return ended ? call.values[0] : 0;
+}
+
+void bpf_user_forget_calls(void) { call_under_way.sp = 0; }

@@ -44,10 +44,17 @@ struct bpf_user_world {
     uint64_t sent[64];
     size_t sent_count;
     int ring_is_full;
+    int no_calls; /* no memory for the state of a call */
 };
 
 /* As dwunw_get_stackid. Threads may walk at once, each in its own world; worlds may share rules. */
 int64_t bpf_user_get_stackid(struct bpf_user_world *world, const uint64_t pt_regs[DWUNW_BPF_PT_REGS], uint64_t flags);
+
+/* dwunw/bpf/dwunw_calls.bpf.h, of this thread, with SP at the entry and at the return; what of the first comes out of the
+   second, 0: nothing. */
+int bpf_user_call_begin(struct bpf_user_world *world, uint64_t sp, uint64_t value);
+uint64_t bpf_user_call_end(struct bpf_user_world *world, uint64_t sp);
+void bpf_user_forget_calls(void);
 
 #ifdef __cplusplus
 }

@@ -42,6 +42,10 @@
 
 #include "dwunw_types.h"
 
+/*
+ * Functions that are not static are verified by themselves, once, whatever calls them; static ones at each call, for
+ * each state that the call is reached in. So what is not on the path of a stack whose rules are all cached is global.
+ */
 #ifndef barrier_var
 #define barrier_var(variable) __asm__ volatile("" : "+r"(variable))
 #endif
@@ -53,6 +57,7 @@ struct dwunw_walk {
     __u64 fp;
     __u64 hash; /* of the layout and the frames so far */
     __u64 slot; /* where pc was read from */
+    __u64 word; /* what dwunw_read_beyond read */
     __u64 last_cfa;
     __u64 window_start; /* a multiple of 8 */
     __u64 pending;      /* the kernel's next pending return to look at */
@@ -343,11 +348,14 @@ static __always_inline int dwunw_stop(struct dwunw_walk *walk, __u32 reason) {
  */
 
 /* Moves the window to an address. A read fails as a whole when a part cannot be read: then up to the page's end. */
-static __noinline int dwunw_read_beyond(struct dwunw_walk *walk, __u64 address, __u64 *value) {
+__noinline int dwunw_read_beyond(__u64 address) {
+    struct dwunw_walk *walk = dwunw_scratch(0);
     __u64 start = address, in_page;
 
+    if (!walk)
+        return 1;
     if (address & 7)
-        return bpf_probe_read_user(value, 8, (void *)address) ? 1 : 0;
+        return bpf_probe_read_user(&walk->word, sizeof(walk->word), (void *)address) ? 1 : 0;
     /* Callee-saved registers lie below return addresses, and the red zone below SP: take what is near. */
     if ((address & (DWUNW_BPF_PAGE - 1)) >= DWUNW_BPF_RED_ZONE)
         start -= DWUNW_BPF_RED_ZONE;
@@ -364,7 +372,7 @@ static __noinline int dwunw_read_beyond(struct dwunw_walk *walk, __u64 address, 
     address -= walk->window_start;
     if (address >= walk->window_size)
         return 1;
-    *value = walk->window[address / 8 & (DWUNW_BPF_WINDOW / 8 - 1)];
+    walk->word = walk->window[address / 8 & (DWUNW_BPF_WINDOW / 8 - 1)];
     return 0;
 }
 
@@ -375,7 +383,10 @@ static __always_inline int dwunw_read_word(struct dwunw_walk *walk, __u64 addres
         *value = walk->window[offset / 8 & (DWUNW_BPF_WINDOW / 8 - 1)];
         return 0;
     }
-    return dwunw_read_beyond(walk, address, value);
+    if (dwunw_read_beyond(address))
+        return 1;
+    *value = walk->word;
+    return 0;
 }
 
 /*
@@ -392,7 +403,7 @@ static __always_inline __u64 dwunw_cell(__u64 index) {
 static __always_inline __u32 dwunw_unit(__u64 index) { return dwunw_cell(index / 4) >> (index % 4 * 16) & 0xffff; }
 
 /* The entry of a row that no dictionary has. */
-static __noinline __u64 dwunw_overflow_entry(__u64 first, __u32 count, __u32 unit) {
+__noinline __u64 dwunw_overflow_entry(__u64 first, __u32 count, __u32 unit) {
     __u32 low = 0, high = count, i;
     __u64 cell;
 
@@ -409,7 +420,7 @@ static __noinline __u64 dwunw_overflow_entry(__u64 first, __u32 count, __u32 uni
 }
 
 /* The rule of an offset from a table's first page; 0 where there is none. doc/table_format.md, "Lookup". */
-static __noinline __u64 dwunw_table_rule(__u64 table, __u64 offset) {
+__noinline __u64 dwunw_table_rule(__u64 table, __u64 offset) {
     const __u64 sizes = dwunw_cell(table), places = dwunw_cell(table + 1);
     const __u64 page_number = offset >> 16;
     __u32 within = offset & 1023, block = offset >> 10 & 63;
@@ -548,11 +559,14 @@ static __noinline int dwunw_may_be_no_call(struct dwunw_walk *walk, __u64 rule) 
 }
 
 /* The rule at walk->pc, which a pending return may replace first; 0 where the walk ends. */
-static __noinline __u64 dwunw_find_rule(struct dwunw_walk *walk) {
+__noinline __u64 dwunw_find_rule(void) {
+    struct dwunw_walk *walk = dwunw_scratch(0);
     struct dwunw_cached_rule *entry;
     __u64 rule;
     int mapped;
 
+    if (!walk)
+        return 0;
     walk->misses++;
     mapped = dwunw_locate(walk, walk->pc - !walk->exact);
     /* The trampoline's first byte is behind another mapping's end, or behind nothing. */
@@ -611,7 +625,7 @@ static __always_inline int dwunw_step(struct dwunw_walk *walk) {
     rule = *(volatile __u64 *)&entry->rule;
     word = *(volatile __u64 *)&entry->key;
     if ((word ^ dwunw_mix(rule)) != dwunw_cache_key(walk, pc)) {
-        rule = dwunw_find_rule(walk);
+        rule = dwunw_find_rule();
         if (!rule)
             return 1;
         pc = walk->pc;
@@ -714,10 +728,9 @@ static long dwunw_loop_step(__u32 index, struct dwunw_loop *loop) {
 #endif
 
 /* Verified by itself, whatever calls it: the loop around it then costs the verifier next to nothing. */
-__noinline int dwunw_step_alone(__u32 unused) {
+__noinline int dwunw_step_alone(void) {
     struct dwunw_walk *walk = dwunw_scratch(0);
 
-    (void)unused;
     return walk ? dwunw_step(walk) : 1;
 }
 
@@ -734,7 +747,7 @@ static __always_inline void dwunw_walk_frames(struct dwunw_walk *walk) {
     }
 #endif
     for (i = 0; i < DWUNW_BPF_MAX_FRAMES_OLD + 1; i++)
-        if (dwunw_step_alone(0))
+        if (dwunw_step_alone())
             break;
 }
 
@@ -920,13 +933,14 @@ static __always_inline void dwunw_note_sent(__u64 id) {
         dwunw_count(DWUNW_BPF_FAILED_INSERTS, 1);
 }
 
-static __noinline __s64 dwunw_leave_to_user(struct dwunw_walk *walk, void *ctx) {
-    const __u64 path = dwunw_hash(walk->hash, walk->reason);
-    __u64 id, i;
+/* walk->regs are the registers. */
+__noinline __s64 dwunw_leave_to_user(void) {
+    struct dwunw_walk *walk = dwunw_scratch(0);
+    __u64 path, id, i;
 
-    /* The verifier lets no loop go over a ctx. */
-    if (bpf_probe_read_kernel(walk->regs, sizeof(walk->regs), ctx))
+    if (!walk)
         return -DWUNW_BPF_NO_SCRATCH;
+    path = dwunw_hash(walk->hash, walk->reason);
     walk->slice_start = walk->initial_sp - DWUNW_BPF_RED_ZONE;
     walk->slice_size = dwunw_slice_length(walk->slice_start);
     walk->identity = path;
@@ -994,11 +1008,14 @@ static __always_inline void dwunw_ask_for_process(__u32 type, __u32 tgid, __u64 
 }
 
 /* Takes what is published of the process. 0, or why the walk cannot be done here; walk->layout is then 0. */
-static __noinline int dwunw_begin(struct dwunw_walk *walk, __u32 tgid) {
+__noinline int dwunw_begin(__u32 tgid) {
     __u32 *number = bpf_map_lookup_elem(&dwunw_slots, &tgid), lock, reported = 0;
+    struct dwunw_walk *walk = dwunw_scratch(0);
     volatile struct dwunw_process_slot *slot;
     __u64 seen;
 
+    if (!walk)
+        return DWUNW_BPF_NO_SCRATCH;
     walk->layout = walk->changes = 0;
     walk->exec_pages = dwunw_exec_pages();
     walk->first = walk->count = 0;
@@ -1040,12 +1057,11 @@ static __noinline int dwunw_begin(struct dwunw_walk *walk, __u32 tgid) {
 static __always_inline __s64 dwunw_walk_stack(struct dwunw_walk *walk, void *ctx, __u64 flags) {
     const __u64 *regs = ctx;
     const __u32 tgid = bpf_get_current_pid_tgid() >> 32;
-    __s64 id;
 
     walk->stack.head.tgid = tgid;
     walk->stack.count = 0;
     walk->ended = walk->misses = walk->trampolines = 0;
-    walk->reason = dwunw_begin(walk, tgid);
+    walk->reason = dwunw_begin(tgid);
     if (walk->reason > DWUNW_BPF_LAST_FALLBACK)
         return -(__s64)walk->reason;
     walk->pc = regs[16];
@@ -1079,8 +1095,10 @@ static __always_inline __s64 dwunw_walk_stack(struct dwunw_walk *walk, void *ctx
     dwunw_count(walk->reason, 1);
     if (flags & DWUNW_KERNEL_ONLY)
         return -(__s64)DWUNW_BPF_KERNEL_ONLY_END;
-    id = dwunw_leave_to_user(walk, ctx);
-    return id;
+    /* The verifier lets no loop go over a ctx. */
+    if (bpf_probe_read_kernel(walk->regs, sizeof(walk->regs), ctx))
+        return -DWUNW_BPF_NO_SCRATCH;
+    return dwunw_leave_to_user();
 }
 
 /*

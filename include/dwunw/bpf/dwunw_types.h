@@ -63,8 +63,8 @@ enum dwunw_bpf_reason {
 DWUNW_ASSERT(DWUNW_BPF_KERNEL_ONLY_END + 1 == DWUNW_BPF_REASONS);
 
 /*
- * A stack id is at least 1 << 32, which no id of a BPF_MAP_TYPE_STACK_TRACE is, and positive as __s64. One with this bit
- * was left to user space, which may have found an incomplete stack.
+ * A stack id is at least 1 << 32, which no id of a BPF_MAP_TYPE_STACK_TRACE is, and positive as __s64. One with this
+ * bit was left to user space, which may have found an incomplete stack.
  */
 #define DWUNW_BPF_ID_LEFT (1ull << 62)
 
@@ -89,7 +89,7 @@ enum dwunw_bpf_counter {
     DWUNW_BPF_NEED_DROPPED,   /* and the ring buffer was full */
     DWUNW_BPF_TRAMPOLINE_FRAMES,
     DWUNW_BPF_LINKER_EVENTS,
-    DWUNW_BPF_LOST_CALLS, /* dwunw_calls.bpf.h: no memory for a call */
+    DWUNW_BPF_LOST_CALLS,    /* dwunw_calls.bpf.h: no memory for a call */
     DWUNW_BPF_COUNTERS = 64, /* a power of two: it is a mask */
 };
 DWUNW_ASSERT(DWUNW_BPF_REASONS <= DWUNW_BPF_WALKS);
