@@ -7,6 +7,7 @@
 #include "support/fake_space.h"
 #include "unwind/walk.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <random>
@@ -439,6 +440,24 @@ TEST_F(BpfWalk, EqualStacksForUserSpaceHaveOneId) {
     expect_other(kSp + 72, kSp + 136);
     expect_other(kStack + kStackWords * 8 - 8, at(kMiddle, 0x20));
     EXPECT_NE(kernel_walk(at(kLeaf), kSp + 64), id) << "the frame pointer";
+}
+
+// In one of seven processes a module's bit of the filter was that of zero, and every zero in a stack was looked up.
+TEST(BpfCodeFilter, SmallNumbersShareNoBitWithCode) {
+    constexpr uint64_t kGranule = 1 << 21;
+    for (const uint64_t small : {uint64_t{0}, uint64_t{1}, kGranule - 1})
+        EXPECT_EQ(DWUNW_BPF_FILTER_BIT(small), 0u) << small;
+    std::array<int, 64> used{};
+    constexpr int kCount = 6300;
+    for (int i = 1; i <= kCount; ++i) {
+        for (const uint64_t base : {uint64_t{0}, uint64_t{0x5555'5540'0000}, uint64_t{0x7fff'0000'0000}}) {
+            const uint64_t bit = DWUNW_BPF_FILTER_BIT(base + static_cast<uint64_t>(i) * kGranule);
+            ASSERT_GE(bit, 1u);
+            ASSERT_LE(bit, 63u);
+            ++used[bit];
+        }
+    }
+    EXPECT_LT(*std::max_element(used.begin(), used.end()), 2 * 3 * kCount / 63) << "spread over all of them";
 }
 
 TEST_F(BpfWalk, EqualFramesElsewhereInTheStackAreOneStack) {

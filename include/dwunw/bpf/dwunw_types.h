@@ -224,8 +224,10 @@ struct dwunw_process_slot {
 };
 DWUNW_ASSERT(sizeof(struct dwunw_process_slot) == 64);
 
-/* The bit of code_filter that says that an address near this one may be code. */
-#define DWUNW_BPF_FILTER_BIT(address) ((((address) >> 21) * 0x9e3779b97f4a7c15ull) >> 58)
+/* The bit of code_filter that says that an address near this one may be code. The lowest 2 MiB have a bit of their own:
+   most of a stack's words are small numbers, and were they to share one with a module, each would be looked up. */
+#define DWUNW_BPF_FILTER_BIT(address)                                                                                  \
+    ((address) >> 21 ? 1 + (((((address) >> 21) * 0x9e3779b97f4a7c15ull) >> 32) * 63 >> 32) : 0)
 
 /* Bits of a frame's word beside its pc. */
 #define DWUNW_BPF_FRAME_EXACT (1ull << 63)      /* an instruction's address, not a return address */
