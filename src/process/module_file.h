@@ -22,14 +22,13 @@ namespace dwunw::process {
 class ModuleFile {
   public:
     // `identity`: of a file, whose content is checked not to change while it is parsed; none for an image from memory.
-    ModuleFile(std::shared_ptr<const ByteSource> source, int fd, std::optional<FileIdentity> identity)
-        : source_(std::move(source)), fd_(fd), identity_(identity) {}
+    ModuleFile(std::shared_ptr<const ByteSource> source, int fd, std::optional<FileIdentity> identity);
 
     const ByteSource &source() const { return *source_; }
     int fd() const { return fd_; } // −1 for an image from memory
     const std::optional<FileIdentity> &identity() const { return identity_; }
     // Whether the file's content is still the one this module is about. Always, for an image from memory.
-    bool unchanged() const;
+    bool unchanged() const { return source_->unchanged(); }
 
     // elf::Image::parse's errors; DWUNW_ERR_MODULE_CHANGED.
     const Result<elf::Image> &image() const;
@@ -47,7 +46,7 @@ class ModuleFile {
   private:
     Result<std::shared_ptr<const unwind::ModuleCfi>> build_cfi() const;
 
-    std::shared_ptr<const ByteSource> source_;
+    std::shared_ptr<const ByteSource> source_; // which knows whether the content is still this one
     int fd_;
     std::optional<FileIdentity> identity_;
     mutable std::once_flag image_once_;

@@ -89,7 +89,9 @@ Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleStore::cfi(const ModuleFi
         return cfi;
     if ((*cfi)->section_bytes() > kCompileAtOnce && queue_.add(*cfi))
         return cfi;
-    (*cfi)->compile();
+    // A file that is another one by now has no table; its FDEs say so where they are asked for.
+    if (!(*cfi)->compile())
+        failed_.fetch_add(1, std::memory_order_relaxed);
     evict();
     return cfi;
 }
@@ -129,7 +131,7 @@ ModuleStore::Totals ModuleStore::totals() const {
     Totals totals;
     totals.compiled = compiled_.load(std::memory_order_relaxed);
     totals.evicted = evicted_.load(std::memory_order_relaxed);
-    totals.failed = queue_.failures();
+    totals.failed = queue_.failures() + failed_.load(std::memory_order_relaxed);
     totals.compiled -= totals.failed;
     const std::lock_guard lock(mutex_);
     each_file([&](const ModuleFile &file) {

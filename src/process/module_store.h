@@ -57,7 +57,7 @@ class ModuleStore {
         uint64_t table_bytes = 0; // CFI and tables held now
         uint64_t compiled = 0;    // tables
         uint64_t evicted = 0;     // modules whose CFI was dropped for the budget
-        uint64_t failed = 0;      // tables that there was no memory for
+        uint64_t failed = 0;      // tables that there was no memory for, or whose file changed
     };
     Totals totals() const;
 
@@ -78,7 +78,8 @@ class ModuleStore {
 
     const size_t budget_;
     std::atomic<uint64_t> clock_ = 0;
-    std::atomic<uint64_t> compiled_ = 0;
+    std::atomic<uint64_t> compiled_ = 0; // or tried to
+    std::atomic<uint64_t> failed_ = 0;   // beside the queue's
     std::atomic<uint64_t> evicted_ = 0;
 
     mutable std::mutex mutex_;

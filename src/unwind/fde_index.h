@@ -41,7 +41,9 @@ class FdeIndex {
     const FdeRef *find(LinkAddr address) const;
     // Where the first FDE behind an address begins; the end of all addresses where none does.
     LinkAddr next_start(LinkAddr address) const;
+    // Views of the sections' bytes; what else is here needs them no more.
     std::span<const dwarf::Cie> cies() const { return cies_; }
+    void forget_cies() { cies_ = {}; }
 
     const std::vector<Refusal> &refusals() const { return refusals_; }
     size_t tombstone_count() const { return tombstones_; }

@@ -269,7 +269,10 @@ class Walk {
     Step step_without_cfi(CodeAddr pc, dwunw_status missing, dwunw_frame_source &source) {
         Step step;
         step.status = missing;
-        if (location_.kind == CodeKind::kUnmapped || missing == DWUNW_ERR_CFI_MALFORMED)
+        // There are rules; they cannot be had, or not be trusted.
+        const bool unreadable =
+            location_.cfi != nullptr && (missing == DWUNW_ERR_IO || missing == DWUNW_ERR_MODULE_CHANGED);
+        if (location_.kind == CodeKind::kUnmapped || missing == DWUNW_ERR_CFI_MALFORMED || unreadable)
             return step;
         const auto known = known_without_cfi(pc);
         bool bare = known.has_value();

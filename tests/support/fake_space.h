@@ -27,6 +27,9 @@ class FakeSpace final : public unwind::AddressSpace {
         input.eh_frame = SectionBytes{section.data(), LinkAddr(0x100000)};
         input.machine = EM_X86_64;
         input.entry = LinkAddr(entry);
+        add_module(start, size, std::move(input));
+    }
+    void add_module(uint64_t start, uint64_t size, unwind::CfiInput input) {
         auto cfi = unwind::ModuleCfi::build(std::move(input));
         ASSERT_TRUE(cfi);
         modules_.emplace_back(std::move(*cfi));
@@ -72,7 +75,7 @@ class FakeSpace final : public unwind::AddressSpace {
     }
     void compile() {
         for (const auto &module : modules_)
-            module->compile();
+            ASSERT_TRUE(module->compile());
     }
 
     size_t finds = 0;

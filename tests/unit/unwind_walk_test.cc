@@ -4,6 +4,7 @@
 #include "unwind/walk.h"
 
 #include "support/fake_space.h"
+#include "support/watched_source.h"
 
 namespace dwunw::unwind {
 namespace {
@@ -393,6 +394,24 @@ TEST_F(WalkTest, NoFramePointerStepIntoWhatNobodyCalled) {
     stack_.set(kSp + 32, kSp + 64).set(kSp + 40, kJit + 0x300);
     EXPECT_EQ(walk_from(kJit + 0x10, kSp + 32), DWUNW_ERR_NO_CFI);
     EXPECT_EQ(result_.written, 1u);
+}
+
+// A frame pointer is for where there are no rules, and not for where they cannot be read.
+TEST_F(WalkTest, NoFramePointerStepWhereTheFileChanged) {
+    constexpr uint64_t kOther = 0x40000;
+    auto source = std::make_shared<testing::WatchedSource>(std::vector<uint8_t>(0x100));
+    unwind::CfiInput input;
+    input.eh_frame.emplace(source, FileOffset(0), source->size(), LinkAddr(0x100000));
+    input.machine = EM_X86_64;
+    space_.add_module(kOther, 0x1000, std::move(input));
+    stack_.set(kSp + 32, kSp + 64).set(kSp + 40, at(kRoot, 0x20));
+    const Registers regs = registers({{RIP, kOther + 0x20}, {RSP, kSp}, {RBP, kSp + 32}});
+    const StackMemory memory = stack_.memory();
+    source->changed = true;
+    EXPECT_EQ(walk({space_, x86_64(), regs, memory, {}, frames_, false}).status, DWUNW_ERR_MODULE_CHANGED);
+    source->changed = false;
+    source->cut = 0x80;
+    EXPECT_EQ(walk({space_, x86_64(), regs, memory, {}, frames_, false}).written, 1u);
 }
 
 TEST_F(WalkTest, PendingUretprobes) {
