@@ -73,6 +73,12 @@ class FakeSpace final : public unwind::AddressSpace {
             return std::nullopt;
         return unwind::Place{locations_[number].module, locations_[number].bias};
     }
+    bool is_warm_code(RunAddr address, uint64_t of) override {
+        for (uint32_t i = 0; i < locations_.size(); ++i)
+            if (address >= locations_[i].start && address < locations_[i].end)
+                return locations_[i].place == i && place(i, of).has_value();
+        return false;
+    }
     void compile() {
         for (const auto &module : modules_)
             ASSERT_TRUE(module->compile());

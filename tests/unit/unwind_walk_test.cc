@@ -390,6 +390,47 @@ TEST_F(WalkTest, AFileWithoutCfiByItsFramePointer) {
     EXPECT_EQ(result_.written, 1u);
 }
 
+// So is that such a step does not lead on: with what was remembered it ends without a look at the process, and that
+// counts only for as long as the map is the one it was remembered of.
+TEST_F(WalkTest, AStackThatEndsWithoutCfiEndsWarm) {
+    const Registers regs = registers({{RIP, at(kNoCfi)}, {RSP, kSp}, {RBP, kSp + 32}});
+    const auto end_warm = [&](const char *what, uint64_t slot, uint64_t value) {
+        SCOPED_TRACE(what);
+        stack_.set(kSp + 8, 0).set(kSp + 32, kSp + 64).set(kSp + 40, kModule + 0x1920);
+        stack_.set(kSp + 64, 0).set(kSp + 72, at(kRoot, 0x20)).set(slot, value);
+        const StackMemory memory = stack_.memory();
+        const WalkRequest request{space_, x86_64(), regs, memory, {}, frames_, false};
+        space_.rules = std::make_unique<RuleCache>();
+        for (int i = 0; i < 2; ++i) {
+            EXPECT_EQ(walk(request).status, DWUNW_ERR_NO_CFI);
+            EXPECT_EQ(walk(request).written, 1u);
+        }
+        space_.finds = 0;
+        EXPECT_EQ(walk(request).status, DWUNW_ERR_NO_CFI);
+        EXPECT_LE(space_.finds, 4u); // is_code() of the words between SP and FP
+        space_.stale = true;
+        space_.finds = 0;
+        EXPECT_EQ(walk(request).status, DWUNW_ERR_NO_CFI);
+        EXPECT_GT(space_.finds, 4u);
+        space_.stale = false;
+        return walk(request).written;
+    };
+    EXPECT_EQ(end_warm("a frame would be left out", kSp + 8, at(kMiddle, 0x20)), 1u);
+    // Another library at the same address: there is no call before that any more.
+    const StackMemory memory = stack_.memory();
+    const WalkRequest request{space_, x86_64(), regs, memory, {}, frames_, false};
+    space_.set_code(at(kMiddle, 0x1b), {0x90, 0x90, 0x90, 0x90, 0x90});
+    EXPECT_EQ(walk(request).written, 1u);
+    ++space_.generation;
+    EXPECT_EQ(walk(request).written, 3u);
+
+    EXPECT_EQ(end_warm("nobody called", kSp + 40, at(kMiddle, 0x20)), 1u);
+    space_.set_code(at(kMiddle, 0x1b), {0xe8, 0, 0, 0, 0});
+    EXPECT_EQ(walk(request).written, 1u);
+    ++space_.generation;
+    EXPECT_GT(walk(request).written, 1u);
+}
+
 TEST_F(WalkTest, NoFramePointerStepIntoWhatNobodyCalled) {
     stack_.set(kSp + 32, kSp + 64).set(kSp + 40, kJit + 0x300);
     EXPECT_EQ(walk_from(kJit + 0x10, kSp + 32), DWUNW_ERR_NO_CFI);
