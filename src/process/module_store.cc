@@ -60,6 +60,17 @@ Result<const dwunw_module *> ModuleStore::intern(const LocatedFile &file, std::s
     return name(inode.versions.back().get(), DWUNW_OK, path);
 }
 
+const ModuleFile *ModuleStore::known(const FileIdentity &identity) const {
+    const std::lock_guard lock(mutex_);
+    const auto inode = inodes_.find({identity.device, identity.inode});
+    if (inode == inodes_.end())
+        return nullptr;
+    const auto &versions = inode->second.versions;
+    const auto found =
+        std::ranges::find_if(versions, [&](const auto &version) { return version->identity() == identity; });
+    return found != versions.end() ? found->get() : nullptr;
+}
+
 Result<const dwunw_module *> ModuleStore::intern(std::unique_ptr<const MemoryImage> image, std::string_view path) {
     if (!is_elf(*image))
         return Error{DWUNW_ERR_NOT_ELF};

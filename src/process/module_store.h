@@ -43,6 +43,8 @@ class ModuleStore {
     // The module of a file. DWUNW_ERR_NOT_ELF, after which nothing is kept open; LocatedFile::open's errors;
     // DWUNW_ERR_LIMIT after kMaxVersions.
     Result<const dwunw_module *> intern(const LocatedFile &file, std::string_view path);
+    // The file with that identity, if it has a module; nullptr where it has none.
+    const ModuleFile *known(const FileIdentity &identity) const;
     // The module of an image from memory. DWUNW_ERR_NOT_ELF.
     Result<const dwunw_module *> intern(std::unique_ptr<const MemoryImage> image, std::string_view path);
     // The module of a file that could not be opened: only a name.
