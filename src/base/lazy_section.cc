@@ -43,7 +43,7 @@ Result<std::span<const uint8_t>> LazySection::load(size_t offset, size_t length)
     const std::lock_guard lock(pieces.mutex);
     if (!pieces.ready.load(std::memory_order_relaxed)) {
         pieces.held = std::vector<std::atomic<uint64_t>>(size_ / piece_size / 64 + 1);
-        pieces.bytes = Buffer(size_);
+        pieces.bytes = Buffer(size_, Pages::There::kAsTouched);
         pieces.ready.store(true, std::memory_order_release);
     }
     for (size_t piece = first; piece < last;) {
@@ -69,7 +69,7 @@ Result<std::span<const uint8_t>> LazySection::load(size_t offset, size_t length)
 Result<LazySection::Whole> LazySection::whole() const {
     if (source_ == nullptr)
         return Whole(std::span<const uint8_t>(bytes_));
-    Buffer copy(size_);
+    Buffer copy(size_, Pages::There::kAll);
     if (auto status = read(0, copy.bytes()); !status)
         return status.error();
     return Whole(std::move(copy));

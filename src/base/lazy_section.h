@@ -35,9 +35,9 @@ class LazySection {
     class Buffer {
       public:
         Buffer() = default;
-        explicit Buffer(size_t size)
+        Buffer(size_t size, Pages::There there)
             : small_(size <= kFromHeap ? std::make_unique_for_overwrite<uint8_t[]>(size) : nullptr),
-              large_(size <= kFromHeap ? 0 : size), size_(size) {}
+              large_(size <= kFromHeap ? 0 : size, there), size_(size) {}
         std::span<uint8_t> bytes() const { return small_ != nullptr ? std::span(small_.get(), size_) : large_.bytes(); }
 
       private:

@@ -119,7 +119,7 @@ dwunw_status open_table(const char *path, dwunw_table **out) {
     auto table = std::make_unique<dwunw_table>(std::make_shared<process::FileSource>(std::move(*source)), fd);
     if (auto &image = table->file.image(); !image)
         return image.error().status;
-    auto cfi = table->file.cfi();
+    auto cfi = table->file.whole_cfi();
     if (!cfi)
         return cfi.error().status;
     const auto begin = std::chrono::steady_clock::now();

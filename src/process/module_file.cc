@@ -45,7 +45,7 @@ const Result<elf::Image> &ModuleFile::image() const {
 Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleFile::cfi() const {
     const std::lock_guard lock(cfi_mutex_);
     if (!cfi_)
-        cfi_.emplace(build_cfi());
+        cfi_.emplace(build_cfi(Read::kAsAsked));
     return *cfi_;
 }
 
@@ -64,11 +64,17 @@ size_t ModuleFile::cfi_bytes() const {
     return cfi_ && *cfi_ ? (**cfi_)->memory_bytes() : 0;
 }
 
-Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleFile::build_cfi() const {
+Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleFile::build_cfi(Read read) const {
     const Result<elf::Image> &image = this->image();
     if (!image)
         return image.error();
-    auto eh_frame = image->open_eh_frame(source_);
+    Result<std::optional<LazySection>> eh_frame = std::optional<LazySection>();
+    if (read == Read::kAsAsked)
+        eh_frame = image->open_eh_frame(source_);
+    else if (auto bytes = image->read_eh_frame(*source_); !bytes)
+        eh_frame = bytes.error();
+    else if (*bytes)
+        eh_frame = std::optional<LazySection>(std::move(**bytes));
     auto debug_frame = image->read_section(*source_, ".debug_frame");
     if (!unchanged())
         return Error{DWUNW_ERR_MODULE_CHANGED};

@@ -34,6 +34,8 @@ class ModuleFile {
     const Result<elf::Image> &image() const;
     // image()'s errors, those of reading its sections, and ModuleCfi::build's.
     Result<std::shared_ptr<const unwind::ModuleCfi>> cfi() const;
+    // The same with every section read now, for whoever needs all of them; kept by the caller alone.
+    Result<std::shared_ptr<const unwind::ModuleCfi>> whole_cfi() const { return build_cfi(Read::kNow); }
     // Forgets what cfi() made, unless somebody else still holds it. Returns the bytes that this freed.
     size_t drop_cfi() const;
     // The bytes it holds by now, 0 where nothing was asked for.
@@ -44,7 +46,8 @@ class ModuleFile {
     uint64_t touched() const { return touched_.load(std::memory_order_relaxed); }
 
   private:
-    Result<std::shared_ptr<const unwind::ModuleCfi>> build_cfi() const;
+    enum class Read : uint8_t { kAsAsked, kNow };
+    Result<std::shared_ptr<const unwind::ModuleCfi>> build_cfi(Read read) const;
 
     std::shared_ptr<const ByteSource> source_; // which knows whether the content is still this one
     int fd_;

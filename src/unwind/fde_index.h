@@ -4,6 +4,7 @@
 #pragma once
 
 #include "base/address.h"
+#include "base/pages.h"
 #include "base/result.h"
 #include "dwarf/cfi_section.h"
 
@@ -49,11 +50,11 @@ class FdeIndex {
     size_t tombstone_count() const { return tombstones_; }
 
   private:
-    std::vector<FdeRef>::const_iterator first_behind(LinkAddr address) const;
+    PagedVector<FdeRef>::const_iterator first_behind(LinkAddr address) const;
     void list(std::span<const dwarf::CfiSection> sections, uint32_t index);
-    void take_over(std::vector<FdeRef> listed);
+    void take_over(PagedVector<FdeRef> listed);
 
-    std::vector<FdeRef> fdes_;
+    PagedVector<FdeRef> fdes_;
     std::vector<dwarf::Cie> cies_;
     std::vector<Refusal> refusals_;
     size_t tombstones_ = 0;

@@ -40,7 +40,6 @@ void TableWriter::finish() {
     if (!rows_.empty())
         write_page();
     pages.shrink_to_fit();
-    units.shrink_to_fit();
     overflow.shrink_to_fit();
 }
 

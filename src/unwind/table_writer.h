@@ -2,6 +2,7 @@
 // Writes rows into the table's format (doc/table_format.md), page by page.
 #pragma once
 
+#include "base/pages.h"
 #include "unwind/table.h"
 
 #include <array>
@@ -17,7 +18,7 @@ class TableWriter {
     void finish();
 
     std::vector<uint32_t> pages;
-    std::vector<uint16_t> units;
+    PagedVector<uint16_t> units;
     std::vector<table_format::Overflow> overflow;
 
   private:
