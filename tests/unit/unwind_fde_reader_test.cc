@@ -10,6 +10,8 @@
 #include <elf.h>
 
 #include <algorithm>
+#include <atomic>
+#include <thread>
 
 namespace dwunw::unwind {
 namespace {
@@ -245,6 +247,36 @@ TEST(FdeReader, AFileThatEndsEarly) {
         EXPECT_TRUE(rule.status == DWUNW_ERR_IO || (rule.status == DWUNW_OK && rule.rule.cfa_offset == 16)) << cut;
     }
     EXPECT_GT(bad, 10u);
+}
+
+// Pieces are given back while somebody may be looking at them.
+TEST(FdeReader, ManyThreadsAskWhileItIsCompiled) {
+    File file;
+    const auto module = file.module();
+    std::atomic<size_t> asked = 0;
+    std::atomic<bool> wrong = false;
+    std::vector<std::thread> threads;
+    for (size_t seed = 0; seed < 3; ++seed)
+        threads.emplace_back([&, seed] {
+            for (size_t i = seed; module->table() == nullptr || i < 3000; i += 7) {
+                const size_t function = i * 37 % kFunctions;
+                const LinkAddr at(kFirst + function * kEvery + 4);
+                const auto rule = module->rule_at(at);
+                const auto fde = module->find_fde(at);
+                if (rule.status != DWUNW_OK ||
+                    rule.rule.cfa_offset != static_cast<int32_t>(16 + 8 * (function % 100)) || !fde ||
+                    fde->fde.offset != file.entries[function].fde || fde->fde.instructions.size() < 2 ||
+                    fde->fde.instructions[0] != (dwarf::DW_CFA_advance_loc | 4))
+                    wrong = true;
+                ++asked;
+            }
+        });
+    while (asked < 100)
+        std::this_thread::yield();
+    EXPECT_TRUE(module->compile());
+    for (std::thread &thread : threads)
+        thread.join();
+    EXPECT_FALSE(wrong);
 }
 
 } // namespace
