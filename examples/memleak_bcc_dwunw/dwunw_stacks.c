@@ -81,12 +81,17 @@ int dwunw_stacks__open(struct dwunw_stacks **out, struct bpf_object *object, con
 	return 0;
 }
 
-int dwunw_stacks__start(struct dwunw_stacks *stacks, int pid, const char **why)
+int dwunw_stacks__start(struct dwunw_stacks *stacks, int pid, bool verbose, const char **why)
 {
 	dwunw_status status = dwunw_bpf_start(stacks->bpf);
+	char choices[1024];
 
 	if (status == DWUNW_OK)
 		status = dwunw_bpf_add_process(stacks->bpf, pid);
+	if (status == DWUNW_OK && verbose) {
+		dwunw_bpf_describe(stacks->bpf, choices, sizeof(choices));
+		fprintf(stderr, "%s", choices);
+	}
 	if (status == DWUNW_OK)
 		return 0;
 	*why = dwunw_status_string(status);

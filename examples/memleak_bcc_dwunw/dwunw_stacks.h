@@ -34,7 +34,7 @@ struct dwunw_stacks_options {
  */
 int dwunw_stacks__open(struct dwunw_stacks **stacks, struct bpf_object *object, const struct dwunw_stacks_options *options,
 		       const char **why);
-int dwunw_stacks__start(struct dwunw_stacks *stacks, int pid, const char **why);
+int dwunw_stacks__start(struct dwunw_stacks *stacks, int pid, bool verbose, const char **why);
 void dwunw_stacks__free(struct dwunw_stacks *stacks);
 
 /* Takes in stacks until `interval` seconds are over, or *exiting is set by a signal. */

@@ -8,7 +8,8 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include <dwunw/bpf/dwunw_calls.bpf.h> /* dwunw-added: the walk, and pairs of entry and return */
+#include <dwunw/bpf/dwunw.bpf.h>       /* dwunw-added: the walk */
+#include <dwunw/bpf/dwunw_calls.bpf.h> /* dwunw-added: pairs of entry and return */
 #include "core_fixes.bpf.h"
 #include "maps.bpf.h"
 #include "memleak_dwunw.h"

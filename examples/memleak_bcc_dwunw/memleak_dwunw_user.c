@@ -799,7 +799,7 @@ static int dwunw_start(void)
 
 	if (env.dwunw_mode == DWUNW_MODE_OFF)
 		return 0;
-	err = dwunw_stacks__start(dwunw_opened, env.pid, &why);
+	err = dwunw_stacks__start(dwunw_opened, env.pid, env.verbose, &why);
 	if (err)
 		return dwunw_give_up(why, err);
 	dwunw = dwunw_opened;
@@ -818,8 +818,9 @@ static void dwunw_wait(void)
 	fflush(stdout);
 	if (dwunw)
 		dwunw_stacks__wait(dwunw, env.interval, &exiting);
-	else
-		sleep((unsigned int)env.interval);
+	else /* a signal that comes just before a sleep does not end it */
+		for (int i = 0; i < env.interval && !exiting; i++)
+			sleep(1);
 }
 /* dwunw-added: end */
 

@@ -97,7 +97,7 @@ struct dwunw_context_counters {
     uint64_t table_bytes;     /* call-frame information and tables held now */
     uint64_t tables_compiled; /* again after an eviction counts again */
     uint64_t tables_evicted;  /* modules whose tables were dropped for the budget */
-    uint64_t tables_failed;   /* tables that there was no memory for; such modules are walked by single FDEs */
+    uint64_t tables_failed;   /* tables that there was no memory for, or whose file changed first; such modules go by single FDEs */
 };
 /* Thread-safe. */
 dwunw_status dwunw_context_get_counters(const struct dwunw_context *context, struct dwunw_context_counters *out);

@@ -43,8 +43,10 @@ struct Arch {
     CodeFlow (*follow)(std::span<const uint8_t> code, size_t pc, std::optional<uint64_t> result);
     uint8_t result; // that register
     // Whether the code before code[pc] shows that its function has set FP up; `in_call`: it is calling another. False
-    // proves nothing.
-    bool (*frame_is_set_up)(std::span<const uint8_t> code, size_t pc, bool in_call);
+    // proves nothing. Nothing where these bytes do not tell, and more of them might. The first `context` bytes are only
+    // there to be looked back at: frame_set_up_context of them, unless the code begins with them.
+    size_t frame_set_up_context;
+    std::optional<bool> (*frame_set_up)(std::span<const uint8_t> code, size_t pc, bool in_call, size_t context);
     // The code of the kernel's return-from-signal trampoline, at a pc without CFI (musl writes none).
     std::span<const uint8_t> signal_trampoline;
     size_t signal_trampoline_syscall; // where its system call stands; SP is still the same there

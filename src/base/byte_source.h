@@ -18,6 +18,9 @@ class ByteSource {
     // Reads up to buffer.size() bytes at `offset`; returns how many were read, 0 past the end or on error. Thread-safe.
     virtual size_t read(FileOffset offset, std::span<uint8_t> buffer) const = 0;
 
+    // Whether the bytes are still those that were there at opening; what was read before a yes is of one version.
+    virtual bool unchanged() const { return true; }
+
     bool read_exactly(FileOffset offset, std::span<uint8_t> buffer) const {
         return read(offset, buffer) == buffer.size();
     }

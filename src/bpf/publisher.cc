@@ -327,14 +327,15 @@ dwunw_status Publisher::publish(Known &known) {
             break;
         case CodeKind::kModule:
             out.kind = DWUNW_BPF_NO_TABLE;
-            if (mapping.cfi != nullptr) {
+            // A file that cannot be read any more has none.
+            if (const auto compiled = mapping.cfi != nullptr ? mapping.cfi->compile() : Error{DWUNW_ERR_NO_CFI}) {
                 out.kind = DWUNW_BPF_NO_ROOM;
                 const process::ModuleFile &file = *mapping.binding.module->file;
-                if (const auto table = pool_.acquire(file, *mapping.cfi)) {
+                if (const auto table = pool_.acquire(file, **compiled)) {
                     tables.push_back(&file);
                     out.kind = DWUNW_MAPPING_MODULE;
                     out.table = *table;
-                    out.origin = mapping.binding.bias.run(mapping.cfi->compile().base()).value;
+                    out.origin = mapping.binding.bias.run((*compiled)->base()).value;
                 }
             }
             break;

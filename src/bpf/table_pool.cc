@@ -9,13 +9,12 @@
 
 namespace dwunw::bpf {
 
-std::optional<uint32_t> TablePool::acquire(const process::ModuleFile &file, const unwind::ModuleCfi &cfi) {
+std::optional<uint32_t> TablePool::acquire(const process::ModuleFile &file, const unwind::Table &compiled) {
     if (const auto found = tables_.find(&file); found != tables_.end()) {
         if (found->second.users++ == 0)
             unused_.erase(found->second.unused);
         return found->second.first;
     }
-    const unwind::Table &compiled = cfi.compile();
     const std::vector<uint64_t> cells = table_cells(compiled);
     const auto first = room(static_cast<uint32_t>(cells.size()));
     if (!first) {

@@ -24,7 +24,7 @@ class TablePool {
 
     // The first cell of a module's table, compiled and copied now unless it is there; to be released as often. nullopt
     // where there is no room, which is counted.
-    std::optional<uint32_t> acquire(const process::ModuleFile &file, const unwind::ModuleCfi &cfi);
+    std::optional<uint32_t> acquire(const process::ModuleFile &file, const unwind::Table &compiled);
     void release(const process::ModuleFile &file);
 
     size_t bytes() const { return cells_.size_bytes(); }

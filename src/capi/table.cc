@@ -119,19 +119,24 @@ dwunw_status open_table(const char *path, dwunw_table **out) {
     auto table = std::make_unique<dwunw_table>(std::make_shared<process::FileSource>(std::move(*source)), fd);
     if (auto &image = table->file.image(); !image)
         return image.error().status;
-    auto cfi = table->file.cfi();
+    auto cfi = table->file.whole_cfi();
     if (!cfi)
         return cfi.error().status;
     const auto begin = std::chrono::steady_clock::now();
-    const Table &compiled = (*cfi)->compile();
+    const auto compiled = (*cfi)->compile();
     const auto took = std::chrono::steady_clock::now() - begin;
     table->build_ns = static_cast<uint64_t>(std::chrono::nanoseconds(took).count());
-    table->table = &compiled;
-    const FdeIndex &fdes = (*cfi)->fdes();
-    table->rows = shown_rows(fdes, compiled);
-    table->tombstones = fdes.tombstone_count();
-    table->refusals = fdes.refusals();
-    table->refusals.insert(table->refusals.end(), compiled.refusals().begin(), compiled.refusals().end());
+    if (!compiled)
+        return compiled.error().status;
+    table->table = *compiled;
+    const auto fdes = (*cfi)->fdes();
+    if (!fdes)
+        return fdes.error().status;
+    table->rows = shown_rows(**fdes, *table->table);
+    table->tombstones = (*fdes)->tombstone_count();
+    table->refusals = (*fdes)->refusals();
+    const auto &refused = table->table->refusals();
+    table->refusals.insert(table->refusals.end(), refused.begin(), refused.end());
     table->cfi = std::move(*cfi);
     *out = table.release();
     return DWUNW_OK;

@@ -41,6 +41,39 @@ struct TableRegisters {
     }
 };
 
+// What DW_CFA_remember_state puts down. The first few are at hand, so that no program of a compiler's allocates.
+template <typename Registers> class RememberedStates {
+  public:
+    void clear() { count_ = 0; }
+    // False where there are too many.
+    bool push(const Registers &state) {
+        if (count_ >= kMaxRememberedStates)
+            return false;
+        if (count_ < kAtHand) {
+            at_hand_[count_] = state;
+        } else {
+            more_.resize(count_ - kAtHand); // what clear() left
+            more_.push_back(state);
+        }
+        ++count_;
+        return true;
+    }
+    // False where there is none.
+    bool pop(Registers &state) {
+        if (count_ == 0)
+            return false;
+        --count_;
+        state = count_ < kAtHand ? at_hand_[count_] : more_[count_ - kAtHand];
+        return true;
+    }
+
+  private:
+    static constexpr size_t kAtHand = 4; // real programs nest two deep
+    std::array<Registers, kAtHand> at_hand_;
+    std::vector<Registers> more_;
+    size_t count_ = 0;
+};
+
 // `Sink` gets `bool advance(LinkAddr from, LinkAddr to, Registers &, bool changed)` whenever the location moves,
 // clamped to the FDE, and returns false to stop.
 template <typename Registers> class MachineOf {
@@ -165,7 +198,7 @@ template <typename Registers> class MachineOf {
     LinkAddr location_;
     Registers now_;
     Registers initial_;
-    std::vector<Registers> remembered_;
+    RememberedStates<Registers> remembered_;
     bool in_cie_ = false;
     bool stopped_ = false;
     bool changed_ = false; // a rule was written since the last row
@@ -275,15 +308,10 @@ bool MachineOf<Registers>::execute_one(uint8_t opcode, Cursor &cursor, size_t pr
         return true;
     }
     case DW_CFA_remember_state:
-        if (remembered_.size() >= kMaxRememberedStates)
-            return false;
-        remembered_.push_back(now_);
-        return true;
+        return remembered_.push(now_);
     case DW_CFA_restore_state:
-        if (remembered_.empty())
+        if (!remembered_.pop(now_))
             return false;
-        now_ = remembered_.back();
-        remembered_.pop_back();
         changed_ = true;
         return true;
     case DW_CFA_def_cfa: {

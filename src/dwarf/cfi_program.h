@@ -14,7 +14,6 @@ namespace dwunw::dwarf {
 // Registers whose rules are kept: x86_64's sixteen and the return address. Rules of others (vector registers, flags)
 // are parsed and dropped: no CFA depends on them.
 inline constexpr size_t kTrackedRegisters = 17;
-// Real programs nest two deep.
 inline constexpr size_t kMaxRememberedStates = 64;
 
 enum class RuleKind : uint8_t {

@@ -20,6 +20,7 @@ constexpr Error kMalformed{DWUNW_ERR_ELF_MALFORMED};
 constexpr uint64_t kMaxNamesBytes = 16 << 20;
 constexpr uint64_t kMaxNoteBytes = 1 << 20;
 constexpr size_t kMaxBuildIdBytes = 64;
+constexpr std::string_view kEhFrame = ".eh_frame";
 
 bool in_source(const ByteSource &source, FileOffset offset, uint64_t size) {
     return offset.value <= source.size() && size <= source.size() - offset.value;
@@ -210,58 +211,65 @@ bool Image::is_executable(LinkAddr address) const {
     return s != nullptr && s->executable;
 }
 
-Result<std::optional<SectionBytes>> Image::read_section(const ByteSource &source, std::string_view name) const {
+// By its own name or, compressed as GNU tools once did it, by .z and its name.
+const Section *Image::find_section(std::string_view name) const {
     const std::string gnu_compressed = name.starts_with(".") ? ".z" + std::string(name.substr(1)) : std::string();
-    for (const Section &section : sections_) {
-        const bool plain = section.name == name;
-        if ((!plain && section.name != gnu_compressed) || section.type == SHT_NOBITS || section.size == 0)
-            continue;
-        auto bytes = read_range(source, section.offset, section.size, kMaxSectionBytes);
-        if (!bytes)
-            return bytes.error();
-        if (plain && (section.flags & SHF_COMPRESSED) == 0)
-            return std::optional<SectionBytes>({std::move(*bytes), section.address});
-
-        Cursor cursor(*bytes);
-        Compression method = Compression::kZlib;
-        uint64_t size = 0;
-        if (plain) {
-            const uint32_t type = cursor.u32();
-            cursor.skip(4); // ch_reserved
-            size = cursor.u64();
-            cursor.skip(8); // ch_addralign
-            if (type != ELFCOMPRESS_ZLIB && type != 2 /* ELFCOMPRESS_ZSTD, newer than Debian 12's elf.h */)
-                return Error{DWUNW_ERR_ELF_MALFORMED, type};
-            method = type == ELFCOMPRESS_ZLIB ? Compression::kZlib : Compression::kZstd;
-        } else {
-            // "ZLIB", then the size, big-endian.
-            auto magic = cursor.take(4);
-            if (magic.size() != 4 || std::memcmp(magic.data(), "ZLIB", 4) != 0)
-                return kMalformed;
-            size = __builtin_bswap64(cursor.u64());
-        }
-        if (!cursor.ok())
-            return kMalformed;
-        if (size > kMaxSectionBytes)
-            return Error{DWUNW_ERR_LIMIT, size};
-        auto inflated = decompress(method, std::span<const uint8_t>(*bytes).subspan(cursor.offset()), size);
-        if (!inflated)
-            return inflated.error();
-        return std::optional<SectionBytes>({std::move(*inflated), section.address});
-    }
-    return std::optional<SectionBytes>{};
+    for (const Section &section : sections_)
+        if ((section.name == name || section.name == gnu_compressed) && section.type != SHT_NOBITS && section.size != 0)
+            return &section;
+    return nullptr;
 }
 
-Result<std::optional<SectionBytes>> Image::read_eh_frame(const ByteSource &source) const {
-    auto by_section = read_section(source, ".eh_frame");
-    if (!by_section || by_section->has_value())
-        return by_section;
+Result<std::optional<SectionBytes>> Image::read_section(const ByteSource &source, std::string_view name) const {
+    const Section *section = find_section(name);
+    if (section == nullptr)
+        return std::optional<SectionBytes>{};
+    auto bytes = read_range(source, section->offset, section->size, kMaxSectionBytes);
+    if (!bytes)
+        return bytes.error();
+    const bool plain = section->name == name;
+    if (plain && (section->flags & SHF_COMPRESSED) == 0)
+        return std::optional<SectionBytes>({std::move(*bytes), section->address});
+
+    Cursor cursor(*bytes);
+    Compression method = Compression::kZlib;
+    uint64_t size = 0;
+    if (plain) {
+        const uint32_t type = cursor.u32();
+        cursor.skip(4); // ch_reserved
+        size = cursor.u64();
+        cursor.skip(8); // ch_addralign
+        if (type != ELFCOMPRESS_ZLIB && type != 2 /* ELFCOMPRESS_ZSTD, newer than Debian 12's elf.h */)
+            return Error{DWUNW_ERR_ELF_MALFORMED, type};
+        method = type == ELFCOMPRESS_ZLIB ? Compression::kZlib : Compression::kZstd;
+    } else {
+        // "ZLIB", then the size, big-endian.
+        auto magic = cursor.take(4);
+        if (magic.size() != 4 || std::memcmp(magic.data(), "ZLIB", 4) != 0)
+            return kMalformed;
+        size = __builtin_bswap64(cursor.u64());
+    }
+    if (!cursor.ok())
+        return kMalformed;
+    if (size > kMaxSectionBytes)
+        return Error{DWUNW_ERR_LIMIT, size};
+    auto inflated = decompress(method, std::span<const uint8_t>(*bytes).subspan(cursor.offset()), size);
+    if (!inflated)
+        return inflated.error();
+    return std::optional<SectionBytes>({std::move(*inflated), section->address});
+}
+
+Result<std::optional<Image::Range>> Image::find_eh_frame(const ByteSource &source) const {
+    if (const Section *section = find_section(kEhFrame)) {
+        const bool compressed = section->name != kEhFrame || (section->flags & SHF_COMPRESSED) != 0;
+        return std::optional<Range>({section->offset, section->size, section->address, compressed});
+    }
     // A separate debug file has the headers of its program, PT_GNU_EH_FRAME among them, and not the bytes.
     const bool left_out = std::any_of(sections_.begin(), sections_.end(), [](const Section &section) {
-        return section.name == ".eh_frame" && section.type == SHT_NOBITS;
+        return section.name == kEhFrame && section.type == SHT_NOBITS;
     });
     if (!eh_frame_hdr_segment_ || left_out)
-        return std::optional<SectionBytes>{};
+        return std::optional<Range>{};
 
     // LSB Core, ".eh_frame_hdr": version 1, the encoding of eh_frame_ptr, of fde_count, of the table; then
     // eh_frame_ptr. Linkers write it pc-relative in 4 bytes (GNU ld, gold, lld, mold).
@@ -281,23 +289,52 @@ Result<std::optional<SectionBytes>> Image::read_eh_frame(const ByteSource &sourc
     // Its end is nowhere stated: it ends at its zero terminator, at the latest with the segment.
     const uint64_t skip = address - segment->address;
     const FileOffset offset = segment->offset + skip;
-    uint64_t size = segment->file_size - skip;
     if (offset.value > source.size())
         return Error{DWUNW_ERR_ELF_MALFORMED, offset.value};
-    size = std::min(size, source.size() - offset.value);
-    auto bytes = read_range(source, offset, size, kMaxSectionBytes);
-    if (!bytes)
-        return bytes.error();
-    return std::optional<SectionBytes>({std::move(*bytes), address});
+    const uint64_t size = std::min(segment->file_size - skip, source.size() - offset.value);
+    return std::optional<Range>({offset, size, address, false});
 }
 
-std::optional<SectionBytes> Image::read_eh_frame_hdr(const ByteSource &source) const {
-    if (!eh_frame_hdr_segment_)
-        return std::nullopt;
-    auto bytes = read_range(source, eh_frame_hdr_segment_->offset, eh_frame_hdr_segment_->file_size, kMaxSectionBytes);
+Result<std::optional<SectionBytes>> Image::read_eh_frame(const ByteSource &source) const {
+    const auto range = find_eh_frame(source);
+    if (!range)
+        return range.error();
+    if (!*range)
+        return std::optional<SectionBytes>{};
+    if ((*range)->compressed)
+        return read_section(source, kEhFrame);
+    auto bytes = read_range(source, (*range)->offset, (*range)->size, kMaxSectionBytes);
     if (!bytes)
+        return bytes.error();
+    return std::optional<SectionBytes>({std::move(*bytes), (*range)->address});
+}
+
+Result<std::optional<LazySection>> Image::open_eh_frame(std::shared_ptr<const ByteSource> source) const {
+    const auto range = find_eh_frame(*source);
+    if (!range)
+        return range.error();
+    if (!*range)
+        return std::optional<LazySection>{};
+    if ((*range)->compressed) {
+        auto inflated = read_section(*source, kEhFrame);
+        if (!inflated)
+            return inflated.error();
+        return std::optional<LazySection>(std::move(*inflated));
+    }
+    const auto [offset, size, address, compressed] = **range;
+    if (size > kMaxSectionBytes)
+        return Error{DWUNW_ERR_LIMIT, size};
+    if (!in_source(*source, offset, size))
+        return Error{DWUNW_ERR_ELF_MALFORMED, offset.value};
+    return std::optional<LazySection>(std::in_place, std::move(source), offset, size, address);
+}
+
+std::optional<LazySection> Image::open_eh_frame_hdr(std::shared_ptr<const ByteSource> source) const {
+    if (!eh_frame_hdr_segment_ || eh_frame_hdr_segment_->file_size > kMaxSectionBytes ||
+        !in_source(*source, eh_frame_hdr_segment_->offset, eh_frame_hdr_segment_->file_size))
         return std::nullopt;
-    return SectionBytes{std::move(*bytes), eh_frame_hdr_segment_->address};
+    return std::optional<LazySection>(std::in_place, std::move(source), eh_frame_hdr_segment_->offset,
+                                      eh_frame_hdr_segment_->file_size, eh_frame_hdr_segment_->address);
 }
 
 } // namespace dwunw::elf

@@ -8,9 +8,11 @@
 
 #include "base/address.h"
 #include "base/byte_source.h"
+#include "base/lazy_section.h"
 #include "base/result.h"
 #include "base/section_bytes.h"
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -64,9 +66,11 @@ class Image {
 
     // .eh_frame by section header, or, in a file stripped of section headers, found through PT_GNU_EH_FRAME.
     Result<std::optional<SectionBytes>> read_eh_frame(const ByteSource &source) const;
+    // The same without reading it, unless it is compressed.
+    Result<std::optional<LazySection>> open_eh_frame(std::shared_ptr<const ByteSource> source) const;
 
-    // What PT_GNU_EH_FRAME points to: empty where the file has none or it cannot be read.
-    std::optional<SectionBytes> read_eh_frame_hdr(const ByteSource &source) const;
+    // What PT_GNU_EH_FRAME points to, unread: empty where the file has none or it is not all there.
+    std::optional<LazySection> open_eh_frame_hdr(std::shared_ptr<const ByteSource> source) const;
 
     // The address .eh_frame's DW_EH_PE_datarel pointers are relative to (.got), and .text's, 0 where unknown.
     LinkAddr data_base() const { return data_base_; }
@@ -75,6 +79,14 @@ class Image {
   private:
     Status parse_sections(const ByteSource &source, uint64_t offset, uint16_t entry_size, uint64_t count,
                           uint32_t names_index);
+    struct Range {
+        FileOffset offset;
+        uint64_t size = 0;
+        LinkAddr address;
+        bool compressed = false;
+    };
+    const Section *find_section(std::string_view name) const;
+    Result<std::optional<Range>> find_eh_frame(const ByteSource &source) const;
     void read_build_id(const ByteSource &source, FileOffset offset, uint64_t size);
 
     uint16_t machine_ = 0;

@@ -76,7 +76,7 @@ void CompileQueue::run() {
         lock.unlock();
         bool failed = false;
         try {
-            job->compile();
+            failed = !job->compile();
         } catch (const std::bad_alloc &) {
             failed = true;
         }

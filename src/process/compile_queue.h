@@ -30,7 +30,7 @@ class CompileQueue {
     bool add(std::shared_ptr<const unwind::ModuleCfi> module);
     // Returns when there is nothing left to do.
     void wait_until_idle();
-    // Jobs that ran out of memory: those modules go on by single FDEs.
+    // Jobs that ran out of memory, or whose file changed: those modules go on by single FDEs.
     uint64_t failures() const;
 
   private:

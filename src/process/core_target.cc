@@ -44,10 +44,26 @@ class HeldBytes final : public ByteSource {
         : core_(core), parts_(image_mappings(maps, mapping)) {
         for (const Mapping *part : parts_)
             size_ = std::max(size_, part->offset.value + (part->end - part->start));
+        beginning_size_ = read_core(FileOffset(0), beginning_);
     }
 
     uint64_t size() const override { return size_; }
     size_t read(FileOffset offset, std::span<uint8_t> buffer) const override {
+        if (offset.value <= beginning_size_ && buffer.size() <= beginning_size_ - offset.value) {
+            std::copy_n(beginning_.begin() + static_cast<ptrdiff_t>(offset.value), buffer.size(), buffer.begin());
+            return buffer.size();
+        }
+        return read_core(offset, buffer);
+    }
+
+    // Whether the core has every byte of these mappings.
+    bool complete() const {
+        return !parts_.empty() &&
+               std::ranges::all_of(parts_, [&](const Mapping *part) { return core_.holds(part->start, part->end); });
+    }
+
+  private:
+    size_t read_core(FileOffset offset, std::span<uint8_t> buffer) const {
         size_t done = 0;
         for (const Mapping *part : parts_) {
             const uint64_t at = offset.value + done;
@@ -62,16 +78,12 @@ class HeldBytes final : public ByteSource {
         return done;
     }
 
-    // Whether the core has every byte of these mappings.
-    bool complete() const {
-        return !parts_.empty() &&
-               std::ranges::all_of(parts_, [&](const Mapping *part) { return core_.holds(part->start, part->end); });
-    }
-
-  private:
     const CoreFile &core_;
     std::vector<const Mapping *> parts_;
     uint64_t size_ = 0;
+    // Its headers and its build-id lie there, and are read piece by piece.
+    std::array<uint8_t, kHeaderPage> beginning_;
+    size_t beginning_size_ = 0;
 };
 
 bool same_segments(const elf::Image &a, const elf::Image &b) {
@@ -90,8 +102,8 @@ bool same_beginning(const ByteSource &held, const ByteSource &file) {
 }
 
 // Whether the file is the one that the process had.
-Status check_identity(const ByteSource &held, const elf::Image &held_image, const ByteSource &file) {
-    const auto image = elf::Image::parse(file);
+Status check_identity(const ByteSource &held, const elf::Image &held_image, const ByteSource &file,
+                      const Result<elf::Image> &image) {
     if (!image)
         return Error{DWUNW_ERR_MODULE_CHANGED};
     const bool same = held_image.build_id().empty()
@@ -248,13 +260,23 @@ Result<const dwunw_module *> CoreTarget::open_module(ModuleStore &store, const M
         auto file = LocatedFile::locate(AT_FDCWD, path.c_str());
         if (!file)
             return file.error();
-        auto fd = file->open();
-        if (!fd)
-            return fd.error();
-        if (!held_image)
-            return Error{DWUNW_ERR_MODULE_CHANGED};
-        const FileSource source(std::make_shared<const UniqueFd>(std::move(*fd)), file->identity().size);
-        if (auto status = check_identity(held, *held_image, source); !status)
+        // Most files of most cores were met before, in another core, and are neither opened nor read again.
+        const ModuleFile *known = store.known(file->identity());
+        Status status;
+        if (known == nullptr) {
+            auto fd = file->open();
+            if (!fd)
+                return fd.error();
+            if (!held_image)
+                return Error{DWUNW_ERR_MODULE_CHANGED};
+            const FileSource source(std::make_shared<const UniqueFd>(std::move(*fd)), file->identity().size);
+            status = check_identity(held, *held_image, source, elf::Image::parse(source));
+        } else {
+            if (!held_image)
+                return Error{DWUNW_ERR_MODULE_CHANGED};
+            status = check_identity(held, *held_image, known->source(), known->image());
+        }
+        if (!status)
             return status.error();
         return store.intern(*file, mapping.path);
     };

@@ -5,12 +5,32 @@
 
 namespace dwunw::process {
 
-bool ModuleFile::unchanged() const {
-    if (!identity_)
-        return true;
-    struct stat status;
-    return ::fstat(fd_, &status) == 0 && FileIdentity::from(status) == *identity_;
-}
+namespace {
+
+// One version of a file's content.
+class VersionOfFile final : public ByteSource {
+  public:
+    VersionOfFile(std::shared_ptr<const ByteSource> source, int fd, const FileIdentity &identity)
+        : source_(std::move(source)), fd_(fd), identity_(identity) {}
+
+    uint64_t size() const override { return source_->size(); }
+    size_t read(FileOffset offset, std::span<uint8_t> buffer) const override { return source_->read(offset, buffer); }
+    bool unchanged() const override {
+        struct stat status;
+        return ::fstat(fd_, &status) == 0 && FileIdentity::from(status) == identity_;
+    }
+
+  private:
+    std::shared_ptr<const ByteSource> source_; // holds fd_ open
+    int fd_;
+    FileIdentity identity_;
+};
+
+} // namespace
+
+ModuleFile::ModuleFile(std::shared_ptr<const ByteSource> source, int fd, std::optional<FileIdentity> identity)
+    : source_(identity ? std::make_shared<const VersionOfFile>(std::move(source), fd, *identity) : std::move(source)),
+      fd_(fd), identity_(identity) {}
 
 const Result<elf::Image> &ModuleFile::image() const {
     std::call_once(image_once_, [this] {
@@ -25,7 +45,7 @@ const Result<elf::Image> &ModuleFile::image() const {
 Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleFile::cfi() const {
     const std::lock_guard lock(cfi_mutex_);
     if (!cfi_)
-        cfi_.emplace(build_cfi());
+        cfi_.emplace(build_cfi(Read::kAsAsked));
     return *cfi_;
 }
 
@@ -44,13 +64,18 @@ size_t ModuleFile::cfi_bytes() const {
     return cfi_ && *cfi_ ? (**cfi_)->memory_bytes() : 0;
 }
 
-Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleFile::build_cfi() const {
+Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleFile::build_cfi(Read read) const {
     const Result<elf::Image> &image = this->image();
     if (!image)
         return image.error();
-    auto eh_frame = image->read_eh_frame(*source_);
+    Result<std::optional<LazySection>> eh_frame = std::optional<LazySection>();
+    if (read == Read::kAsAsked)
+        eh_frame = image->open_eh_frame(source_);
+    else if (auto bytes = image->read_eh_frame(*source_); !bytes)
+        eh_frame = bytes.error();
+    else if (*bytes)
+        eh_frame = std::optional<LazySection>(std::move(**bytes));
     auto debug_frame = image->read_section(*source_, ".debug_frame");
-    auto eh_frame_hdr = image->read_eh_frame_hdr(*source_);
     if (!unchanged())
         return Error{DWUNW_ERR_MODULE_CHANGED};
     // One section that cannot be read leaves the other's rules as good as they are.
@@ -66,7 +91,7 @@ Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleFile::build_cfi() const {
             return debug_frame.error();
     }
     if (input.eh_frame)
-        input.eh_frame_hdr = std::move(eh_frame_hdr);
+        input.eh_frame_hdr = image->open_eh_frame_hdr(source_);
     input.text_base = image->text_base();
     input.data_base = image->data_base();
     input.entry = image->entry();

@@ -22,19 +22,20 @@ namespace dwunw::process {
 class ModuleFile {
   public:
     // `identity`: of a file, whose content is checked not to change while it is parsed; none for an image from memory.
-    ModuleFile(std::shared_ptr<const ByteSource> source, int fd, std::optional<FileIdentity> identity)
-        : source_(std::move(source)), fd_(fd), identity_(identity) {}
+    ModuleFile(std::shared_ptr<const ByteSource> source, int fd, std::optional<FileIdentity> identity);
 
     const ByteSource &source() const { return *source_; }
     int fd() const { return fd_; } // −1 for an image from memory
     const std::optional<FileIdentity> &identity() const { return identity_; }
     // Whether the file's content is still the one this module is about. Always, for an image from memory.
-    bool unchanged() const;
+    bool unchanged() const { return source_->unchanged(); }
 
     // elf::Image::parse's errors; DWUNW_ERR_MODULE_CHANGED.
     const Result<elf::Image> &image() const;
     // image()'s errors, those of reading its sections, and ModuleCfi::build's.
     Result<std::shared_ptr<const unwind::ModuleCfi>> cfi() const;
+    // The same with every section read now, for whoever needs all of them; kept by the caller alone.
+    Result<std::shared_ptr<const unwind::ModuleCfi>> whole_cfi() const { return build_cfi(Read::kNow); }
     // Forgets what cfi() made, unless somebody else still holds it. Returns the bytes that this freed.
     size_t drop_cfi() const;
     // The bytes it holds by now, 0 where nothing was asked for.
@@ -45,9 +46,10 @@ class ModuleFile {
     uint64_t touched() const { return touched_.load(std::memory_order_relaxed); }
 
   private:
-    Result<std::shared_ptr<const unwind::ModuleCfi>> build_cfi() const;
+    enum class Read : uint8_t { kAsAsked, kNow };
+    Result<std::shared_ptr<const unwind::ModuleCfi>> build_cfi(Read read) const;
 
-    std::shared_ptr<const ByteSource> source_;
+    std::shared_ptr<const ByteSource> source_; // which knows whether the content is still this one
     int fd_;
     std::optional<FileIdentity> identity_;
     mutable std::once_flag image_once_;

@@ -60,6 +60,17 @@ Result<const dwunw_module *> ModuleStore::intern(const LocatedFile &file, std::s
     return name(inode.versions.back().get(), DWUNW_OK, path);
 }
 
+const ModuleFile *ModuleStore::known(const FileIdentity &identity) const {
+    const std::lock_guard lock(mutex_);
+    const auto inode = inodes_.find({identity.device, identity.inode});
+    if (inode == inodes_.end())
+        return nullptr;
+    const auto &versions = inode->second.versions;
+    const auto found =
+        std::ranges::find_if(versions, [&](const auto &version) { return version->identity() == identity; });
+    return found != versions.end() ? found->get() : nullptr;
+}
+
 Result<const dwunw_module *> ModuleStore::intern(std::unique_ptr<const MemoryImage> image, std::string_view path) {
     if (!is_elf(*image))
         return Error{DWUNW_ERR_NOT_ELF};
@@ -89,7 +100,9 @@ Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleStore::cfi(const ModuleFi
         return cfi;
     if ((*cfi)->section_bytes() > kCompileAtOnce && queue_.add(*cfi))
         return cfi;
-    (*cfi)->compile();
+    // A file that is another one by now has no table; its FDEs say so where they are asked for.
+    if (!(*cfi)->compile())
+        failed_.fetch_add(1, std::memory_order_relaxed);
     evict();
     return cfi;
 }
@@ -129,7 +142,7 @@ ModuleStore::Totals ModuleStore::totals() const {
     Totals totals;
     totals.compiled = compiled_.load(std::memory_order_relaxed);
     totals.evicted = evicted_.load(std::memory_order_relaxed);
-    totals.failed = queue_.failures();
+    totals.failed = queue_.failures() + failed_.load(std::memory_order_relaxed);
     totals.compiled -= totals.failed;
     const std::lock_guard lock(mutex_);
     each_file([&](const ModuleFile &file) {

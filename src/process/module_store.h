@@ -43,6 +43,8 @@ class ModuleStore {
     // The module of a file. DWUNW_ERR_NOT_ELF, after which nothing is kept open; LocatedFile::open's errors;
     // DWUNW_ERR_LIMIT after kMaxVersions.
     Result<const dwunw_module *> intern(const LocatedFile &file, std::string_view path);
+    // The file with that identity, if it has a module; nullptr where it has none.
+    const ModuleFile *known(const FileIdentity &identity) const;
     // The module of an image from memory. DWUNW_ERR_NOT_ELF.
     Result<const dwunw_module *> intern(std::unique_ptr<const MemoryImage> image, std::string_view path);
     // The module of a file that could not be opened: only a name.
@@ -57,7 +59,7 @@ class ModuleStore {
         uint64_t table_bytes = 0; // CFI and tables held now
         uint64_t compiled = 0;    // tables
         uint64_t evicted = 0;     // modules whose CFI was dropped for the budget
-        uint64_t failed = 0;      // tables that there was no memory for
+        uint64_t failed = 0;      // tables that there was no memory for, or whose file changed
     };
     Totals totals() const;
 
@@ -78,7 +80,8 @@ class ModuleStore {
 
     const size_t budget_;
     std::atomic<uint64_t> clock_ = 0;
-    std::atomic<uint64_t> compiled_ = 0;
+    std::atomic<uint64_t> compiled_ = 0; // or tried to
+    std::atomic<uint64_t> failed_ = 0;   // beside the queue's
     std::atomic<uint64_t> evicted_ = 0;
 
     mutable std::mutex mutex_;

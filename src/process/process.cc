@@ -377,6 +377,12 @@ std::optional<unwind::Place> View::place(uint32_t number, uint64_t generation) {
     return unwind::Place{slot.binding.module, slot.binding.bias};
 }
 
+bool View::is_warm_code(RunAddr address, uint64_t generation) {
+    const Mapping *mapping = snapshot_->maps.find(address);
+    return mapping != nullptr && mapping->executable &&
+           place(static_cast<uint32_t>(snapshot_->maps.index_of(*mapping)), generation).has_value();
+}
+
 View::Trust View::trust(RunAddr address, const Answer &answer) const {
     if (process_.fixed_map_ || process_.gone_.load(std::memory_order_relaxed))
         return Trust::kGood;

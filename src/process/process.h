@@ -220,6 +220,7 @@ class View final : public unwind::AddressSpace {
     bool is_code(RunAddr address) override;
     Warm warm() override { return {&process_.rules_, snapshot_->generation}; }
     std::optional<unwind::Place> place(uint32_t number, uint64_t generation) override;
+    bool is_warm_code(RunAddr address, uint64_t generation) override;
     Result<Process::ModuleAt> find_module(RunAddr address);
     // Pin::seat()
     size_t seat() const { return snapshot_.seat(); }

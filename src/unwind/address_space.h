@@ -65,6 +65,8 @@ class AddressSpace {
     // nullopt where the numbers are of another generation by now, or what is mapped there has to be looked at again
     // first, which find() does.
     virtual std::optional<Place> place(uint32_t /*number*/, uint64_t /*generation*/) { return std::nullopt; }
+    // Whether an address lies in a module's code that has such a place now; costs little, whatever the address.
+    virtual bool is_warm_code(RunAddr /*address*/, uint64_t /*generation*/) { return false; }
 };
 
 } // namespace dwunw::unwind

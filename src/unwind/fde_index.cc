@@ -2,6 +2,9 @@
 #include "unwind/fde_index.h"
 
 #include <algorithm>
+#include <array>
+#include <limits>
+#include <numeric>
 #include <unordered_map>
 
 namespace dwunw::unwind {
@@ -9,18 +12,56 @@ namespace {
 
 bool starts_before(const FdeRef &a, const FdeRef &b) { return a.start < b.start; }
 
+// By start, those alike in the order they are in. Linkers write FDEs as they come upon the code, and a library has a
+// hundred thousand, which lie within some megabytes: three passes over short keys.
+void sort_by_start(PagedVector<FdeRef> &fdes) {
+    constexpr unsigned kDigitBits = 11;
+    constexpr size_t kDigits = size_t{1} << kDigitBits;
+    struct Key {
+        uint32_t distance;
+        uint32_t place;
+    };
+    constexpr uint64_t kMax = std::numeric_limits<uint32_t>::max();
+    const auto [first, last] = std::ranges::minmax(fdes, starts_before);
+    if (fdes.size() < kDigits || fdes.size() > kMax || last.start - first.start > kMax) {
+        std::ranges::stable_sort(fdes, starts_before);
+        return;
+    }
+    std::vector<Key> keys(fdes.size());
+    std::vector<Key> moved(fdes.size());
+    for (size_t i = 0; i < fdes.size(); ++i)
+        keys[i] = {static_cast<uint32_t>(fdes[i].start - first.start), static_cast<uint32_t>(i)};
+    for (unsigned shift = 0; shift < 32 && (last.start - first.start) >> shift != 0; shift += kDigitBits) {
+        const auto digit = [shift](const Key &key) { return key.distance >> shift & (kDigits - 1); };
+        std::array<uint32_t, kDigits> places{};
+        for (const Key &key : keys)
+            ++places[digit(key)];
+        std::exclusive_scan(places.begin(), places.end(), places.begin(), uint32_t{0});
+        for (const Key &key : keys)
+            moved[places[digit(key)]++] = key;
+        keys.swap(moved);
+    }
+    PagedVector<FdeRef> sorted;
+    sorted.reserve(fdes.size());
+    for (const Key &key : keys)
+        sorted.push_back(fdes[key.place]);
+    fdes = std::move(sorted);
+}
+
 } // namespace
 
 FdeIndex::FdeIndex(std::span<const dwarf::CfiSection> sections) {
     for (uint32_t i = 0; i < sections.size(); ++i)
         list(sections, i);
-    fdes_.shrink_to_fit();
 }
 
 void FdeIndex::list(std::span<const dwarf::CfiSection> sections, uint32_t index) {
     constexpr uint32_t kBadCie = 0xffffffff;
+    constexpr size_t kSmallestFde = 16;
     const dwarf::CfiSection &section = sections[index];
-    std::vector<FdeRef> listed;
+    PagedVector<FdeRef> listed;
+    // Memory that is not touched costs nothing, and moving what is there does.
+    listed.reserve(section.bytes().size() / kSmallestFde);
     std::unordered_map<size_t, uint32_t> cie_at;
     // FDEs mostly name the CIE that the one before them named.
     size_t last_offset = SIZE_MAX;
@@ -73,11 +114,11 @@ void FdeIndex::list(std::span<const dwarf::CfiSection> sections, uint32_t index)
         listed.push_back({range->start, range->end, index, cie, entry->offset});
     }
     if (!std::is_sorted(listed.begin(), listed.end(), starts_before))
-        std::stable_sort(listed.begin(), listed.end(), starts_before);
+        sort_by_start(listed);
     take_over(std::move(listed));
 }
 
-void FdeIndex::take_over(std::vector<FdeRef> listed) {
+void FdeIndex::take_over(PagedVector<FdeRef> listed) {
     // Within a section, the first of several at one address stands.
     const auto repeated = [](const FdeRef &a, const FdeRef &b) { return a.start == b.start; };
     listed.erase(std::unique(listed.begin(), listed.end(), repeated), listed.end());
@@ -95,7 +136,7 @@ void FdeIndex::take_over(std::vector<FdeRef> listed) {
     std::inplace_merge(fdes_.begin(), fdes_.begin() + middle, fdes_.end(), starts_before);
 }
 
-std::vector<FdeRef>::const_iterator FdeIndex::first_behind(LinkAddr address) const {
+PagedVector<FdeRef>::const_iterator FdeIndex::first_behind(LinkAddr address) const {
     return std::upper_bound(fdes_.begin(), fdes_.end(), address,
                             [](LinkAddr value, const FdeRef &fde) { return value < fde.start; });
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "base/address.h"
+#include "base/pages.h"
 #include "base/result.h"
 #include "dwarf/cfi_section.h"
 
@@ -41,17 +42,19 @@ class FdeIndex {
     const FdeRef *find(LinkAddr address) const;
     // Where the first FDE behind an address begins; the end of all addresses where none does.
     LinkAddr next_start(LinkAddr address) const;
+    // Views of the sections' bytes; what else is here needs them no more.
     std::span<const dwarf::Cie> cies() const { return cies_; }
+    void forget_cies() { cies_ = {}; }
 
     const std::vector<Refusal> &refusals() const { return refusals_; }
     size_t tombstone_count() const { return tombstones_; }
 
   private:
-    std::vector<FdeRef>::const_iterator first_behind(LinkAddr address) const;
+    PagedVector<FdeRef>::const_iterator first_behind(LinkAddr address) const;
     void list(std::span<const dwarf::CfiSection> sections, uint32_t index);
-    void take_over(std::vector<FdeRef> listed);
+    void take_over(PagedVector<FdeRef> listed);
 
-    std::vector<FdeRef> fdes_;
+    PagedVector<FdeRef> fdes_;
     std::vector<dwarf::Cie> cies_;
     std::vector<Refusal> refusals_;
     size_t tombstones_ = 0;

@@ -50,30 +50,60 @@ Result<std::unique_ptr<ModuleCfi>> ModuleCfi::build(CfiInput input) {
     std::unique_ptr<ModuleCfi> module(new ModuleCfi);
     module->arch_ = arch;
     module->entry_ = input.entry;
-    module->eh_frame_bytes_ = std::move(input.eh_frame);
-    module->eh_frame_hdr_bytes_ = std::move(input.eh_frame_hdr);
-    module->debug_frame_bytes_ = std::move(input.debug_frame);
-    auto view = [&](dwarf::SectionKind kind, const std::optional<SectionBytes> &section) {
-        if (section)
-            module->sections_.emplace_back(kind, section->bytes, section->address, input.text_base, input.data_base);
-    };
-    view(dwarf::SectionKind::kEhFrame, module->eh_frame_bytes_);
-    view(dwarf::SectionKind::kDebugFrame, module->debug_frame_bytes_);
-    if (module->eh_frame_bytes_ && module->eh_frame_hdr_bytes_)
-        module->header_ =
-            dwarf::EhFrameHdr::parse(module->eh_frame_hdr_bytes_->bytes, module->eh_frame_hdr_bytes_->address);
+    module->text_base_ = input.text_base;
+    module->data_base_ = input.data_base;
+    module->debug_frame_ = std::move(input.debug_frame);
+    if (input.eh_frame) {
+        module->eh_frame_bytes_ = input.eh_frame->size();
+        module->reader_ = std::make_shared<const FdeReader>(std::move(*input.eh_frame), std::move(input.eh_frame_hdr),
+                                                            input.text_base, input.data_base);
+    }
     return module;
 }
 
-const Table &ModuleCfi::compile() const {
+std::shared_ptr<const FdeReader> ModuleCfi::reader() const {
+    const std::lock_guard lock(reader_mutex_);
+    return reader_;
+}
+
+Result<ModuleCfi::Sections> ModuleCfi::sections() const {
+    Sections sections;
+    if (const auto reader = this->reader()) {
+        auto whole = reader->eh_frame().whole();
+        if (!whole)
+            return whole.error();
+        sections.eh_frame = std::move(*whole);
+        sections.views.emplace_back(dwarf::SectionKind::kEhFrame, sections.eh_frame->bytes(),
+                                    reader->eh_frame().address(), text_base_, data_base_);
+    }
+    if (debug_frame_)
+        sections.views.emplace_back(dwarf::SectionKind::kDebugFrame, debug_frame_->bytes, debug_frame_->address,
+                                    text_base_, data_base_);
+    return sections;
+}
+
+Result<const Table *> ModuleCfi::compile() const {
     std::call_once(compile_once_, [this] {
-        // The header's search table stands in for the list once the rows are there.
-        std::optional<FdeIndex> own;
-        const FdeIndex &index = header_ ? own.emplace(sections_) : fdes();
-        compiled_ = std::make_unique<const Table>(Table::build(sections_, index, *arch_));
+        auto sections = this->sections();
+        if (!sections) {
+            compiling_ = sections.error();
+            return;
+        }
+        FdeIndex index(sections->views);
+        compiled_ = std::make_unique<const Table>(Table::build(sections->views, index, *arch_));
         table_.store(compiled_.get(), std::memory_order_release);
+        const auto reader = this->reader();
+        // The header's search table stands in for the list once the rows are there.
+        if (reader == nullptr || !reader->has_header())
+            keep_index(std::move(index));
+        auto unread = reader != nullptr ? reader->unread() : nullptr;
+        const std::lock_guard lock(reader_mutex_);
+        if (unread != nullptr)
+            reader_ = std::move(unread);
     });
-    return *compiled_;
+    if (!compiling_)
+        return compiling_.error();
+    return compiled_.get();
 }
 
 ModuleCfi::RuleAt ModuleCfi::rule_at(LinkAddr address) const {
@@ -81,47 +111,87 @@ ModuleCfi::RuleAt ModuleCfi::rule_at(LinkAddr address) const {
         const Table::Row row = table->row_at(address);
         return {row.status, row.rule != nullptr ? *row.rule : Rule{}, row.end};
     }
-    auto found = find_fde(address);
-    if (!found)
-        return {found.error().status, {}, fdes().next_start(address)};
-    return OneFde(*found, *arch_, address).run();
+    const auto place = find_place(address);
+    if (!place)
+        return {place.error().status, {}, address + 1};
+    if (!place->fde)
+        return {DWUNW_ERR_NO_CFI, {}, place->next};
+    return OneFde(*place->fde, *arch_, address).run();
 }
 
-std::optional<dwarf::Fde> ModuleCfi::find_by_header(LinkAddr address) const {
-    if (!header_)
-        return std::nullopt;
-    const auto where = header_->find(address);
-    const dwarf::CfiSection &section = sections_.front();
-    if (!where || *where < eh_frame_bytes_->address || *where - eh_frame_bytes_->address >= section.bytes().size())
-        return std::nullopt;
-    auto fde = section.fde_at(*where - eh_frame_bytes_->address);
-    if (!fde || address < fde->start || address >= fde->end)
-        return std::nullopt;
-    return *fde;
+Result<ModuleCfi::Place> ModuleCfi::find_place(LinkAddr address) const {
+    const auto reader = this->reader();
+    const Table *table = this->table(); // knows all, where it is there
+    if (reader != nullptr) {
+        const auto answer = reader->find(address);
+        if (!answer)
+            return answer.error();
+        if (answer->kind == FdeReader::Answer::Kind::kFound) {
+            const auto section = reader->section();
+            if (!section)
+                return section.error();
+            return Place{FoundFde{answer->fde, *section, reader}, answer->fde.end};
+        }
+        if (answer->kind == FdeReader::Answer::Kind::kGap && !debug_frame_ && table == nullptr)
+            return Place{std::nullopt, answer->next};
+    }
+    if (table != nullptr)
+        if (const Table::Row row = table->row_at(address); row.status == DWUNW_ERR_NO_CFI)
+            return Place{std::nullopt, row.end};
+    const auto index = fdes();
+    if (!index)
+        return index.error();
+    const FdeRef *ref = (*index)->find(address);
+    if (ref == nullptr)
+        return Place{std::nullopt, (*index)->next_start(address)};
+    if (ref->section == 0 && reader != nullptr) {
+        const auto fde = reader->fde_at(ref->offset);
+        if (!fde)
+            return fde.error();
+        const auto section = reader->section();
+        if (!section)
+            return section.error();
+        return Place{FoundFde{*fde, *section, reader}, ref->end};
+    }
+    const dwarf::CfiSection section(dwarf::SectionKind::kDebugFrame, debug_frame_->bytes, debug_frame_->address,
+                                    text_base_, data_base_);
+    const auto fde = section.fde_at(ref->offset);
+    if (!fde)
+        return fde.error();
+    return Place{FoundFde{*fde, section.bytes()}, ref->end};
 }
 
 Result<ModuleCfi::FoundFde> ModuleCfi::find_fde(LinkAddr address) const {
-    if (const auto fde = find_by_header(address))
-        return FoundFde{*fde, sections_.front().bytes()};
-    const Table *table = this->table();
-    if (table != nullptr && table->lookup(address).status == DWUNW_ERR_NO_CFI)
+    auto place = find_place(address);
+    if (!place)
+        return place.error();
+    if (!place->fde)
         return Error{DWUNW_ERR_NO_CFI, address.value};
-    const FdeRef *ref = fdes().find(address);
-    if (ref == nullptr)
-        return Error{DWUNW_ERR_NO_CFI, address.value};
-    const dwarf::CfiSection &section = sections_[ref->section];
-    auto fde = section.fde_at(ref->offset);
-    if (!fde)
-        return fde.error();
-    return FoundFde{*fde, section.bytes()};
+    return std::move(*place->fde);
 }
 
-const FdeIndex &ModuleCfi::fdes() const {
+Result<const FdeIndex *> ModuleCfi::fdes() const {
     std::call_once(index_once_, [this] {
-        index_ = FdeIndex(sections_);
+        const auto sections = this->sections();
+        if (!sections) {
+            listing_ = sections.error();
+            return;
+        }
+        index_ = FdeIndex(sections->views);
+        index_.forget_cies();
         has_index_.store(true, std::memory_order_release);
     });
-    return index_;
+    if (!listing_)
+        return listing_.error();
+    return &index_;
+}
+
+void ModuleCfi::keep_index(FdeIndex index) const {
+    std::call_once(index_once_, [&] {
+        index_ = std::move(index);
+        index_.forget_cies();
+        has_index_.store(true, std::memory_order_release);
+    });
 }
 
 bool ModuleCfi::is_entry_point(LinkAddr address) const {
@@ -130,19 +200,16 @@ bool ModuleCfi::is_entry_point(LinkAddr address) const {
     return entry_.value != 0 && address >= entry_ && address - entry_ < kStartCodeBytes;
 }
 
-size_t ModuleCfi::section_bytes() const {
-    size_t bytes = 0;
-    for (const dwarf::CfiSection &section : sections_)
-        bytes += section.bytes().size();
-    return bytes;
-}
+size_t ModuleCfi::section_bytes() const { return eh_frame_bytes_ + (debug_frame_ ? debug_frame_->bytes.size() : 0); }
 
 size_t ModuleCfi::memory_bytes() const {
-    size_t bytes = section_bytes() + (eh_frame_hdr_bytes_ ? eh_frame_hdr_bytes_->bytes.size() : 0);
+    size_t bytes = sizeof(*this) + (debug_frame_ ? debug_frame_->bytes.size() : 0);
+    if (const auto reader = this->reader())
+        bytes += reader->memory_bytes();
     if (const Table *table = this->table())
         bytes += table->memory_bytes();
     if (has_index_.load(std::memory_order_acquire))
-        bytes += index_.fdes().size_bytes() + index_.cies().size_bytes();
+        bytes += index_.fdes().size_bytes();
     return bytes;
 }
 

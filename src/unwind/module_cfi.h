@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// One module's call-frame information: the sections' bytes, and the table compiled from them.
+// One module's call-frame information: the sections, and the table compiled from them.
 //
-// A big module takes some tens of milliseconds to compile, and the first stack through it shall not wait for that.
-// So build() only takes the sections, and until compile() has run (in whatever thread), rule_at() executes the one FDE
-// that is asked for, found through .eh_frame_hdr's search table. That is a claim of the file's own; an answer is used
-// only if the FDE it names covers the address, and where it does not, every FDE is listed.
+// A big module takes some tens of milliseconds to compile, and some to read, and the first stack through it shall not
+// wait for that. So build() only takes the sections, and until compile() has run (in whatever thread), rule_at()
+// executes the one FDE that is asked for, which FdeReader finds; where that does not know, every FDE is listed. Once
+// there is a table, .eh_frame is not needed any more but for what the interpreter is asked, so what was read of it is
+// given back, and those few FDEs are read again.
 //
 // Thread-safe after build().
 #pragma once
 
+#include "base/lazy_section.h"
 #include "base/result.h"
 #include "base/section_bytes.h"
 #include "dwarf/cfi_section.h"
-#include "dwarf/eh_frame_hdr.h"
 #include "unwind/fde_index.h"
+#include "unwind/fde_reader.h"
 #include "unwind/table.h"
 
 #include <atomic>
@@ -24,8 +26,8 @@
 namespace dwunw::unwind {
 
 struct CfiInput {
-    std::optional<SectionBytes> eh_frame{};
-    std::optional<SectionBytes> eh_frame_hdr{}; // of that section
+    std::optional<LazySection> eh_frame{};
+    std::optional<LazySection> eh_frame_hdr{}; // of that section
     std::optional<SectionBytes> debug_frame{};
     LinkAddr text_base{}; // what DW_EH_PE_textrel pointers are relative to
     LinkAddr data_base{}; // and DW_EH_PE_datarel ones
@@ -38,8 +40,9 @@ class ModuleCfi {
     // DWUNW_ERR_UNSUPPORTED_ARCH, DWUNW_ERR_NO_CFI (neither section). Compiles nothing.
     static Result<std::unique_ptr<ModuleCfi>> build(CfiInput input);
 
-    // The table, compiled now unless it has been. Waits for another thread that is at it.
-    const Table &compile() const;
+    // The table, compiled now unless it has been. Waits for another thread that is at it. LazySection::whole()'s
+    // errors, which stay: the file is another one by now.
+    Result<const Table *> compile() const;
     // True for the first who asks: whose business it is to have it compiled.
     bool claim_compile() const { return !claimed_.exchange(true, std::memory_order_relaxed); }
     // nullptr until it is compiled.
@@ -47,7 +50,7 @@ class ModuleCfi {
 
     // The rule in force at an address, from the table or, before there is one, from its FDE.
     struct RuleAt {
-        // DWUNW_OK; DWUNW_ERR_NO_CFI; why the FDE was refused.
+        // DWUNW_OK; DWUNW_ERR_NO_CFI; why the FDE was refused or cannot be read.
         dwunw_status status = DWUNW_ERR_NO_CFI;
         Rule rule;
         // At least up to here; what a table and an FDE say may differ.
@@ -56,14 +59,15 @@ class ModuleCfi {
     RuleAt rule_at(LinkAddr address) const;
 
     // The FDE that covers an address, .eh_frame before .debug_frame, and the section its expressions' offsets refer to;
-    // DWUNW_ERR_NO_CFI where none does.
+    // DWUNW_ERR_NO_CFI where none does; why it cannot be read.
     struct FoundFde {
         dwarf::Fde fde;
         std::span<const uint8_t> section;
+        std::shared_ptr<const FdeReader> bytes{}; // what both are views of, unless the module itself holds it
     };
     Result<FoundFde> find_fde(LinkAddr address) const;
-    // Every FDE, listed now unless it has been.
-    const FdeIndex &fdes() const;
+    // Every FDE, listed now unless it has been, without the CIEs. Errors as compile()'s.
+    Result<const FdeIndex *> fdes() const;
     // Whether an address lies in the first instructions of the program's entry point, where the outermost frame of a
     // main thread is.
     bool is_entry_point(LinkAddr address) const;
@@ -75,21 +79,39 @@ class ModuleCfi {
 
   private:
     ModuleCfi() = default;
-    std::optional<dwarf::Fde> find_by_header(LinkAddr address) const;
 
-    std::optional<SectionBytes> eh_frame_bytes_;
-    std::optional<SectionBytes> eh_frame_hdr_bytes_;
-    std::optional<SectionBytes> debug_frame_bytes_;
-    std::vector<dwarf::CfiSection> sections_; // views of the bytes above, in order of preference
-    std::optional<dwarf::EhFrameHdr> header_; // nullopt where there is none that can be searched
+    // Every section whole, in order of preference.
+    struct Sections {
+        std::optional<LazySection::Whole> eh_frame;
+        std::vector<dwarf::CfiSection> views;
+    };
+    Result<Sections> sections() const;
+    void keep_index(FdeIndex index) const;
+
+    std::shared_ptr<const FdeReader> reader() const;
+    // Where an address lies: in an FDE, or before `next`.
+    struct Place {
+        std::optional<FoundFde> fde;
+        LinkAddr next;
+    };
+    Result<Place> find_place(LinkAddr address) const;
+
+    mutable std::mutex reader_mutex_;                 // only to copy or replace the pointer
+    mutable std::shared_ptr<const FdeReader> reader_; // of .eh_frame; nullptr where there is none
+    size_t eh_frame_bytes_ = 0;
+    std::optional<SectionBytes> debug_frame_;
+    LinkAddr text_base_;
+    LinkAddr data_base_;
     const arch::Arch *arch_ = nullptr;
     LinkAddr entry_;
 
     mutable std::atomic<bool> claimed_ = false;
     mutable std::once_flag compile_once_;
+    mutable Status compiling_;
     mutable std::unique_ptr<const Table> compiled_;
     mutable std::atomic<const Table *> table_ = nullptr;
     mutable std::once_flag index_once_;
+    mutable Status listing_;
     mutable FdeIndex index_;
     mutable std::atomic<bool> has_index_ = false;
 };

@@ -350,14 +350,23 @@ bool may_be_callers(const arch::Arch &arch, AddressSpace &space, const StackMemo
 } // namespace
 
 bool frame_is_set_up(const arch::Arch &arch, AddressSpace &space, CodeAddr pc) {
-    constexpr size_t kSearched = 8192;
+    // Most functions begin within the first of these.
+    constexpr std::array<size_t, 2> kSearched = {768, 8192};
     const CodeLocation location = space.find(pc.lookup());
     if (location.kind == CodeKind::kUnmapped || pc.pc() >= location.end)
         return false;
-    const size_t before = std::min<uint64_t>(kSearched, pc.pc() - location.start);
-    std::array<uint8_t, kSearched + 1> buffer;
-    const auto code = std::span(buffer).first(before + 1);
-    return space.read_code(pc.pc() - before, code) && arch.frame_is_set_up(code, before, pc.is_return_address());
+    std::array<uint8_t, kSearched.back() + 1> buffer;
+    for (const size_t searched : kSearched) {
+        const size_t before = std::min<uint64_t>(searched, pc.pc() - location.start);
+        const bool last = before < searched || searched == kSearched.back();
+        const auto code = std::span(buffer).first(before + 1);
+        if (!space.read_code(pc.pc() - before, code))
+            return false;
+        const size_t context = last ? 0 : arch.frame_set_up_context;
+        if (const auto set_up = arch.frame_set_up(code, before, pc.is_return_address(), context); set_up || last)
+            return set_up.value_or(false);
+    }
+    return false;
 }
 
 Step step_by_frame_pointer(const arch::Arch &arch, AddressSpace &space, CodeAddr pc, const StackMemory &memory,

@@ -42,6 +42,10 @@ class TableBuilder final : public dwarf::TableProgram::Visitor {
         if (!fdes.empty()) {
             base_ = fdes.front().start.value & ~uint64_t{(1u << kPageBits) - 1};
             table_.base_ = LinkAddr(base_);
+            size_t bytes = 0;
+            for (const dwarf::CfiSection &section : sections_)
+                bytes += section.bytes().size();
+            writer_.units.reserve(bytes / kBytesPerUnit); // memory that is not touched costs nothing
         }
         for (size_t i = 0; i < fdes.size(); ++i) {
             const FdeRef &fde = fdes[i];
@@ -56,7 +60,7 @@ class TableBuilder final : public dwarf::TableProgram::Visitor {
         }
         writer_.finish();
         table_.pages_ = std::move(writer_.pages);
-        table_.units_ = std::move(writer_.units);
+        table_.units_.assign(writer_.units.begin(), writer_.units.end());
         table_.overflow_ = std::move(writer_.overflow);
         table_.rules_.shrink_to_fit();
         return std::move(table_);
@@ -70,17 +74,23 @@ class TableBuilder final : public dwarf::TableProgram::Visitor {
                 row_error_ = rule.error();
             return row_error_.ok();
         }
-        auto entry = entry_of(state);
-        if (!entry) {
-            row_error_ = entry.error();
-            return false;
+        const uint64_t key = brief(state);
+        Cached &cached = cache_[key * 0x9e3779b97f4a7c15u >> (64 - kCacheBits)];
+        if (cached.brief != key || key == 0) [[unlikely]] {
+            const auto entry = make_entry(state);
+            if (!entry) {
+                row_error_ = entry.error();
+                return false;
+            }
+            cached = {key, *entry};
         }
-        if (rows_.empty() || rows_.back().second != *entry)
-            rows_.emplace_back(static_cast<uint32_t>(start.value - base_), *entry);
+        if (rows_.empty() || rows_.back().second != cached.entry)
+            rows_.emplace_back(static_cast<uint32_t>(start.value - base_), cached.entry);
         return true;
     }
 
   private:
+    static constexpr size_t kBytesPerUnit = 4; // in most files six bytes of a section make a unit
     // A table of 2 GiB. A reference to a unit has 31 bits.
     static constexpr size_t kMaxUnits = size_t{1} << 30;
 
@@ -91,6 +101,7 @@ class TableBuilder final : public dwarf::TableProgram::Visitor {
         limit_ = limit;
         rows_.clear();
         row_error_ = Status();
+        brief_of_fde_ = brief_of(ref);
         if (auto status = run(ref); !status) {
             refuse(status.error(), ref);
             writer_.add(static_cast<uint32_t>(ref.start.value - base_), kRefused);
@@ -119,19 +130,26 @@ class TableBuilder final : public dwarf::TableProgram::Visitor {
         return status.ok() ? row_error_ : status;
     }
 
-    // What was seen before, and its entry.
+    // What was seen before, and its entry. That of brief 0 means nothing.
     struct Cached {
         uint64_t brief = 0;
         uint32_t entry = 0;
     };
     static constexpr unsigned kCacheBits = 10;
 
+    // What of an FDE decides its rules; 0 where no state of it has a brief.
+    uint64_t brief_of(const FdeRef &fde) const {
+        const dwarf::Cie &cie = index_.cies()[fde.cie];
+        if (cie.return_address_register != arch_.ra || fde.section > 1)
+            return 0;
+        return uint64_t{fde.section} << 2 | uint64_t{cie.signal_frame} << 1 | 1;
+    }
     // Nearly every state in one number, with what else decides its rule; 0 for the few that do not fit.
-    uint64_t brief(const dwarf::TableState &state, const dwarf::Cie &cie) const {
+    uint64_t brief(const dwarf::TableState &state) const {
         using dwarf::RuleKind;
         constexpr int64_t kFpBias = 1 << 19;
         if (state.cfa.kind != dwarf::CfaRule::Kind::kRegister || state.sp.kind != RuleKind::kUnspecified ||
-            state.ra.kind != RuleKind::kOffset || cie.return_address_register != arch_.ra)
+            state.ra.kind != RuleKind::kOffset || brief_of_fde_ == 0)
             return 0;
         const bool fp_saved = state.fp.kind == RuleKind::kOffset;
         if (!fp_saved && state.fp.kind != RuleKind::kUnspecified && state.fp.kind != RuleKind::kSameValue)
@@ -139,27 +157,20 @@ class TableBuilder final : public dwarf::TableProgram::Visitor {
         const auto cfa = static_cast<uint64_t>(state.cfa.value);
         const auto fp = fp_saved ? static_cast<uint64_t>(state.fp.value + kFpBias) : 0;
         const auto ra = static_cast<uint64_t>(-state.ra.value);
-        if (cfa >> 24 != 0 || fp >> 20 != 0 || ra >> 8 != 0 || fde_->section > 1)
+        if ((cfa >> 24 | fp >> 20 | ra >> 8) != 0)
             return 0;
-        return cfa << 40 | fp << 20 | ra << 12 | uint64_t{state.cfa.reg} << 4 | uint64_t{fp_saved} << 3 |
-               uint64_t{fde_->section} << 2 | uint64_t{cie.signal_frame} << 1 | 1;
+        return cfa << 40 | fp << 20 | ra << 12 | uint64_t{state.cfa.reg} << 4 | uint64_t{fp_saved} << 3 | brief_of_fde_;
     }
 
-    Result<uint32_t> entry_of(const dwarf::TableState &state) {
+    Result<uint32_t> make_entry(const dwarf::TableState &state) {
         const dwarf::Cie &cie = index_.cies()[fde_->cie];
-        const uint64_t key = brief(state, cie);
-        Cached &cached = cache_[key * 0x9e3779b97f4a7c15u >> (64 - kCacheBits)];
-        if (key != 0 && cached.brief == key) [[likely]]
-            return cached.entry;
-        auto rule = make_rule(state, cie, sections_[fde_->section].bytes(), arch_);
+        const auto rule = make_rule(state, cie, sections_[fde_->section].bytes(), arch_);
         if (!rule)
             return rule.error();
         const auto [found, added] =
             numbers_.try_emplace(*rule, static_cast<uint32_t>(table_.rules_.size() + kFirstRule));
         if (added)
             table_.rules_.push_back(*rule);
-        if (key != 0)
-            cached = {key, found->second};
         return found->second;
     }
 
@@ -177,6 +188,7 @@ class TableBuilder final : public dwarf::TableProgram::Visitor {
     // The FDE being compiled.
     const FdeRef *fde_ = nullptr;
     LinkAddr limit_;
+    uint64_t brief_of_fde_ = 0;
     std::vector<std::pair<uint32_t, uint32_t>> rows_; // offset, entry
     Status row_error_;
 };

@@ -40,7 +40,6 @@ void TableWriter::finish() {
     if (!rows_.empty())
         write_page();
     pages.shrink_to_fit();
-    units.shrink_to_fit();
     overflow.shrink_to_fit();
 }
 
@@ -65,15 +64,18 @@ void TableWriter::join_gaps() {
 // Fills words_ and slot_of_ from joined_. Returns with more than kEscape words where they are too many.
 void TableWriter::number_words() {
     for (const uint16_t word : words_)
-        slot_of_[word] = kNoSlot;
+        slot_of_[place_of(word)] = kNoSlot;
     words_.clear();
     for (const Row &row : joined_) {
         if (row.entry >> kEntryBits != 0)
             continue; // fits no word
         const uint16_t word = word_of(row);
-        if (slot_of_[word] != kNoSlot)
+        const size_t place = place_of(word);
+        if (place >= slot_of_.size())
+            slot_of_.resize(std::max(place + 1, 2 * slot_of_.size()), kNoSlot);
+        if (slot_of_[place] != kNoSlot)
             continue;
-        slot_of_[word] = static_cast<uint8_t>(std::min<size_t>(words_.size(), kEscape));
+        slot_of_[place] = static_cast<uint8_t>(std::min<size_t>(words_.size(), kEscape));
         words_.push_back(word);
     }
 }
@@ -91,15 +93,14 @@ void TableWriter::write_page() {
         number_words();
     }
     if (words_.size() > kEscape) {
-        counts_.resize(0x10000);
-        for (const uint16_t word : words_)
-            counts_[word] = 0;
+        counts_.assign(slot_of_.size(), 0);
         for (const Row &row : joined_)
             if (row.entry >> kEntryBits == 0)
-                ++counts_[word_of(row)];
-        std::ranges::stable_sort(words_, [this](uint16_t a, uint16_t b) { return counts_[a] > counts_[b]; });
+                ++counts_[place_of(word_of(row))];
+        std::ranges::stable_sort(
+            words_, [this](uint16_t a, uint16_t b) { return counts_[place_of(a)] > counts_[place_of(b)]; });
         for (size_t i = 0; i < words_.size(); ++i)
-            slot_of_[words_[i]] = static_cast<uint8_t>(std::min<size_t>(i, kEscape));
+            slot_of_[place_of(words_[i])] = static_cast<uint8_t>(std::min<size_t>(i, kEscape));
     }
 
     const size_t first_unit = units.size();
@@ -110,7 +111,7 @@ void TableWriter::write_page() {
         const Row &row = joined_[i];
         for (; block <= block_of(row.offset); ++block)
             units[first_unit + block] = static_cast<uint16_t>(i);
-        const uint16_t slot = row.entry >> kEntryBits == 0 ? slot_of_[word_of(row)] : kEscape;
+        const uint16_t slot = row.entry >> kEntryBits == 0 ? slot_of_[place_of(word_of(row))] : kEscape;
         if (slot == kEscape)
             overflow.push_back({static_cast<uint32_t>(units.size()), row.entry});
         units.push_back(static_cast<uint16_t>(in_block(row.offset) << kSlotBits | slot));

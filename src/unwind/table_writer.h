@@ -2,6 +2,7 @@
 // Writes rows into the table's format (doc/table_format.md), page by page.
 #pragma once
 
+#include "base/pages.h"
 #include "unwind/table.h"
 
 #include <array>
@@ -17,7 +18,7 @@ class TableWriter {
     void finish();
 
     std::vector<uint32_t> pages;
-    std::vector<uint16_t> units;
+    PagedVector<uint16_t> units;
     std::vector<table_format::Overflow> overflow;
 
   private:
@@ -32,15 +33,21 @@ class TableWriter {
     static uint16_t word_of(const Row &row) {
         return static_cast<uint16_t>(row.pad << table_format::kEntryBits | row.entry);
     }
+    // Words by entry and gap: most modules have a few dozen entries, and what is kept for each word is as long.
+    static size_t place_of(uint16_t word) {
+        constexpr unsigned kPadBits = 16 - table_format::kEntryBits;
+        return static_cast<size_t>((word & ((1u << table_format::kEntryBits) - 1)) << kPadBits |
+                                   word >> table_format::kEntryBits);
+    }
 
     std::vector<Row> rows_;   // of the page being collected
     std::vector<Row> joined_; // the same, with gaps joined to what follows
     uint32_t last_entry_ = table_format::kGap;
-    // The dictionary being made: word → its slot. kNoSlot between pages.
+    // The dictionary being made: a word's place → its slot. kNoSlot between pages.
     static constexpr uint8_t kNoSlot = 0xff;
-    std::vector<uint8_t> slot_of_ = std::vector<uint8_t>(0x10000, kNoSlot);
+    std::vector<uint8_t> slot_of_;
     std::vector<uint16_t> words_;  // in order of their slots
-    std::vector<uint32_t> counts_; // of rows, by word, where there are too many words
+    std::vector<uint32_t> counts_; // of rows, by a word's place, where there are too many words
 };
 
 } // namespace dwunw::unwind

@@ -162,9 +162,15 @@ class Walk {
                 else
                     outer_rule.reset();
             }
-            if (by_fp && !(outer_rule && outer_rule->is_after_call() &&
-                           (rule->frame_is_set_up() || holds_no_code_address(sp, fp))))
-                break;
+            if (by_fp) {
+                const WarmStep leads = by_frame_pointer(*rule, sp, fp, RunAddr(outer), outer_rule);
+                if (leads == WarmStep::kStops) {
+                    step.status = DWUNW_ERR_NO_CFI;
+                    done = true;
+                }
+                if (leads != WarmStep::kLeads)
+                    break;
+            }
             if (rule->fp_distance() != 0) {
                 if (!request_.memory.read_slice(cfa - rule->fp_distance(), &fp))
                     break;
@@ -202,16 +208,47 @@ class Walk {
         return done;
     }
 
-    // Whether a frame-pointer step from here leaves no frame out, as step_by_frame_pointer() looks for, for certain.
-    bool holds_no_code_address(uint64_t sp, uint64_t fp) const {
+    // What step_by_frame_pointer() would say, as far as it is known without looking at the process.
+    enum class WarmStep : uint8_t { kLeads, kStops, kUnknown };
+    WarmStep by_frame_pointer(const PackedRule &rule, uint64_t sp, uint64_t fp, RunAddr outer,
+                              const std::optional<PackedRule> &outer_rule) const {
+        uint64_t outer_fp = 0;
+        if (!request_.memory.read_slice(RunAddr(fp), &outer_fp))
+            return WarmStep::kUnknown;
+        const bool called = outer_rule && outer_rule->is_after_call();
+        if (!called && known_call(outer) == false && request_.space.is_warm_code(outer, warm_.generation))
+            return WarmStep::kStops;
+        if (!rule.frame_is_set_up()) {
+            const auto callers = may_be_callers(sp, fp);
+            if (!callers)
+                return WarmStep::kUnknown;
+            if (*callers)
+                return WarmStep::kStops; // whatever `outer` is
+        }
+        return called ? WarmStep::kLeads : WarmStep::kUnknown;
+    }
+
+    // Whether a call can end at an address, where that is known, and the code is still what it was.
+    std::optional<bool> known_call(RunAddr address) const {
+        const auto known = warm_.rules->follows_call(address, warm_.generation);
+        return known && request_.space.is_warm_code(address - 1, warm_.generation) ? known : std::nullopt;
+    }
+
+    // Whether a word between SP and FP may be a return address.
+    std::optional<bool> may_be_callers(uint64_t sp, uint64_t fp) const {
         if (fp - sp > kSearchedFrame)
-            return false;
+            return true;
         for (; sp < fp; sp += 8) {
             uint64_t word = 0;
-            if (!request_.memory.read_slice(RunAddr(sp), &word) || request_.space.is_code(RunAddr(word) - 1))
-                return false;
+            if (!request_.memory.read_slice(RunAddr(sp), &word))
+                return std::nullopt;
+            if (!request_.space.is_code(RunAddr(word) - 1))
+                continue;
+            const auto called = known_call(RunAddr(word));
+            if (!called || *called)
+                return called;
         }
-        return true;
+        return false;
     }
 
     // One step by whatever covers the pc; `source` becomes how the outer frame was found.
@@ -269,7 +306,10 @@ class Walk {
     Step step_without_cfi(CodeAddr pc, dwunw_status missing, dwunw_frame_source &source) {
         Step step;
         step.status = missing;
-        if (location_.kind == CodeKind::kUnmapped || missing == DWUNW_ERR_CFI_MALFORMED)
+        // There are rules; they cannot be had, or not be trusted.
+        const bool unreadable =
+            location_.cfi != nullptr && (missing == DWUNW_ERR_IO || missing == DWUNW_ERR_MODULE_CHANGED);
+        if (location_.kind == CodeKind::kUnmapped || missing == DWUNW_ERR_CFI_MALFORMED || unreadable)
             return step;
         const auto known = known_without_cfi(pc);
         bool bare = known.has_value();

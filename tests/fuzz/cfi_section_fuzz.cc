@@ -90,6 +90,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     for (const unwind::FdeRef &ref : index.fdes())
         for (const LinkAddr probe : {ref.start, ref.end - 1, ref.end})
             require_covered(**module, probe);
-    (*module)->compile();
+    require((*module)->compile().ok(), "what is at hand can be compiled");
     return 0;
 }

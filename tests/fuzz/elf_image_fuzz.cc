@@ -34,7 +34,8 @@ void check_segments(const elf::Image &image) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     using namespace dwunw;
-    const MemorySource source({data, size});
+    const auto shared = std::make_shared<const MemorySource>(std::span(data, size));
+    const MemorySource &source = *shared;
     const auto image = elf::Image::parse(source);
     if (!image)
         return 0;
@@ -46,19 +47,26 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         require(!bytes || !*bytes || (*bytes)->bytes.size() <= elf::kMaxSectionBytes, "sections are bounded");
     }
 
+    const auto whole = image->read_eh_frame(source);
+    const auto opened = image->open_eh_frame(shared);
+    require(whole.ok() == opened.ok() && (!whole || whole->has_value() == opened->has_value()),
+            "a section can be opened if it can be read");
+    require(!whole || !*whole ||
+                ((*whole)->bytes.size() == (*opened)->size() && (*whole)->address == (*opened)->address()),
+            "and is the same");
     unwind::CfiInput input;
-    if (auto eh_frame = image->read_eh_frame(source))
+    if (auto eh_frame = image->open_eh_frame(shared))
         input.eh_frame = std::move(*eh_frame);
     if (auto debug_frame = image->read_section(source, ".debug_frame"))
         input.debug_frame = std::move(*debug_frame);
-    input.eh_frame_hdr = image->read_eh_frame_hdr(source);
+    input.eh_frame_hdr = image->open_eh_frame_hdr(shared);
     input.text_base = image->text_base();
     input.data_base = image->data_base();
     input.entry = image->entry();
     input.machine = image->machine();
     if (const auto module = unwind::ModuleCfi::build(std::move(input))) {
         (void)(*module)->rule_at(image->entry());
-        (*module)->compile();
+        require((*module)->compile().ok(), "a file that does not change can be compiled");
         (void)(*module)->rule_at(image->entry());
     }
     return 0;

@@ -198,15 +198,17 @@ void make_cfi(const std::filesystem::path &folder) {
     ::dladdr(reinterpret_cast<void *>(&::gnu_get_libc_version), &libc);
     std::set<Data> seen;
     for (const char *path : {"/usr/bin/true", libc.dli_fname}) {
-        const auto source = path != nullptr ? process::FileSource::open(path) : Error{DWUNW_ERR_NO_FILE};
+        auto source = path != nullptr ? process::FileSource::open(path) : Error{DWUNW_ERR_NO_FILE};
         const auto image = source ? elf::Image::parse(*source) : source.error();
         const auto read = image ? image->read_eh_frame(*source) : image.error();
         if (!read || !*read)
             continue;
         const SectionBytes &bytes = **read;
-        const auto header = image->read_eh_frame_hdr(*source);
-        if (bytes.bytes.size() <= kMaxSeedBytes && header)
-            sections.add(section_input(false, bytes.address, &*image, header->bytes, bytes.bytes));
+        const auto header = image->open_eh_frame_hdr(std::make_shared<const process::FileSource>(std::move(*source)));
+        const auto header_bytes = header ? header->load(0, header->size()) : Error{DWUNW_ERR_NO_CFI};
+        if (bytes.bytes.size() <= kMaxSeedBytes && header_bytes)
+            sections.add(section_input(false, bytes.address, &*image, Data(header_bytes->begin(), header_bytes->end()),
+                                       bytes.bytes));
         const CfiSection section(SectionKind::kEhFrame, bytes.bytes, bytes.address, image->text_base(),
                                  image->data_base());
         const unwind::FdeIndex index(std::span(&section, 1));

@@ -81,7 +81,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const auto cfi = fuzz::hostile_cfi(cursor, kMaxFunctions, kStart, kEnd);
     const auto single = module_of(cfi);
     const auto compiled = module_of(cfi);
-    compiled->compile();
+    require(compiled->compile().ok(), "what is at hand can be compiled");
     for (const auto &function : cfi.functions)
         for (const uint64_t address : {function.start - 1, function.start, function.start + function.length - 1,
                                        function.start + function.length})

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 /* Takes the stack of every call of one function, by the kernel's walk and by user space's. */
+#include <dwunw/bpf/dwunw.bpf.h>
 #include <dwunw/bpf/dwunw_calls.bpf.h>
 #include <linux/bpf.h>
 

@@ -162,7 +162,7 @@ class Test:
             check(("hash by thread (switched off)" in choices) == ("-T" in options), choices)
         _, walker = self.run(("depth", 80, 5), "-l", "-T")
         check(walker.counters["reasons"]["frame limit of the kernel's walk"] == 5, f"{walker.counters}")
-        target, walker = self.run(("threads", 6, 10, 10), "-c", "-T", "-t", 64)
+        target, walker = self.run(("threads", 6, 10, 10), "-c", "-T", "-t", 64, "-r", 1 << 25)
         self.check_all(target, walker, 60)
         # Fewer states than threads: those that find none have no stack, and are counted.
         target, walker = self.run(("threads", 6, 10, 10), "-T", "-t", 1)

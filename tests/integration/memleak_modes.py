@@ -223,6 +223,7 @@ class ExactLeaks(unittest.TestCase):
             done = run("-v", "-p", str(running.pid), "1", "1")
         self.assertRegex(done.stderr, r"(?m)^probes: uprobe session: ")
         self.assertRegex(done.stderr, r"(?m)^probe: free: offset \d+: ")
+        self.assertRegex(done.stderr, r"(?m)^frame loop: bpf_loop, 512 frames$")
 
     def test_sizes(self):
         report, leaks, _ = look_at(TARGET, "--dwunw-mode=force", "-a", "-z", "1201", "-Z", "1409", "-T", "1000")
@@ -294,6 +295,17 @@ class Losses(unittest.TestCase):
             if mode == "force":
                 self.assertEqual([stack.notes for stack in lost], [["no stack: the ring buffer is full"]])
                 self.assertEqual(report.others, {"without a stack": (report.account.dropped, {"the ring buffer is full": report.account.dropped})})
+
+    def test_more_blocks_than_their_map_holds(self):
+        blocks = 1_050_000
+        with target(None, str(blocks)) as running:
+            with memleak("-p", str(running.pid), "--dwunw-mode=force", "-z", "48", "-Z", "48", PAST_THE_END) as process:
+                running.work()
+                report, *_ = finish(process)
+        lost, _ = report.others["blocks that the map of outstanding ones had no room for"]
+        self.assertEqual(report.account.walked, blocks)
+        self.assertGreater(lost, 0)
+        self.assertEqual(sum(stack.count for stack in report.stacks) + lost, blocks)
 
     def test_a_target_that_never_rests(self):
         # memleak once took in records for as long as they came.

@@ -70,6 +70,7 @@ static long bpf_loop(__u32 count, void *callback, void *arg, __u64 flags) {
 #pragma GCC diagnostic ignored "-Wmissing-declarations"
 #pragma GCC diagnostic ignored "-Wint-to-pointer-cast"
 #pragma GCC diagnostic ignored "-Wpedantic"
+#include <dwunw/bpf/dwunw.bpf.h>
 #include <dwunw/bpf/dwunw_calls.bpf.h>
 
 static _Thread_local struct dwunw_walk scratch;

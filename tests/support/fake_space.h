@@ -27,6 +27,9 @@ class FakeSpace final : public unwind::AddressSpace {
         input.eh_frame = SectionBytes{section.data(), LinkAddr(0x100000)};
         input.machine = EM_X86_64;
         input.entry = LinkAddr(entry);
+        add_module(start, size, std::move(input));
+    }
+    void add_module(uint64_t start, uint64_t size, unwind::CfiInput input) {
         auto cfi = unwind::ModuleCfi::build(std::move(input));
         ASSERT_TRUE(cfi);
         modules_.emplace_back(std::move(*cfi));
@@ -70,9 +73,15 @@ class FakeSpace final : public unwind::AddressSpace {
             return std::nullopt;
         return unwind::Place{locations_[number].module, locations_[number].bias};
     }
+    bool is_warm_code(RunAddr address, uint64_t of) override {
+        for (uint32_t i = 0; i < locations_.size(); ++i)
+            if (address >= locations_[i].start && address < locations_[i].end)
+                return locations_[i].place == i && place(i, of).has_value();
+        return false;
+    }
     void compile() {
         for (const auto &module : modules_)
-            module->compile();
+            ASSERT_TRUE(module->compile());
     }
 
     size_t finds = 0;

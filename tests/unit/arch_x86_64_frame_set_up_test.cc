@@ -4,10 +4,15 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <vector>
 
 namespace dwunw::arch::x86_64 {
 namespace {
+
+bool frame_is_set_up(const std::vector<uint8_t> &code, size_t pc, bool in_call) {
+    return frame_set_up(code, pc, in_call, 0).value_or(false);
+}
 
 // The pc is the last byte.
 bool set_up(const std::vector<uint8_t> &code) { return frame_is_set_up(code, code.size() - 1, false); }
@@ -67,6 +72,28 @@ TEST(FrameSetUp, ACallBehindAnotherPathsEnd) {
     EXPECT_FALSE(frame_is_set_up(code, 13, false));
     const std::vector<uint8_t> never = {0x53, 0x48, 0x89, 0xe3, 0x90, 0x5b, 0xff, 0xe1, 0xe8, 0, 0, 0, 0, 0x90};
     EXPECT_FALSE(frame_is_set_up(never, 13, true));
+}
+
+// In pieces, from the pc backwards: a piece says what all of it says, or that more is needed.
+TEST(FrameSetUp, APieceSaysTheSameOrNothing) {
+    std::vector<uint8_t> code(300, 0x90);
+    const std::vector<uint8_t> begin = {0x55, 0x48, 0x63, 0xff, 0x48, 0x89, 0xe5};
+    const std::vector<uint8_t> end = {0xc9, 0xc3};
+    for (size_t beginning = 0; beginning + begin.size() < 200; beginning += 3)
+        for (const size_t ending : {size_t{0}, size_t{20}, size_t{100}, size_t{250}}) {
+            std::ranges::fill(code, uint8_t{0x90});
+            std::ranges::copy(end, code.begin() + static_cast<ptrdiff_t>(ending));
+            std::ranges::copy(begin, code.begin() + static_cast<ptrdiff_t>(beginning));
+            for (const bool in_call : {false, true}) {
+                const bool all = frame_is_set_up(code, 299, in_call);
+                for (size_t from = 0; from < 260; ++from) {
+                    const auto piece =
+                        frame_set_up(std::span(code).subspan(from), 299 - from, in_call, kFrameSetUpContext);
+                    EXPECT_EQ(piece.value_or(all), all) << beginning << " " << ending << " " << from;
+                    EXPECT_TRUE(piece || from + kFrameSetUpContext > beginning + 4); // where its mov is
+                }
+            }
+        }
 }
 
 } // namespace

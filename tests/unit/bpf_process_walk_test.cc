@@ -65,7 +65,7 @@ struct Published {
         for (const auto &mapping : process::of_handle(process).code_mappings().mappings) {
             dwunw_mapping out = {mapping.start.value, mapping.end.value, 0, 0, DWUNW_BPF_NO_TABLE};
             if (mapping.cfi != nullptr) {
-                const unwind::Table &table = mapping.cfi->compile();
+                const unwind::Table &table = **mapping.cfi->compile();
                 const auto cells = table_cells(table);
                 out.kind = DWUNW_MAPPING_MODULE;
                 out.table = static_cast<uint32_t>(pool.size());

@@ -32,7 +32,7 @@ struct Module {
         EXPECT_TRUE(cfi);
         return std::move(*cfi);
     }
-    std::vector<uint64_t> cells() const { return table_cells(cfi->compile()); }
+    std::vector<uint64_t> cells() const { return table_cells(**cfi->compile()); }
 
     process::ModuleFile file;
     std::unique_ptr<unwind::ModuleCfi> cfi;
@@ -41,7 +41,7 @@ struct Module {
 struct Pool {
     explicit Pool(size_t size) : cells(size), pool(cells, [this] { return ++waits, can_wait; }) {}
 
-    std::optional<uint32_t> acquire(const Module &module) { return pool.acquire(module.file, *module.cfi); }
+    std::optional<uint32_t> acquire(const Module &module) { return pool.acquire(module.file, **module.cfi->compile()); }
     void release(const Module &module) { pool.release(module.file); }
     bool holds(const Module &module, uint32_t first) const {
         const auto wanted = module.cells();

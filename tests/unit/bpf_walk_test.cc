@@ -91,7 +91,7 @@ class BpfWalk : public ::testing::Test {
         space_.set_code(at(kMusl), {0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05});
         space_.compile();
 
-        const unwind::Table &table = space_.find(RunAddr(kModule)).cfi->compile();
+        const unwind::Table &table = **space_.find(RunAddr(kModule)).cfi->compile();
         cells_ = table_cells(table);
         cells_.insert(cells_.begin(), 5, 0); // not at the pool's beginning
         mappings_ = {
@@ -554,7 +554,7 @@ TEST_F(BpfWalk, OneCacheForAll) {
     other.fde(cie, kRoot, 0x100, Bytes({DW_CFA_undefined, RIP}));
     FakeSpace other_space;
     other_space.add_module(kModule, kModuleSize, other);
-    const unwind::Table &table = other_space.find(RunAddr(kModule)).cfi->compile();
+    const unwind::Table &table = **other_space.find(RunAddr(kModule)).cfi->compile();
     std::vector<uint64_t> other_cells = table_cells(table);
     std::vector<dwunw_mapping> other_mappings = mappings_;
     other_mappings[1].table = 0;

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include "process/compile_queue.h"
 
+#include "process_testing.h"
 #include "support/cfi_bytes.h"
+#include "support/watched_source.h"
 
 #include <gtest/gtest.h>
 
@@ -39,6 +41,20 @@ TEST(CompileQueue, CompilesWhatItIsGiven) {
     }
     EXPECT_EQ(compiled, 20);
     EXPECT_EQ(queue.failures(), 0u);
+}
+
+TEST(CompileQueue, CountsWhatCannotBeRead) {
+    const auto source = std::make_shared<testing::WatchedSource>(std::vector<uint8_t>(100));
+    source->changed = true;
+    unwind::CfiInput input;
+    input.eh_frame.emplace(source, FileOffset(0), 100, LinkAddr(0x1000));
+    input.machine = EM_X86_64;
+    std::shared_ptr<const unwind::ModuleCfi> changed = testing::take(unwind::ModuleCfi::build(std::move(input)));
+    CompileQueue queue([] {});
+    ASSERT_TRUE(queue.add(changed));
+    queue.wait_until_idle();
+    EXPECT_EQ(changed->table(), nullptr);
+    EXPECT_EQ(queue.failures(), 1u);
 }
 
 TEST(CompileQueue, NothingToDo) {

@@ -28,7 +28,7 @@ TEST(ModuleFile, RulesOfARealLibrary) {
     ASSERT_TRUE(module->image());
     auto cfi = module->cfi();
     ASSERT_TRUE(cfi);
-    EXPECT_GE((*cfi)->compile().fde_count(), 2u);
+    EXPECT_GE((*(*cfi)->compile())->fde_count(), 2u);
     EXPECT_EQ(*module->cfi(), *cfi);
 }
 
@@ -58,7 +58,7 @@ TEST(ModuleFile, DropsWhatNobodyHolds) {
     auto cfi = testing::take(module->cfi());
     const size_t sections = module->cfi_bytes();
     EXPECT_GT(sections, 0u);
-    cfi->compile();
+    ASSERT_TRUE(cfi->compile());
     EXPECT_GT(module->cfi_bytes(), sections);
     EXPECT_EQ(module->drop_cfi(), 0u); // held here
     const size_t whole = module->cfi_bytes();
@@ -111,6 +111,22 @@ TEST(ModuleFile, ChangedBetweenParsingAndCompiling) {
     auto cfi = module->cfi();
     ASSERT_FALSE(cfi);
     EXPECT_EQ(cfi.error().status, DWUNW_ERR_MODULE_CHANGED);
+}
+
+// Rules are read when they are asked for, and a file may change in between.
+TEST(ModuleFile, ChangedBetweenOpeningAndARule) {
+    const TemporaryFolder folder;
+    const std::string path = folder / "plugin.so";
+    std::filesystem::copy_file(PLUGIN_A, path);
+    const auto module = open_module_file(path);
+    const auto cfi = testing::take(module->cfi());
+    ASSERT_EQ(::truncate(path.c_str(), 300), 0);
+    const LinkAddr address = module->image()->sections().front().address;
+    EXPECT_EQ(cfi->rule_at(address).status, DWUNW_ERR_MODULE_CHANGED);
+    auto table = cfi->compile();
+    ASSERT_FALSE(table);
+    EXPECT_EQ(table.error().status, DWUNW_ERR_MODULE_CHANGED);
+    EXPECT_EQ(cfi->table(), nullptr);
 }
 
 TEST(ModuleFile, AnElfFileWithoutRules) {

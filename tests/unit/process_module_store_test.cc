@@ -37,6 +37,22 @@ TEST(ModuleStore, OneFileIsOneImageAndOnePathOneModule) {
     EXPECT_EQ(open_descriptors(), before + 1);
 }
 
+TEST(ModuleStore, AKnownFileIsKnownByItsIdentity) {
+    const TemporaryFolder folder;
+    const std::string path = folder / "plugin.so";
+    std::filesystem::copy_file(PLUGIN_A, path);
+    ModuleStore store;
+    EXPECT_EQ(store.known(locate(path).identity()), nullptr);
+    const FileIdentity before = locate(path).identity();
+    const auto module = store.intern(locate(path), path);
+    ASSERT_TRUE(module);
+    EXPECT_EQ(store.known(before), (*module)->file);
+    // Another version of it is another file.
+    std::filesystem::resize_file(path, std::filesystem::file_size(path) + 1);
+    EXPECT_EQ(store.known(locate(path).identity()), nullptr);
+    EXPECT_EQ(store.known(before), (*module)->file);
+}
+
 TEST(ModuleStore, ABuildIdIdentifiesNothing) {
     ModuleStore store;
     const auto a = store.intern(locate(PLUGIN_A), "/plugin.so");

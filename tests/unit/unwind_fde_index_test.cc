@@ -6,6 +6,8 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <map>
+#include <random>
 
 namespace dwunw::unwind {
 namespace {
@@ -99,6 +101,31 @@ TEST(FdeIndex, Nothing) {
     EXPECT_EQ(index.find(LinkAddr(0)), nullptr);
     EXPECT_EQ(index.find(LinkAddr(~uint64_t{0})), nullptr);
     EXPECT_TRUE(FdeIndex(std::span<const dwarf::CfiSection>()).fdes().empty());
+}
+
+// Many, in any order: those of one start stay in the order they came in, and the first of them stands.
+TEST(FdeIndex, ManyInAnyOrder) {
+    for (const uint64_t apart : {uint64_t{0x20}, uint64_t{1} << 24}) { // within 4 GiB, and not
+        FrameSection section;
+        const size_t cie = section.cie();
+        std::map<uint64_t, size_t> expected;
+        std::mt19937_64 random(apart);
+        for (int i = 0; i < 5000; ++i) {
+            const uint64_t start = 0x10000 + random() % 4000 * apart;
+            const size_t offset = section.fde(cie, start, 0x10);
+            expected.emplace(start, offset);
+        }
+        const dwarf::CfiSection view(dwarf::SectionKind::kEhFrame, section.data(), LinkAddr(0x100000), LinkAddr(),
+                                     LinkAddr());
+        const FdeIndex index(std::span(&view, 1));
+        ASSERT_EQ(index.fdes().size(), expected.size());
+        size_t i = 0;
+        for (const auto &[start, offset] : expected) {
+            EXPECT_EQ(index.fdes()[i].start, LinkAddr(start));
+            EXPECT_EQ(index.fdes()[i].offset, offset);
+            ++i;
+        }
+    }
 }
 
 } // namespace

@@ -4,6 +4,7 @@
 #include "unwind/walk.h"
 
 #include "support/fake_space.h"
+#include "support/watched_source.h"
 
 namespace dwunw::unwind {
 namespace {
@@ -389,10 +390,69 @@ TEST_F(WalkTest, AFileWithoutCfiByItsFramePointer) {
     EXPECT_EQ(result_.written, 1u);
 }
 
+// So is that such a step does not lead on: with what was remembered it ends without a look at the process, and that
+// counts only for as long as the map is the one it was remembered of.
+TEST_F(WalkTest, AStackThatEndsWithoutCfiEndsWarm) {
+    const Registers regs = registers({{RIP, at(kNoCfi)}, {RSP, kSp}, {RBP, kSp + 32}});
+    const auto end_warm = [&](const char *what, uint64_t slot, uint64_t value) {
+        SCOPED_TRACE(what);
+        stack_.set(kSp + 8, 0).set(kSp + 32, kSp + 64).set(kSp + 40, kModule + 0x1920);
+        stack_.set(kSp + 64, 0).set(kSp + 72, at(kRoot, 0x20)).set(slot, value);
+        const StackMemory memory = stack_.memory();
+        const WalkRequest request{space_, x86_64(), regs, memory, {}, frames_, false};
+        space_.rules = std::make_unique<RuleCache>();
+        for (int i = 0; i < 2; ++i) {
+            EXPECT_EQ(walk(request).status, DWUNW_ERR_NO_CFI);
+            EXPECT_EQ(walk(request).written, 1u);
+        }
+        space_.finds = 0;
+        EXPECT_EQ(walk(request).status, DWUNW_ERR_NO_CFI);
+        EXPECT_LE(space_.finds, 4u); // is_code() of the words between SP and FP
+        space_.stale = true;
+        space_.finds = 0;
+        EXPECT_EQ(walk(request).status, DWUNW_ERR_NO_CFI);
+        EXPECT_GT(space_.finds, 4u);
+        space_.stale = false;
+        return walk(request).written;
+    };
+    EXPECT_EQ(end_warm("a frame would be left out", kSp + 8, at(kMiddle, 0x20)), 1u);
+    // Another library at the same address: there is no call before that any more.
+    const StackMemory memory = stack_.memory();
+    const WalkRequest request{space_, x86_64(), regs, memory, {}, frames_, false};
+    space_.set_code(at(kMiddle, 0x1b), {0x90, 0x90, 0x90, 0x90, 0x90});
+    EXPECT_EQ(walk(request).written, 1u);
+    ++space_.generation;
+    EXPECT_EQ(walk(request).written, 3u);
+
+    EXPECT_EQ(end_warm("nobody called", kSp + 40, at(kMiddle, 0x20)), 1u);
+    space_.set_code(at(kMiddle, 0x1b), {0xe8, 0, 0, 0, 0});
+    EXPECT_EQ(walk(request).written, 1u);
+    ++space_.generation;
+    EXPECT_GT(walk(request).written, 1u);
+}
+
 TEST_F(WalkTest, NoFramePointerStepIntoWhatNobodyCalled) {
     stack_.set(kSp + 32, kSp + 64).set(kSp + 40, kJit + 0x300);
     EXPECT_EQ(walk_from(kJit + 0x10, kSp + 32), DWUNW_ERR_NO_CFI);
     EXPECT_EQ(result_.written, 1u);
+}
+
+// A frame pointer is for where there are no rules, and not for where they cannot be read.
+TEST_F(WalkTest, NoFramePointerStepWhereTheFileChanged) {
+    constexpr uint64_t kOther = 0x40000;
+    auto source = std::make_shared<testing::WatchedSource>(std::vector<uint8_t>(0x100));
+    unwind::CfiInput input;
+    input.eh_frame.emplace(source, FileOffset(0), source->size(), LinkAddr(0x100000));
+    input.machine = EM_X86_64;
+    space_.add_module(kOther, 0x1000, std::move(input));
+    stack_.set(kSp + 32, kSp + 64).set(kSp + 40, at(kRoot, 0x20));
+    const Registers regs = registers({{RIP, kOther + 0x20}, {RSP, kSp}, {RBP, kSp + 32}});
+    const StackMemory memory = stack_.memory();
+    source->changed = true;
+    EXPECT_EQ(walk({space_, x86_64(), regs, memory, {}, frames_, false}).status, DWUNW_ERR_MODULE_CHANGED);
+    source->changed = false;
+    source->cut = 0x80;
+    EXPECT_EQ(walk({space_, x86_64(), regs, memory, {}, frames_, false}).written, 1u);
 }
 
 TEST_F(WalkTest, PendingUretprobes) {

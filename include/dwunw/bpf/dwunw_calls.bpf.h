@@ -2,7 +2,7 @@
 /*
  * Pairs a function's entry with its return: what a probe learns at the entry is kept for the probe at the return. Of
  * calls within a call (an allocator that calls another one, or itself) only the outermost is seen, so that nothing is
- * counted twice, and an inner call never overwrites what the outer one has left. Behind dwunw.bpf.h.
+ * counted twice, and an inner call never overwrites what the outer one has left. Include it behind dwunw.bpf.h.
  *
  *     entry:   struct dwunw_call *call = dwunw_call_begin(ctx);
  *              if (!call)
@@ -24,7 +24,9 @@
 #ifndef DWUNW_BPF_DWUNW_CALLS_BPF_H
 #define DWUNW_BPF_DWUNW_CALLS_BPF_H
 
-#include "dwunw.bpf.h"
+#ifndef DWUNW_BPF_DWUNW_BPF_H
+#error "include <dwunw/bpf/dwunw.bpf.h> before <dwunw/bpf/dwunw_calls.bpf.h>"
+#endif
 
 /* A thread's outermost call. */
 struct dwunw_call {

@@ -27,13 +27,18 @@ namespace dwunw::arch::x86_64 {
 namespace {
 
 constexpr uint8_t kPushRbp = 0x55;
-constexpr std::array<uint8_t, 3> kMovRspRbp = {0x48, 0x89, 0xe5};
-constexpr std::array<uint8_t, 3> kMovRspRbpOtherwise = {0x48, 0x8b, 0xec};
+constexpr uint8_t kRexW = 0x48;
+constexpr uint8_t kInt3 = 0xcc;
+constexpr size_t kMovRspRbpBytes = 3;
 // Between the two: GCC schedules the function's first few instructions there.
-constexpr size_t kScheduled = 32;
+constexpr size_t kScheduled = kFrameSetUpContext;
 
+// These look at bytes that begin with kRexW.
+//
 // mov %rbp, n(%rsp); lea n(%rsp), %rbp: what Go's functions begin with, n being one byte or four.
 bool begins_in_go(std::span<const uint8_t> code) {
+    if (code.size() < 2 || code[1] != 0x89)
+        return false;
     constexpr std::array<uint8_t, 2> kModRmSib = {0x6c, 0x24};     // n of one byte
     constexpr std::array<uint8_t, 2> kModRmSibLong = {0xac, 0x24}; // and of four
     for (const auto &[mod_rm_sib, offset_size] :
@@ -43,16 +48,17 @@ bool begins_in_go(std::span<const uint8_t> code) {
             continue;
         const auto mov = code.first(length);
         const auto lea = code.subspan(length, length);
-        if (mov[0] == 0x48 && mov[1] == 0x89 && lea[0] == 0x48 && lea[1] == 0x8d &&
-            std::ranges::equal(mov.subspan(2, 2), mod_rm_sib) && std::ranges::equal(mov.subspan(2), lea.subspan(2)))
+        if (lea[0] == kRexW && lea[1] == 0x8d && std::ranges::equal(mov.subspan(2, 2), mod_rm_sib) &&
+            std::ranges::equal(mov.subspan(2), lea.subspan(2)))
             return true;
     }
     return false;
 }
 
 bool begins(std::span<const uint8_t> code, size_t mov) {
-    const auto bytes = code.subspan(mov).first(kMovRspRbp.size());
-    if (!std::ranges::equal(bytes, kMovRspRbp) && !std::ranges::equal(bytes, kMovRspRbpOtherwise))
+    const bool is_mov = (code[mov + 1] == 0x89 && code[mov + 2] == 0xe5) || // in either encoding
+                        (code[mov + 1] == 0x8b && code[mov + 2] == 0xec);
+    if (!is_mov)
         return false;
     const size_t searched = std::min(mov, kScheduled);
     return std::ranges::count(code.subspan(mov - searched, searched), kPushRbp) > 0;
@@ -60,8 +66,7 @@ bool begins(std::span<const uint8_t> code, size_t mov) {
 
 // mov n(%rsp), %rbp: how Go gives it back.
 bool gives_back_in_go(std::span<const uint8_t> code) {
-    return code.size() >= 4 && code[0] == 0x48 && code[1] == 0x8b && (code[2] == 0x6c || code[2] == 0xac) &&
-           code[3] == 0x24;
+    return code.size() >= 4 && code[1] == 0x8b && (code[2] == 0x6c || code[2] == 0xac) && code[3] == 0x24;
 }
 
 bool gives_back(uint8_t byte) { return byte == 0x5d || byte == 0xc9; } // pop %rbp, leave
@@ -72,19 +77,24 @@ bool leaves(uint8_t byte) {
 
 } // namespace
 
-bool frame_is_set_up(std::span<const uint8_t> code, size_t pc, bool in_call) {
+std::optional<bool> frame_set_up(std::span<const uint8_t> code, size_t pc, bool in_call, size_t context) {
     if (pc >= code.size())
         return false;
-    for (size_t at = pc; at-- > 0;) {
-        if ((at + kMovRspRbp.size() <= pc && begins(code, at)) || begins_in_go(code.first(pc).subspan(at)))
-            return true;
-        if (in_call)
-            continue;
-        if ((gives_back(code[at]) && leaves(code[at + 1])) || gives_back_in_go(code.subspan(at)) ||
-            (code[at] == 0xcc && code[at + 1] == 0xcc))
+    for (size_t at = pc; at-- > context;) {
+        const uint8_t byte = code[at];
+        if (byte == kRexW) { // all that have one begin with it
+            const bool begun =
+                (at + kMovRspRbpBytes <= pc && begins(code, at)) || begins_in_go(code.subspan(at, pc - at));
+            if (begun)
+                return true;
+            if (!in_call && gives_back_in_go(code.subspan(at)))
+                return false;
+        } else if (!in_call &&
+                   ((gives_back(byte) && leaves(code[at + 1])) || (byte == kInt3 && code[at + 1] == kInt3))) {
             return false;
+        }
     }
-    return false;
+    return std::nullopt;
 }
 
 } // namespace dwunw::arch::x86_64

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// A walk that was there before allocates nothing, the interpreter's included. Counts what the whole program allocates.
+#include "support/fake_space.h"
+#include "support/watched_source.h"
+#include "unwind/walk.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+namespace {
+std::atomic<size_t> allocations = 0;
+}
+
+void *operator new(size_t size) {
+    ++allocations;
+    if (void *const memory = std::malloc(size != 0 ? size : 1))
+        return memory;
+    throw std::bad_alloc();
+}
+void operator delete(void *memory) noexcept { std::free(memory); }
+void operator delete(void *memory, size_t /*size*/) noexcept { std::free(memory); }
+
+namespace dwunw::unwind {
+namespace {
+
+using namespace dwarf; // NOLINT(google-build-using-namespace): opcodes
+using namespace testing;
+
+constexpr uint64_t kModule = 0x10000;
+constexpr uint64_t kStack = 0x7000;
+
+// leaf, whose CFA comes from rbx and whose program remembers three states; root
+FrameSection frames() {
+    FrameSection section;
+    const size_t cie = section.cie();
+    Bytes program;
+    for (int depth = 0; depth < 3; ++depth)
+        program.advance(1).u8(DW_CFA_remember_state).def_cfa_offset(16 + 8 * static_cast<uint64_t>(depth));
+    program.u8(DW_CFA_restore_state).u8(DW_CFA_restore_state).u8(DW_CFA_restore_state).def_cfa(RBX, 16);
+    section.fde(cie, 0x1000, 0x100, program);
+    section.fde(cie, 0x1200, 0x100, Bytes({DW_CFA_undefined, RIP}));
+    return section;
+}
+
+class Allocations : public ::testing::Test {
+  protected:
+    Allocations() { stack_.set(kStack + 0x48, kModule + 0x1220); }
+
+    // In the third walk; the first meets everything, and the second remembers it.
+    size_t in_third_walk() {
+        const Registers regs = registers({{RIP, kModule + 0x1080}, {RSP, kStack + 8}, {RBX, kStack + 0x40}});
+        const StackMemory memory = stack_.memory();
+        size_t before = 0;
+        for (int i = 0; i < 3; ++i) {
+            before = allocations;
+            const WalkResult result = walk({space_, x86_64(), regs, memory, {}, frames_, false});
+            EXPECT_EQ(result.status, DWUNW_OK);
+            EXPECT_EQ(result.written, 2u);
+            EXPECT_TRUE(result.used_interpreter);
+        }
+        return allocations - before;
+    }
+
+    FakeSpace space_;
+    FakeStack stack_{kStack, 64};
+    std::array<dwunw_frame, 8> frames_{};
+};
+
+TEST_F(Allocations, NoneInTheInterpreter) {
+    space_.add_module(kModule, 0x3000, frames());
+    space_.rules = std::make_unique<RuleCache>();
+    space_.compile();
+    EXPECT_EQ(in_third_walk(), 0u);
+}
+
+// With the table, the interpreter's FDEs are read again, once.
+TEST_F(Allocations, NoneInTheInterpreterOfAFileInPieces) {
+    const FrameSection section = frames();
+    auto source = std::make_shared<WatchedSource>(section.data());
+    CfiInput input;
+    input.eh_frame.emplace(source, FileOffset(0), section.data().size(), LinkAddr(0x100000));
+    input.machine = EM_X86_64;
+    space_.add_module(kModule, 0x3000, std::move(input));
+    space_.rules = std::make_unique<RuleCache>();
+    space_.compile();
+    EXPECT_EQ(in_third_walk(), 0u);
+    const uint64_t reads = source->reads;
+    EXPECT_EQ(in_third_walk(), 0u);
+    EXPECT_EQ(source->reads, reads);
+}
+
+} // namespace
+} // namespace dwunw::unwind
