@@ -242,9 +242,8 @@ int main(int argc, char **argv) {
     for (i = 0; i < nested_count * 2; i++) {
         LIBBPF_OPTS(bpf_uprobe_opts, call, .func_name = nested[i / 2], .retprobe = i % 2 == 0);
 
-        links[link_count] =
-            bpf_program__attach_uprobe_opts(call.retprobe ? skeleton->progs.call_returns : skeleton->progs.call_enters,
-                                            -1, argv[optind], 0, &call);
+        links[link_count] = bpf_program__attach_uprobe_opts(
+            call.retprobe ? skeleton->progs.call_returns : skeleton->progs.call_enters, -1, argv[optind], 0, &call);
         if (!links[link_count++]) {
             fail(nested[i / 2]);
             goto out;

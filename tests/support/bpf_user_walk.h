@@ -50,8 +50,8 @@ struct bpf_user_world {
 /* As dwunw_get_stackid. Threads may walk at once, each in its own world; worlds may share rules. */
 int64_t bpf_user_get_stackid(struct bpf_user_world *world, const uint64_t pt_regs[DWUNW_BPF_PT_REGS], uint64_t flags);
 
-/* dwunw/bpf/dwunw_calls.bpf.h, of this thread, with SP at the entry and at the return; what of the first comes out of the
-   second, 0: nothing. */
+/* dwunw/bpf/dwunw_calls.bpf.h, of this thread, with SP at the entry and at the return; what of the first comes out of
+   the second, 0: nothing. */
 int bpf_user_call_begin(struct bpf_user_world *world, uint64_t sp, uint64_t value);
 uint64_t bpf_user_call_end(struct bpf_user_world *world, uint64_t sp);
 void bpf_user_forget_calls(void);
