@@ -70,7 +70,10 @@ static void update_statistics_add(__u64 stack_id, __u64 sz)
 		.number_of_allocs = 1,
 	};
 
-	if (dwunw_mode != DWUNW_MODE_OFF) return; /* dwunw-added: by DWARF, totals are added up from the blocks */
+	/* dwunw-added: begin by DWARF, totals are added up from the blocks */
+	if (dwunw_mode != DWUNW_MODE_OFF)
+		return;
+	/* dwunw-added: end */
 	existing_cinfo = bpf_map_lookup_or_try_init(&combined_allocs, &stack_id, &initial_cinfo);
 	if (!existing_cinfo)
 		return;
@@ -86,7 +89,10 @@ static void update_statistics_del(__u64 stack_id, __u64 sz)
 		.number_of_allocs = 1,
 	};
 
-	if (dwunw_mode != DWUNW_MODE_OFF) return; /* dwunw-added: by DWARF, totals are added up from the blocks */
+	/* dwunw-added: begin by DWARF, totals are added up from the blocks */
+	if (dwunw_mode != DWUNW_MODE_OFF)
+		return;
+	/* dwunw-added: end */
 	existing_cinfo = bpf_map_lookup_elem(&combined_allocs, &stack_id);
 	if (!existing_cinfo)
 		return;
@@ -125,7 +131,7 @@ static int record_alloc(void *ctx, __u64 address, __u64 size)
 
 	if (address != 0 && address != (__u64)-1) {
 		info.timestamp_ns = bpf_ktime_get_ns();
-		dwunw_take_stack(ctx, &info); // dwunw-added: by DWARF; plain: info.stack_id = bpf_get_stackid(ctx, &stack_traces, stack_flags);
+		dwunw_take_stack(ctx, &info);	  // dwunw-added: by DWARF; plain: info.stack_id = bpf_get_stackid(ctx, &stack_traces, stack_flags);
 		dwunw_keep_block(address, &info); // dwunw-added: counts those that find no room; plain: bpf_map_update_elem(&allocs, &address, &info, BPF_ANY);
 		update_statistics_add(info.stack_id, info.size);
 	}

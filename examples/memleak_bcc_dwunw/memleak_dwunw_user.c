@@ -781,6 +781,15 @@ static int dwunw_prepare(struct memleak_dwunw_bpf *skel)
 	/* Without DWARF, probes are bcc's unless asked for otherwise. */
 	env.dwunw_probes = !env.kernel_trace && (env.dwunw_mode != DWUNW_MODE_OFF ||
 						 (env.probes_as_asked && !env.probes_at_entry));
+	/* What is not used need not take memory. */
+	if (env.dwunw_probes) {
+		bpf_map__set_max_entries(skel->maps.sizes, 1);
+		bpf_map__set_max_entries(skel->maps.memptrs, 1);
+	}
+	if (env.dwunw_mode != DWUNW_MODE_OFF)
+		bpf_map__set_max_entries(skel->maps.combined_allocs, 1);
+	if (env.dwunw_mode == DWUNW_MODE_FORCE)
+		bpf_map__set_max_entries(skel->maps.stack_traces, 1);
 	return dwunw_probes__prepare(&dwunw_probes, skel->obj, env.dwunw_probes, env.verbose);
 }
 

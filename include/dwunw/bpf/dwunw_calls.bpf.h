@@ -14,8 +14,8 @@
  *
  * A call is known by where its return address lies: SP at the entry, SP − 8 at the return. So a return whose entry was
  * not seen is none of ours, and a call that was left without a return (longjmp, a return that was not caught) is
- * forgotten when its frame is gone: at the next call of its thread from there or further out. A call that ends in a jump
- * to another one is seen as that one.
+ * forgotten when its frame is gone: at the next call of its thread from there or further out. A call that ends in a
+ * jump to another one is seen as that one.
  *
  * Proved by tests/unit/bpf_calls_test and, in the kernel, tests/integration/bpf_walk_test.py (calls).
  *
