@@ -15,6 +15,7 @@ Each thread's stack is compared with each judge's:
                  on by a guess and dwunw stops or goes by a checked frame pointer; and the other judge does not agree;
   judge wrong    dwunw reached the root, and the judge differs from it and from the other judge, who are equal; or it went
                  on to an address that is no code (gdb does not know the dynamic linker before that has run);
+                 Also where it takes an address that the core does not hold for the root, which the two others say;
   different      anything else.
 
 Whether a frame is covered by CFI is not ours to say: readelf is asked (--debug-dump=frames, the FDEs' ranges).
@@ -210,6 +211,9 @@ def compare(core, ours, theirs, other):
         return "equal"
     if relation == "eu shorter":
         return "judge shorter"
+    # eu-stack takes a return address that the core does not hold for the root.
+    if other is not None and pcs(ours) == pcs(theirs) == pcs(other) and ours.problem and other.problem:
+        return "judge wrong"
     # The last frame that both have leads to where they part.
     common = first_difference(ours, theirs)
     leads_nowhere = not ours.problem and common < len(theirs.frames) and not core.is_code(theirs.frames[common].pc)
@@ -227,6 +231,7 @@ class Figures:
     threads: int = 0
     frames: int = 0
     complete: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    confirmed: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     verdicts: dict = dataclasses.field(default_factory=lambda: {"eu-stack": collections.Counter(), "gdb": collections.Counter()})
     reasons: collections.Counter = dataclasses.field(default_factory=collections.Counter)
 
@@ -249,6 +254,9 @@ class Comparison:
             if our.problem:
                 figures.reasons[our.problem] += 1
             theirs = {judge: stacks.get(our.tid) for judge, stacks in judges.items()}
+            all_three = {"dwunw": our, **theirs}
+            for who, one in all_three.items():
+                figures.confirmed[who] += any(same_to_the_root(one, all_three[other]) for other in all_three if other != who)
             for judge, their in theirs.items():
                 if their is None:
                     raise stack_compare.OutputError(f"{path}: {judge} does not show thread {our.tid}")
@@ -271,7 +279,9 @@ VERDICTS = ("equal", "judge shorter", "judge wrong", "guessed", "we shorter", "d
 
 def report(name, figures):
     complete = ", ".join(f"{who} {count}" for who, count in sorted(figures.complete.items()))
+    confirmed = ", ".join(f"{who} {count}" for who, count in sorted(figures.confirmed.items()))
     print(f"{name:13} {figures.cores:4} cores {figures.threads:6} threads {figures.frames:8} frames; complete: {complete}")
+    print(f"    complete, and the same as another unwinder's: {confirmed}")
     for judge, counts in figures.verdicts.items():
         if counts:
             print(f"    {judge:9}" + ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict]))
@@ -281,9 +291,10 @@ def report(name, figures):
 
 
 def is_good(figures):
-    return figures.threads > 0 and not any(
-        counts[verdict] for counts in figures.verdicts.values() for verdict in ("different", "we shorter")
-    )
+    if any(counts[verdict] for counts in figures.verdicts.values() for verdict in ("different", "we shorter")):
+        return False
+    # A root that only one of three finds may be a guess.
+    return figures.threads > 0 and figures.confirmed["dwunw"] == max(figures.confirmed.values())
 
 
 def main():
