@@ -2,8 +2,6 @@
 #
 # Programs stepped through, each instruction's walk beside the calls that were executed. The programs are built as
 # distributions build theirs, by two compilers and with two libcs, whatever this build's own flags are.
-find_package(PkgConfig REQUIRED)
-pkg_check_modules(capstone REQUIRED IMPORTED_TARGET capstone)
 find_program(DWUNW_CLANG NAMES clang REQUIRED)
 find_program(DWUNW_CLANGXX NAMES clang++ REQUIRED)
 find_program(DWUNW_MUSL_GCC NAMES musl-gcc REQUIRED)
@@ -47,5 +45,5 @@ add_custom_target(step_targets DEPENDS ${step_target_files})
 add_executable(single_step_test single_step/instruction.cc single_step/shadow_stack.cc single_step/single_step_test.cc single_step/tracer.cc single_step/walker.cc)
 add_dependencies(single_step_test step_targets)
 target_compile_definitions(single_step_test PRIVATE "STEP_TARGETS=\"${step_targets}\"")
-target_link_libraries(single_step_test PRIVATE dwunw dwunw_symbolize PkgConfig::capstone GTest::gtest_main)
+target_link_libraries(single_step_test PRIVATE dwunw dwunw_symbolize Zydis::Zydis GTest::gtest_main)
 gtest_discover_tests(single_step_test TEST_PREFIX integration. PROPERTIES LABELS integration TIMEOUT 300)

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <map>
-#include <memory>
 #include <span>
 #include <string>
 
@@ -15,22 +14,15 @@ struct Instruction {
     uint64_t size = 0; // 0: unknown to the decoder, and then none of the above
 };
 
-// Capstone's opinion, remembered by the bytes.
+// Zydis' opinion, remembered by the bytes.
 class Decoder {
   public:
     static constexpr size_t kMaxSize = 15;
-
-    Decoder();
-    ~Decoder();
-    Decoder(const Decoder &) = delete;
-    Decoder &operator=(const Decoder &) = delete;
 
     // The instruction that `code` begins with.
     Instruction decode(std::span<const uint8_t> code);
 
   private:
-    struct Capstone;
-    std::unique_ptr<Capstone> capstone_;
     std::map<std::string, Instruction> known_;
 };
 
