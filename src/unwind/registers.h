@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A frame's registers by DWARF number, each with whether its value is known.
+// A frame's registers by DWARF number, each with whether its value is known, and whether it would be, had memory been
+// readable: then that is why a walk ends which needs it.
 #pragma once
 
 #include "dwarf/cfi_program.h"
+
+#include <dwunw/dwunw_api.h>
 
 #include <algorithm>
 #include <array>
@@ -26,11 +29,25 @@ class Registers {
         values_[reg] = value;
         known_ |= uint64_t{1} << reg;
     }
-    void forget(size_t reg) { known_ &= ~(uint64_t{1} << reg); }
+    // `why`: what kept its value from being read, DWUNW_ERR_REGISTER_UNKNOWN where nothing did.
+    void forget(size_t reg, dwunw_status why = DWUNW_ERR_REGISTER_UNKNOWN) {
+        const uint64_t bit = uint64_t{1} << reg;
+        known_ &= ~bit;
+        const bool unread = why == DWUNW_ERR_SLICE_EXHAUSTED || why == DWUNW_ERR_MEMORY_UNREADABLE;
+        unread_ = unread ? unread_ | bit : unread_ & ~bit;
+        if (unread && why_unread_ == DWUNW_OK)
+            why_unread_ = why;
+    }
+    // Of a register that is not known.
+    dwunw_status why_unknown(size_t reg) const {
+        return reg < values_.size() && ((unread_ >> reg) & 1) != 0 ? why_unread_ : DWUNW_ERR_REGISTER_UNKNOWN;
+    }
 
   private:
     std::array<uint64_t, dwarf::kTrackedRegisters> values_;
     uint64_t known_ = 0;
+    uint64_t unread_ = 0;
+    dwunw_status why_unread_ = DWUNW_OK; // the first one's
 };
 
 } // namespace dwunw::unwind

@@ -38,7 +38,7 @@ void restore_from_slot(uint8_t reg, RunAddr slot, RunAddr sp, const arch::Arch &
     } else if (slot < sp && ((arch.preserved >> reg) & 1) != 0) {
         step.register_kept = true;
     } else {
-        outer.forget(reg);
+        outer.forget(reg, value.error().status);
     }
 }
 
@@ -47,11 +47,12 @@ bool moves_up(RunAddr sp, RunAddr cfa, bool return_address_is_popped) {
     return return_address_is_popped ? cfa >= sp : cfa > sp;
 }
 
-bool reads_unknown_register(const Rule &rule, const Registers &registers) {
+// DWUNW_OK where the rule's registers are known.
+dwunw_status registers_of(const Rule &rule, const Registers &registers) {
     if (!registers.known(rule.cfa_reg))
-        return true;
-    return (rule.ra_kind == ValueKind::kRegister || rule.ra_kind == ValueKind::kAtRegister) &&
-           !registers.known(rule.ra_reg);
+        return registers.why_unknown(rule.cfa_reg);
+    const bool has_ra_reg = rule.ra_kind == ValueKind::kRegister || rule.ra_kind == ValueKind::kAtRegister;
+    return has_ra_reg && !registers.known(rule.ra_reg) ? registers.why_unknown(rule.ra_reg) : DWUNW_OK;
 }
 
 } // namespace
@@ -67,8 +68,8 @@ Step step_by_rule(const Rule &rule, const arch::Arch &arch, RunAddr pc, const St
         step.outcome = Step::Outcome::kNeedsInterpreter;
         return step;
     }
-    if (reads_unknown_register(rule, registers))
-        return stopped(DWUNW_ERR_REGISTER_UNKNOWN);
+    if (const dwunw_status status = registers_of(rule, registers); status != DWUNW_OK)
+        return stopped(status);
 
     const auto extend = [](int32_t value) { return static_cast<uint64_t>(int64_t{value}); };
     const RunAddr sp(registers[arch.sp]);
@@ -122,7 +123,7 @@ Step step_by_rule(const Rule &rule, const arch::Arch &arch, RunAddr pc, const St
             restore_from_slot(arch.fp, RunAddr(registers[rule.fp_reg] + extend(rule.fp_offset)), sp, arch, memory,
                               outer, step);
         else
-            outer.forget(arch.fp);
+            outer.forget(arch.fp, registers.why_unknown(rule.fp_reg));
         break;
     case ValueKind::kCfaPlus:
         outer.set(arch.fp, (cfa + extend(rule.fp_offset)).value);
@@ -131,7 +132,7 @@ Step step_by_rule(const Rule &rule, const arch::Arch &arch, RunAddr pc, const St
         if (registers.known(rule.fp_reg))
             outer.set(arch.fp, registers[rule.fp_reg]);
         else
-            outer.forget(arch.fp);
+            outer.forget(arch.fp, registers.why_unknown(rule.fp_reg));
         break;
     default:
         outer.forget(arch.fp);
@@ -157,7 +158,7 @@ class FrameContext final : public dwarf::ExpressionContext {
         if (reg == arch_.ra)
             return pc_.value;
         if (!registers_.known(reg))
-            return Error{DWUNW_ERR_REGISTER_UNKNOWN, reg};
+            return Error{registers_.why_unknown(reg), reg};
         return registers_[reg];
     }
     Result<uint64_t> read_memory(RunAddr address, size_t size) override { return memory_.read(address, size); }
@@ -266,11 +267,11 @@ Step step_by_interpreter(const ModuleCfi &module, const arch::Arch &arch, CodeAd
         } else if (value) {
             outer.set(reg, *value);
         } else {
-            outer.forget(reg);
+            outer.forget(reg, value.error().status);
         }
     }
     if (!outer.known(arch.sp))
-        return stopped(DWUNW_ERR_REGISTER_UNKNOWN, *cfa);
+        return stopped(outer.why_unknown(arch.sp), *cfa);
     step.signal_frame = found->fde.cie.signal_frame;
     step.outcome = Step::Outcome::kFrame;
     registers = outer;
@@ -287,6 +288,8 @@ Step step_by_signal_trampoline(const arch::Arch &arch, const StackMemory &memory
             outer.set(saved.reg, *value);
         else if (saved.reg == arch.sp || saved.reg == arch.ra)
             return stopped(value.error().status);
+        else
+            outer.forget(saved.reg, value.error().status);
     }
     step.cfa = outer[arch.sp];
     step.signal_frame = true;
@@ -374,8 +377,10 @@ Step step_by_frame_pointer(const arch::Arch &arch, AddressSpace &space, CodeAddr
     constexpr uint64_t kWord = sizeof(uint64_t);
     // How far above SP a frame pointer may be and still look like one, when the slice ends before it.
     constexpr uint64_t kPlausibleFrame = uint64_t{1} << 20;
-    if (!registers.known(arch.fp))
-        return stopped(DWUNW_ERR_NO_CFI);
+    if (!registers.known(arch.fp)) {
+        const dwunw_status why = registers.why_unknown(arch.fp);
+        return stopped(why == DWUNW_ERR_REGISTER_UNKNOWN ? DWUNW_ERR_NO_CFI : why);
+    }
     const RunAddr fp(registers[arch.fp]);
     const RunAddr sp(registers[arch.sp]);
     if (fp.value % kWord != 0 || fp < sp || fp.value > ~uint64_t{0} - 2 * kWord)

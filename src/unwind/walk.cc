@@ -140,7 +140,9 @@ class Walk {
                 break;
             }
             const bool by_fp = rule->is_without_cfi();
-            if (by_fp && (request_.cfi_only || !fp_known || fp % 8 != 0 || fp < sp)) {
+            if (by_fp && !request_.cfi_only && !fp_known)
+                break; // why it is not known may be why the walk ends
+            if (by_fp && (request_.cfi_only || fp % 8 != 0 || fp < sp)) {
                 step.status = DWUNW_ERR_NO_CFI; // as step_by_frame_pointer() has it
                 done = true;
                 break;
@@ -373,6 +375,13 @@ class Walk {
             result = registers_[arch_.result];
         const arch::CodeFlow flow = arch_.follow(code, before, result);
         elsewhere = flow.kind == arch::CodeFlow::Kind::kUnknown && flow.always;
+        // The result decides where it goes on, and lies in memory that cannot be read.
+        if (const dwunw_status why = registers_.why_unknown(arch_.result);
+            !result && !elsewhere && flow.kind == arch::CodeFlow::Kind::kUnknown && why != DWUNW_ERR_REGISTER_UNKNOWN) {
+            Step step;
+            step.status = why;
+            return step;
+        }
         if (flow.kind == arch::CodeFlow::Kind::kReturns)
             return step_by_return_instruction(arch_, request_.memory, registers_);
         const RunAddr target = pc.pc() + static_cast<uint64_t>(flow.offset);

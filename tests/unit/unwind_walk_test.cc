@@ -40,6 +40,8 @@ enum Function : uint64_t {
     kStart = 0x1b00,    // neither, and the entry point
     kClone = 0x1c00,    // neither, and glibc's code from the system call on
     kSplit = 0x1d00,    // two rows with one rule, and the code of a signal trampoline where the second begins
+    kAbove = 0x1e00,    // CFA = rsp+8, rbp saved at rsp+64, rbx at rsp+72
+    kSpAbove = 0x1f00,  // CFA = rsp+8, rsp saved at rsp+64
     kChild = 0x1c10,    // where that goes in the child: the return address is undefined
 };
 
@@ -56,6 +58,10 @@ class WalkTest : public ::testing::Test {
         section.fde(cie, kRoot, 0x100, Bytes({DW_CFA_undefined, RIP}));
         section.fde(cie, kChild, 0x10, Bytes({DW_CFA_undefined, RIP}));
         section.fde(cie, kSplit, 0x100, Bytes().advance(0x20).def_cfa_offset(8));
+        section.fde(cie, kAbove, 0x100,
+                    Bytes({DW_CFA_expression, RBP, 3, DW_OP_breg0 + 7, 0xc0, 0})
+                        .add({DW_CFA_expression, RBX, 3, DW_OP_breg0 + 7, 0xc8, 0}));
+        section.fde(cie, kSpAbove, 0x100, Bytes({DW_CFA_expression, RSP, 3, DW_OP_breg0 + 7, 0xc0, 0}));
         section.fde(cie, kBad, 0x100, Bytes({0x3f}));
         section.fde(cie, kStuck, 0x100, Bytes({DW_CFA_def_cfa_expression, 3, DW_OP_breg0 + 7, 0, DW_OP_deref}));
         const size_t signal_cie = section.cie(testing::usual_cie_instructions(), "zRS");
@@ -526,6 +532,25 @@ TEST_F(WalkTest, SlicesCutAnywhere) {
         longest = cut.size();
     }
     EXPECT_EQ(longest, whole.size());
+}
+
+// Found by fuzzing: it was "register value unknown", or "no call-frame information" where a frame pointer step was to be.
+TEST_F(WalkTest, ARegisterBeyondTheSliceIsWhyTheWalkEnds) {
+    stack_.set(kSp + 64, kSp + 16).set(kSp + 72, kSp + 40).set(kSp + 16, 0).set(kSp + 24, at(kRoot, 0x20));
+    stack_.set(kSp + 32, at(kRoot, 0x20));
+    const size_t cut = kSp + 64 - kStack;
+    const Registers leaf = registers({{RIP, at(kAbove)}, {RSP, kSp}, {RBP, 0}, {RBX, 0}});
+    for (const uint64_t outer : {at(kByRbp, 0x20), at(kByRbx, 0x20), kModule + 0x1920}) {
+        stack_.set(kSp, outer);
+        ASSERT_EQ(walk_from(leaf, stack_.memory()), DWUNW_OK) << outer;
+        EXPECT_EQ(pcs(), Pcs({at(kAbove), outer, at(kRoot, 0x20)}));
+        EXPECT_EQ(walk_from(leaf, stack_.memory(cut)), DWUNW_ERR_SLICE_EXHAUSTED) << outer;
+        EXPECT_EQ(pcs(), Pcs({at(kAbove), outer}));
+    }
+    const Registers moved = registers({{RIP, at(kSpAbove)}, {RSP, kSp}, {RBP, 0}, {RBX, 0}});
+    stack_.set(kSp, at(kRoot, 0x20));
+    EXPECT_EQ(walk_from(moved, stack_.memory()), DWUNW_OK);
+    EXPECT_EQ(walk_from(moved, stack_.memory(cut)), DWUNW_ERR_SLICE_EXHAUSTED);
 }
 
 TEST_F(WalkTest, AReaderGoesOnWhereTheSliceEnds) {
