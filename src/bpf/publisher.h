@@ -14,6 +14,7 @@
 #include "bpf/block_allocator.h"
 #include "bpf/kernel_maps.h"
 #include "bpf/layout.h"
+#include "bpf/published.h"
 #include "bpf/table_pool.h"
 
 #include <dwunw/bpf_attach.h>
@@ -44,13 +45,6 @@ struct ProcessCloser {
 
 class Publisher {
   public:
-    struct Published {
-        uint64_t changes = 0;
-        uint64_t exec_pages = 0;
-        uint64_t map_generation = 0; // Process::CodeMappings::generation
-        // From this count of changes on up to `changes`, no address has meant anything but what it means now.
-        uint64_t same_since = 0;
-    };
     struct Known {
         int32_t pid = 0;
         std::unique_ptr<dwunw_process, ProcessCloser> process;

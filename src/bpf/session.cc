@@ -2,8 +2,8 @@
 // A record with registers and stack bytes is walked with the process's map as it is now, which is right only if it
 // still means what it did when the record was made. Three things vouch for that: the kernel had a layout for it, and
 // the process still has that layout, so no address has come to mean something else; the kernel's count of changes and
-// of executable pages are those of the map that was read; or the record lies between two readings that leave no room
-// for anything that neither shows. Otherwise the stack keeps its first address, and ends with DWUNW_ERR_MODULE_CHANGED.
+// of executable pages are those of the map that was read, before and behind; or the record lies between two readings
+// that leave no room for anything that neither shows (published.h). Otherwise the stack keeps its first address, and ends with DWUNW_ERR_MODULE_CHANGED.
 #include "bpf/session.h"
 
 #include <bpf/bpf.h>
@@ -259,10 +259,7 @@ bool Session::is_of_the_moment(const dwunw_walk_event &event, Publisher::Known &
             return false;
         if (event.layout != 0)
             return event.layout == known.layout->number();
-        if (event.changes == published.changes && event.exec_pages == published.exec_pages)
-            return true;
-        return event.changes >= published.same_since &&
-               (event.changes < published.changes || (later && event.changes == published.changes));
+        return published.is_of(event.changes, event.exec_pages, later);
     };
     if (vouched(false))
         return true;

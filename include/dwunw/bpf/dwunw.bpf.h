@@ -1166,7 +1166,7 @@ static __noinline __attribute__((unused)) __s64 dwunw_get_stackid(void *ctx, __u
 }
 
 #ifndef DWUNW_BPF_USER
-static __always_inline void dwunw_map_changed(void) {
+static __always_inline void dwunw_map_changed(__u64 changes) {
     __u32 tgid = bpf_get_current_pid_tgid() >> 32;
     __u32 *number = bpf_map_lookup_elem(&dwunw_slots, &tgid);
     struct dwunw_process_slot *slot;
@@ -1175,7 +1175,7 @@ static __always_inline void dwunw_map_changed(void) {
         return;
     slot = bpf_map_lookup_elem(&dwunw_processes, number);
     if (slot)
-        __sync_fetch_and_add(&slot->changes, 1);
+        __sync_fetch_and_add(&slot->changes, changes);
     dwunw_count(DWUNW_BPF_LINKER_EVENTS, 1);
 }
 
@@ -1183,14 +1183,14 @@ static __always_inline void dwunw_map_changed(void) {
 SEC("uprobe")
 int dwunw_on_linker(void *ctx) {
     (void)ctx;
-    dwunw_map_changed();
+    dwunw_map_changed(1);
     return 0;
 }
 
 SEC("raw_tp/sched_process_exec")
 int dwunw_on_exec(void *ctx) {
     (void)ctx;
-    dwunw_map_changed();
+    dwunw_map_changed(DWUNW_BPF_HIDING_CHANGES);
     return 0;
 }
 
