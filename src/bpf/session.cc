@@ -374,7 +374,7 @@ void Session::read_counters(dwunw_bpf_counters &out) const {
     out.stacks = dictionary_.size();
     out.id_collisions = collisions_;
     out.records_malformed = malformed_;
-    out.lost_to_memory = lost_to_memory_;
+    out.lost_to_memory = lost_to_memory_ + dictionary_.without_room();
     if (!started())
         return;
     const TablePool &pool = publisher_->pool();

@@ -33,7 +33,8 @@ struct RingDestroyer {
 class Session {
   public:
     Session(dwunw_context *context, bpf_object *object, const dwunw_bpf_options &options)
-        : context_(context), object_(object), options_(options) {}
+        : context_(context), object_(object), options_(options),
+          dictionary_(options.kept_bytes != 0 ? options.kept_bytes : Dictionary::kDefaultLimit) {}
 
     dwunw_status open();
     dwunw_status start();

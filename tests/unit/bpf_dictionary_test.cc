@@ -189,5 +189,26 @@ TEST(Dictionary, LookupFillsWhatThereIsRoomFor) {
     EXPECT_EQ(ids, (std::set<uint64_t>{1, 7}));
 }
 
+// A target that never calls twice from one place would otherwise take all memory.
+TEST(Dictionary, StacksBeyondItsLimitAreCounted) {
+    constexpr size_t kLimit = 64 << 10;
+    constexpr uint64_t kCount = 10000;
+    Dictionary dictionary(kLimit);
+    const auto of = layout();
+    for (uint64_t id = 1; id <= kCount; ++id) {
+        const std::array<__u64, 2> words = {kExact | 0x1100, 0x2000 + id % 0x1000};
+        ASSERT_TRUE(dictionary.add(id, 1, of, words));
+        ASSERT_TRUE(dictionary.add(kCount + id, 1, DWUNW_OK, 0, same_frames()));
+    }
+    EXPECT_GT(dictionary.size(), 100u);
+    EXPECT_LT(dictionary.size() * sizeof(dwunw_frame), kLimit);
+    EXPECT_EQ(dictionary.size() + dictionary.without_room(), 2 * kCount);
+    EXPECT_EQ(look_up(dictionary, 1).status, DWUNW_OK) << "what is there stays";
+    EXPECT_EQ(look_up(dictionary, kCount).status, DWUNW_ERR_NOT_FOUND);
+    const std::array<__u64, 2> words = {kExact | 0x1100, 0x2001};
+    EXPECT_TRUE(dictionary.add(1, 1, of, words)) << "known, which takes no room";
+    EXPECT_EQ(dictionary.size() + dictionary.without_room(), 2 * kCount);
+}
+
 } // namespace
 } // namespace dwunw::bpf
