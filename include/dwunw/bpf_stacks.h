@@ -91,7 +91,7 @@ struct dwunw_process *dwunw_bpf_process(struct dwunw_bpf *bpf, int32_t pid);
 
 /*
  * Takes in what the kernel has sent, waiting up to timeout_ms for something (0: not at all); *taken (may be NULL)
- * becomes how many records that were. Ends after some thousand records, however many follow.
+ * becomes how many records that were. Ends after some thousand records or a fifth of a second, however many follow.
  * DWUNW_ERR_BPF: errno tells why, EINTR after a signal. Allocates.
  */
 dwunw_status dwunw_bpf_poll(struct dwunw_bpf *bpf, int timeout_ms, size_t *taken);

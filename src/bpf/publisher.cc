@@ -242,11 +242,7 @@ uint64_t Publisher::look_again(uint64_t now) {
             continue;
         if (known->not_before <= now) {
             known->wanted = false;
-            const uint64_t before = now_ns();
-            const dwunw_status status = publish(*known);
-            const uint64_t after = now_ns();
-            // At most a third of the time goes into one process's map.
-            known->not_before = after + 2 * (after - before);
+            const dwunw_status status = publish_timed(*known);
             if (status == DWUNW_OK || status == DWUNW_ERR_NO_PROCESS)
                 continue;
             known->wanted = true; // e.g. memory: again later
@@ -255,6 +251,20 @@ uint64_t Publisher::look_again(uint64_t now) {
             next = known->not_before;
     }
     return next;
+}
+
+// At most a third of the time goes into one process's map.
+dwunw_status Publisher::publish_timed(Known &known) {
+    const uint64_t before = now_ns();
+    const dwunw_status status = publish(known);
+    const uint64_t after = now_ns();
+    known.failed = status != DWUNW_OK;
+    known.not_before = after + 2 * (after - before);
+    return status;
+}
+
+dwunw_status Publisher::publish_in_time(Known &known) {
+    return known.failed && now_ns() < known.not_before ? DWUNW_ERR_LIMIT : publish_timed(known);
 }
 
 bool Publisher::next_generation(Known &known) {

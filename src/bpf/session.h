@@ -7,6 +7,7 @@
 #include "bpf/dictionary.h"
 #include "bpf/kernel_features.h"
 #include "bpf/kernel_maps.h"
+#include "bpf/portion.h"
 #include "bpf/publisher.h"
 
 #include <dwunw/bpf_stacks.h>
@@ -67,7 +68,7 @@ class Session {
     std::unique_ptr<ring_buffer, RingDestroyer> ring_;
     Dictionary dictionary_;
     std::vector<dwunw_frame> frames_; // of the stack being walked
-    size_t taken_ = 0;
+    Portion portion_; // of the poll that is under way
     uint64_t user_walks_complete_ = 0;
     uint64_t user_walks_stale_ = 0;
     uint64_t collisions_ = 0;
