@@ -13,6 +13,7 @@
 #include <memory>
 #include <span>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 namespace dwunw::bpf {
@@ -57,6 +58,7 @@ class Dictionary {
     size_t limit_;
     size_t bytes_ = 0;
     uint64_t without_room_ = 0;
+    std::unordered_set<uint64_t> layouts_; // numbers of those that are counted in bytes_
     std::unordered_map<uint64_t, Stack> stacks_;
     std::unordered_multimap<uint64_t, uint64_t> by_content_; // hash → first id
 };

@@ -3,7 +3,8 @@
 // still means what it did when the record was made. Three things vouch for that: the kernel had a layout for it, and
 // the process still has that layout, so no address has come to mean something else; the kernel's count of changes and
 // of executable pages are those of the map that was read, before and behind; or the record lies between two readings
-// that leave no room for anything that neither shows (published.h). Otherwise the stack keeps its first address, and ends with DWUNW_ERR_MODULE_CHANGED.
+// that leave no room for anything that neither shows (published.h). Otherwise the stack keeps its first address, and
+// ends with DWUNW_ERR_MODULE_CHANGED.
 #include "bpf/session.h"
 
 #include <bpf/bpf.h>

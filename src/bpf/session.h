@@ -68,7 +68,7 @@ class Session {
     std::unique_ptr<ring_buffer, RingDestroyer> ring_;
     Dictionary dictionary_;
     std::vector<dwunw_frame> frames_; // of the stack being walked
-    Portion portion_; // of the poll that is under way
+    Portion portion_;                 // of the poll that is under way
     uint64_t user_walks_complete_ = 0;
     uint64_t user_walks_stale_ = 0;
     uint64_t collisions_ = 0;
