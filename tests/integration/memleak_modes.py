@@ -286,6 +286,15 @@ class ExactLeaks(unittest.TestCase):
 class Slices(unittest.TestCase):
     OPTIONS = ("--dwunw-walk=user", "--dwunw-stack-size=1024")
 
+    def test_names_that_are_made_for_a_terminal(self):
+        with tempfile.TemporaryDirectory() as folder:
+            program = f"{folder}/target"
+            subprocess.run(["objcopy", "--redefine-sym", "leak_malloc=leak\x1b[2J", TARGET, program], check=True)
+            report, _, errors = look_at(program, "--dwunw-mode=force", "-T", "1000")
+        names = {stack.names()[0] for stack in report.stacks if stack.names()}
+        self.assertEqual(errors, "")
+        self.assertIn("leak?[2J", names)
+
     def test_a_stack_beyond_its_slice(self):
         report, *_ = look_at(TARGET, "--dwunw-mode=force", *self.OPTIONS, "-a", "-T", "1000", "-Z", "1901", "-z", "1901")
         (stack,) = report.stacks
