@@ -464,6 +464,24 @@ TEST_F(BpfWalk, StacksThatDifferInAPendingReturnAlone) {
     }
 }
 
+// The words that tell a slice are those at multiples of 8: of a stack that lies between them, none is one.
+TEST_F(BpfWalk, UnalignedStacksForUserSpaceAreNeverTakenForEachOther) {
+    auto *bytes = reinterpret_cast<uint8_t *>(words_.data()) + (kSp - kStack);
+    const auto put = [&](size_t at_byte, uint64_t value) { std::memcpy(bytes + at_byte, &value, sizeof(value)); };
+    for (const bool from_the_start : {true, false}) {
+        SCOPED_TRACE(from_the_start);
+        sp_ = from_the_start ? kSp + 4 : kSp;
+        const uint64_t pc = from_the_start ? at(kLeaf) : at(kOdd);
+        put(4, kJit + 0x100);
+        put(36, at(kMiddle, 0x20));
+        const int64_t id = kernel_walk(pc, 0);
+        ASSERT_GT(id, 0);
+        EXPECT_EQ(world_.reason, DWUNW_BPF_ANONYMOUS);
+        put(36, at(kMiddle, 0x28));
+        EXPECT_NE(kernel_walk(pc, 0), id);
+    }
+}
+
 // A return to code that came after the map was published, with as many pages as went: what is mapped now is not known.
 TEST_F(BpfWalk, StacksThatDifferInCodeThatIsNotPublished) {
     process_.code_filter = 1ull << DWUNW_BPF_FILTER_BIT(kModule); // as the publisher has it

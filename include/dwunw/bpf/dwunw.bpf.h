@@ -988,6 +988,9 @@ __noinline __s64 dwunw_leave_to_user(void) {
     } else if (walk->reason == DWUNW_BPF_NO_MAPPING) {
         dwunw_identify_unpublished(walk);
     }
+    /* Of a stack between the words that are looked at nothing is known but the moment. */
+    if ((walk->initial_sp | walk->sp) & 7)
+        walk->identity = dwunw_hash(walk->identity, bpf_ktime_get_ns());
     dwunw_identify_pending(walk);
     dwunw_identify(walk, walk->slice_start & ~7ull, walk->slice_size);
     id = dwunw_id(walk->identity, DWUNW_BPF_ID_LEFT);
