@@ -93,7 +93,7 @@ static __always_inline int dwunw_leave(struct pt_regs *ctx)
 
 	if (!dwunw_call_end(ctx, &call))
 		return 0;
-	if (call.values[1] && (address || bpf_probe_read_user(&address, sizeof(address), (void *)call.values[1])))
+	if (call.values[1] && ((int)address || bpf_probe_read_user(&address, sizeof(address), (void *)call.values[1])))
 		return 0;
 	return record_alloc(ctx, address, call.values[0]);
 }

@@ -183,18 +183,30 @@ uint64_t dwunw_stacks__stack_of(struct dwunw_stacks *stacks, const struct alloc_
 	return DWUNW_STACK_MISSING + (info->dwunw_id < 0 ? (uint64_t)-info->dwunw_id : DWUNW_BPF_REASONS);
 }
 
+/* A name is the target's own choice, and may be made for the terminal that it is printed on. */
+static void print_text(const char *text)
+{
+	for (; *text; text++)
+		putchar((unsigned char)*text < ' ' || *text == 0x7f ? '?' : *text);
+}
+
 static void print_frame(struct dwunw_stacks *stacks, size_t i, const struct dwunw_frame *frame)
 {
 	struct dwunw_symbol symbol = { .size = sizeof(symbol) };
 	const char *mark = frame->source == DWUNW_SOURCE_FRAME_POINTER ? " [frame pointer]" : "";
 
-	if (!frame->module)
-		printf("\t%zu [<%016lx>] <null sym>%s\n", i, frame->pc, mark);
-	else if (dwunw_symbolize_frame(stacks->symbolizer, frame, &symbol) == DWUNW_OK)
-		printf("\t%zu [<%016lx>] %s+0x%lx [%s]%s\n", i, frame->pc, symbol.name, symbol.offset,
-		       dwunw_module_path(frame->module), mark);
-	else
-		printf("\t%zu [<%016lx>] [%s]%s\n", i, frame->pc, dwunw_module_path(frame->module), mark);
+	printf("\t%zu [<%016lx>] ", i, frame->pc);
+	if (!frame->module) {
+		printf("<null sym>%s\n", mark);
+		return;
+	}
+	if (dwunw_symbolize_frame(stacks->symbolizer, frame, &symbol) == DWUNW_OK) {
+		print_text(symbol.name);
+		printf("+0x%lx ", symbol.offset);
+	}
+	printf("[");
+	print_text(dwunw_module_path(frame->module));
+	printf("]%s\n", mark);
 }
 
 bool dwunw_stacks__print(struct dwunw_stacks *stacks, uint64_t stack_id)
@@ -283,7 +295,7 @@ void dwunw_stacks__end_report(struct dwunw_stacks *stacks, uint64_t blocks_lost)
 	print_reasons("without a stack", &counters, DWUNW_BPF_LAST_FALLBACK + 1, DWUNW_BPF_REASONS - 1);
 	print_loss("blocks that the map of outstanding ones had no room for", blocks_lost);
 	print_loss("calls that there was no memory for", counters.lost_calls);
-	print_loss("stacks that there was no memory for", counters.lost_to_memory);
+	print_loss("stacks that there was no room for", counters.lost_to_memory);
 	print_loss("modules whose tables found no room", counters.modules_without_room);
 	print_loss("stack ids that came with other frames than before", counters.id_collisions);
 	print_loss("stack ids that could not be noted as sent", counters.failed_inserts);

@@ -409,7 +409,7 @@ static pid_t fork_sync_exec(const char *command, int fd)
 	case 0:
 		if (event_wait(fd, 1) < 0) {
 			fprintf(stderr, "failed to wait for go event\n");
-			return 0;
+			return -1;
 		}
 		printf("received go event. executing child command\n");
 		fflush(stdout);
@@ -877,7 +877,8 @@ int main(int argc, char *argv[])
 			ret = 1;
 			goto cleanup;
 		}
-		if (event_init(&child_exec_event_fd)) {
+		ret = event_init(&child_exec_event_fd);
+		if (ret) {
 			fprintf(stderr, "failed to init child event\n");
 			goto cleanup;
 		}
@@ -938,12 +939,16 @@ dwunw_open: /* dwunw-added: once more where the kernel's walk does not load */
 	}
 
 	ret = memleak_dwunw_bpf__load(skel);
-	/* dwunw-added: begin an older kernel may not take the walk */
-	if (ret && ret != -EPERM && env.dwunw_mode != DWUNW_MODE_OFF && !env.dwunw_user_walk) {
-		fprintf(stderr, "stacks can't be walked in this kernel; going on with --dwunw-walk=user\n");
+	/* dwunw-added: begin an older kernel may not take the walk, or nothing of dwunw's */
+	if (ret && ret != -EPERM && env.dwunw_mode != DWUNW_MODE_OFF) {
+		if (!env.dwunw_user_walk) {
+			fprintf(stderr, "stacks can't be walked in this kernel; going on with --dwunw-walk=user\n");
+			env.dwunw_user_walk = true;
+		} else if (dwunw_give_up("its programs do not load in this kernel", ret)) {
+			goto cleanup;
+		}
 		dwunw_cleanup();
 		memleak_dwunw_bpf__destroy(skel);
-		env.dwunw_user_walk = true;
 		goto dwunw_open;
 	}
 	/* dwunw-added: end */
@@ -1006,7 +1011,7 @@ dwunw_open: /* dwunw-added: once more where the kernel's walk does not load */
 		if (dwunw)
 			dwunw_stacks__begin_report(dwunw);
 		/* dwunw-added: end */
-		if (env.combined_only && !dwunw) // dwunw-added: the kernel's totals are by its own stack ids; plain: if (env.combined_only)
+		if (env.combined_only && !skel->rodata->dwunw_mode) // dwunw-added: the kernel adds up nothing else than its own stack ids; plain: if (env.combined_only)
 			ret = print_outstanding_combined_allocs(bpf_map__fd(skel->maps.combined_allocs),
 								bpf_map__fd(skel->maps.stack_traces));
 		else
@@ -1021,14 +1026,13 @@ dwunw_open: /* dwunw-added: once more where the kernel's walk does not load */
 			goto cleanup;
 	}
 
-	/* after the loop the command has ended, or is ended */
+cleanup:
+	/* by now the command has ended, or is ended, even where it is still waiting for its go */
 	if (child_pid > 0 && !child_exited) {
 		if (kill(child_pid, SIGTERM))
 			perror("failed to signal child process");
 		printf("signaled child process\n");
 	}
-
-cleanup:
 	dwunw_cleanup(); /* dwunw-added: before the maps go */
 	if (skel)
 		memleak_dwunw_bpf__destroy(skel);

@@ -59,7 +59,7 @@ struct dwunw_bpf_options {
     uint32_t threads;          /* that have a walk's or a call's state at once, without task storage; 1,024 */
     uint32_t path_limit;       /* new stacks a second for user space behind one path of frames; 256 */
     uint32_t first_generation; /* of published maps; for tests of their coming round; 1 */
-    uint32_t reserved;
+    uint32_t kept_bytes;       /* of stacks that dwunw_bpf_lookup knows, together and about; 256 MiB */
 };
 
 /*
@@ -91,7 +91,7 @@ struct dwunw_process *dwunw_bpf_process(struct dwunw_bpf *bpf, int32_t pid);
 
 /*
  * Takes in what the kernel has sent, waiting up to timeout_ms for something (0: not at all); *taken (may be NULL)
- * becomes how many records that were. Ends after some thousand records, however many follow.
+ * becomes how many records that were. Ends after some thousand records or a fifth of a second, however many follow.
  * DWUNW_ERR_BPF: errno tells why, EINTR after a signal. Allocates.
  */
 dwunw_status dwunw_bpf_poll(struct dwunw_bpf *bpf, int timeout_ms, size_t *taken);
@@ -141,7 +141,7 @@ struct dwunw_bpf_counters {
     uint64_t stacks;           /* ids known here */
     uint64_t id_collisions;    /* an id that came with other frames than before; the first ones stay */
     uint64_t records_malformed;
-    uint64_t lost_to_memory; /* records there was no memory for */
+    uint64_t lost_to_memory; /* records there was no memory for, or no room within kept_bytes */
     uint64_t modules;        /* tables in the pool */
     uint64_t modules_without_room;
     uint64_t rules_left_to_user; /* of the tables in the pool: rules that the kernel does not carry out */

@@ -38,7 +38,7 @@ extern "C" dwunw_status dwunw_bpf_open(struct dwunw_context *context, struct bpf
         return DWUNW_ERR_INVALID_ARGUMENT;
     struct dwunw_bpf_options chosen = {};
     if (options != nullptr) {
-        if (options->size != sizeof(*options) || options->reserved != 0 || (options->flags & ~kKnownFlags) != 0 ||
+        if (options->size != sizeof(*options) || (options->flags & ~kKnownFlags) != 0 ||
             options->first_generation > DWUNW_BPF_MAX_GENERATION)
             return DWUNW_ERR_INVALID_ARGUMENT;
         chosen = *options;

@@ -30,6 +30,18 @@ bool Dictionary::add(uint64_t id, int32_t pid, dwunw_status status, uint32_t rea
 }
 
 void Dictionary::insert(uint64_t id, Stack stack) {
+    constexpr size_t kNodes = 2 * 4 * sizeof(void *); // in the two maps
+    const size_t bytes = sizeof(Stack) + kNodes + stack.words.size() * sizeof(stack.words[0]) +
+                         stack.frames.size() * sizeof(stack.frames[0]);
+    // A layout is kept for as long as one of its stacks is.
+    const bool new_layout = stack.layout != nullptr && !layouts_.contains(stack.layout->number());
+    const size_t needed = bytes + (new_layout ? stack.layout->bytes() : 0);
+    if (needed > limit_ - bytes_) {
+        ++without_room_;
+        return;
+    }
+    if (new_layout)
+        layouts_.insert(stack.layout->number());
     uint64_t hash = static_cast<uint64_t>(stack.pid) << 8 | static_cast<uint64_t>(stack.status);
     for (size_t i = 0; i < count(stack); ++i) {
         hash = (hash ^ frame(stack, i).pc) * 0x9e3779b97f4a7c15u;
@@ -44,6 +56,7 @@ void Dictionary::insert(uint64_t id, Stack stack) {
             stack.first_id = it->second;
     }
     stacks_.emplace(id, std::move(stack));
+    bytes_ += needed;
     if (!known)
         by_content_.emplace(hash, id);
 }

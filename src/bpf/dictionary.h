@@ -13,12 +13,18 @@
 #include <memory>
 #include <span>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 namespace dwunw::bpf {
 
 class Dictionary {
   public:
+    static constexpr size_t kDefaultLimit = size_t{256} << 20;
+
+    // Takes in stacks of so many bytes together, about, and no more: what a target's calls look like is its own choice.
+    explicit Dictionary(size_t limit = kDefaultLimit) : limit_(limit) {}
+
     // What the kernel found, complete. False where the id stands for other frames.
     bool add(uint64_t id, int32_t pid, std::shared_ptr<const Layout> layout, std::span<const __u64> words);
     // What dwunw_capture found.
@@ -27,6 +33,7 @@ class Dictionary {
 
     dwunw_status lookup(uint64_t id, dwunw_bpf_stack &out, std::span<dwunw_frame> frames) const;
     size_t size() const { return stacks_.size(); }
+    uint64_t without_room() const { return without_room_; } // that were not taken in
     template <typename Visit> void each(Visit &&visit) const {
         for (const auto &[id, stack] : stacks_)
             visit(id);
@@ -48,6 +55,10 @@ class Dictionary {
     static bool equal(const Stack &a, const Stack &b);
     void insert(uint64_t id, Stack stack);
 
+    size_t limit_;
+    size_t bytes_ = 0;
+    uint64_t without_room_ = 0;
+    std::unordered_set<uint64_t> layouts_; // numbers of those that are counted in bytes_
     std::unordered_map<uint64_t, Stack> stacks_;
     std::unordered_multimap<uint64_t, uint64_t> by_content_; // hash → first id
 };

@@ -23,6 +23,8 @@ class Layout {
     explicit Layout(uint64_t number) : number_(number) {}
 
     uint64_t number() const { return number_; }
+    // Of memory, about.
+    size_t bytes() const { return sizeof(*this) + ranges_.size() * (sizeof(*ranges_.begin()) + 4 * sizeof(void *)); }
 
     // Takes in what is mapped now. False, and unchanged, where an address has meant something else.
     bool extend(std::span<const process::Process::CodeMapping> mappings);

@@ -242,11 +242,7 @@ uint64_t Publisher::look_again(uint64_t now) {
             continue;
         if (known->not_before <= now) {
             known->wanted = false;
-            const uint64_t before = now_ns();
-            const dwunw_status status = publish(*known);
-            const uint64_t after = now_ns();
-            // At most a third of the time goes into one process's map.
-            known->not_before = after + 2 * (after - before);
+            const dwunw_status status = publish_timed(*known);
             if (status == DWUNW_OK || status == DWUNW_ERR_NO_PROCESS)
                 continue;
             known->wanted = true; // e.g. memory: again later
@@ -255,6 +251,20 @@ uint64_t Publisher::look_again(uint64_t now) {
             next = known->not_before;
     }
     return next;
+}
+
+// At most a third of the time goes into one process's map.
+dwunw_status Publisher::publish_timed(Known &known) {
+    const uint64_t before = now_ns();
+    const dwunw_status status = publish(known);
+    const uint64_t after = now_ns();
+    known.failed = status != DWUNW_OK;
+    known.not_before = after + 2 * (after - before);
+    return status;
+}
+
+dwunw_status Publisher::publish_in_time(Known &known) {
+    return known.failed && now_ns() < known.not_before ? DWUNW_ERR_LIMIT : publish_timed(known);
 }
 
 bool Publisher::next_generation(Known &known) {
@@ -297,6 +307,7 @@ dwunw_status Publisher::publish(Known &known) {
     Process &process = process::of_handle(*known.process);
     if (auto status = process.refresh(); !status)
         return status.status();
+    next.changes_after = changes(known);
     Process::CodeMappings code = process.code_mappings();
     const auto has_linker = [&] {
         return std::ranges::any_of(code.mappings,
@@ -310,6 +321,7 @@ dwunw_status Publisher::publish(Known &known) {
         next.changes = changes(known);
         if (auto status = process.refresh(); !status)
             return status.status();
+        next.changes_after = changes(known);
         code = process.code_mappings();
     }
     next.map_generation = code.generation;
@@ -369,14 +381,9 @@ dwunw_status Publisher::publish(Known &known) {
     known.asked_pages = 0;
     next.exec_pages = code.exec_pages + known.unexplained_pages;
 
-    // The dynamic linker says twice that it loads or unloads something: between two readings that both show a module,
-    // another one has been in its place only if it spoke up six times; in the place of one that came, four times.
-    constexpr uint64_t kTooMany = 4;
-    const bool nothing_hidden = known.generation != 0 && next.changes - known.published.changes < kTooMany &&
-                                keeps_modules(known.mappings, mappings);
-    next.same_since = nothing_hidden ? known.published.same_since : next.changes;
+    next.follow(known.generation != 0 ? &known.published : nullptr, keeps_modules(known.mappings, mappings));
     if (known.layout == nullptr || !known.layout->extend(code.mappings)) {
-        next.same_since = next.changes;
+        next.begin();
         retire(std::move(known.layout));
         known.layout = std::make_shared<Layout>(++layouts_);
         known.layout->extend(code.mappings);

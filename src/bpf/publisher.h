@@ -14,6 +14,7 @@
 #include "bpf/block_allocator.h"
 #include "bpf/kernel_maps.h"
 #include "bpf/layout.h"
+#include "bpf/published.h"
 #include "bpf/table_pool.h"
 
 #include <dwunw/bpf_attach.h>
@@ -44,13 +45,6 @@ struct ProcessCloser {
 
 class Publisher {
   public:
-    struct Published {
-        uint64_t changes = 0;
-        uint64_t exec_pages = 0;
-        uint64_t map_generation = 0; // Process::CodeMappings::generation
-        // From this count of changes on up to `changes`, no address has meant anything but what it means now.
-        uint64_t same_since = 0;
-    };
     struct Known {
         int32_t pid = 0;
         std::unique_ptr<dwunw_process, ProcessCloser> process;
@@ -67,6 +61,7 @@ class Publisher {
         uint64_t asked_pages = 0;
         uint64_t unexplained_pages = 0;
         bool wanted = false; // to be looked at again
+        bool failed = false; // the last look
         uint64_t not_before = 0;
     };
 
@@ -92,6 +87,8 @@ class Publisher {
     uint64_t changes(const Known &known) const;
     // Publishes the map as it is now.
     dwunw_status publish(Known &known);
+    // The same, but not at once again where it has failed: DWUNW_ERR_LIMIT.
+    dwunw_status publish_in_time(Known &known);
 
     uint64_t publications() const { return publications_; }
     const TablePool &pool() const { return pool_; }
@@ -100,6 +97,7 @@ class Publisher {
     size_t size() const { return known_.size(); }
 
   private:
+    dwunw_status publish_timed(Known &known);
     void watch_linker(Known &known);
     void write(Known &known, const Published &published, uint32_t first, uint32_t count, uint64_t code_filter);
     void withdraw(Known &known);

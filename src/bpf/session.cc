@@ -2,8 +2,9 @@
 // A record with registers and stack bytes is walked with the process's map as it is now, which is right only if it
 // still means what it did when the record was made. Three things vouch for that: the kernel had a layout for it, and
 // the process still has that layout, so no address has come to mean something else; the kernel's count of changes and
-// of executable pages are those of the map that was read; or the record lies between two readings that leave no room
-// for anything that neither shows. Otherwise the stack keeps its first address, and ends with DWUNW_ERR_MODULE_CHANGED.
+// of executable pages are those of the map that was read, before and behind; or the record lies between two readings
+// that leave no room for anything that neither shows (published.h). Otherwise the stack keeps its first address, and
+// ends with DWUNW_ERR_MODULE_CHANGED.
 #include "bpf/session.h"
 
 #include <bpf/bpf.h>
@@ -23,7 +24,6 @@ namespace dwunw::bpf {
 namespace {
 
 constexpr size_t kMaxFrames = 1024; // of a stack that is walked here
-constexpr size_t kRecordsAPoll = 16384;
 
 uint64_t now_ns() {
     timespec now{};
@@ -177,7 +177,7 @@ int Session::epoll_fd() const { return ring_ != nullptr ? ring_buffer__epoll_fd(
 
 dwunw_status Session::poll(int timeout_ms, size_t *taken) {
     constexpr uint64_t kMillisecond = 1'000'000;
-    taken_ = 0;
+    portion_ = {};
     const uint64_t now = now_ns();
     if (const uint64_t due = publisher_->look_again(now); due != 0) {
         const int left = due > now ? static_cast<int>(std::min<uint64_t>((due - now) / kMillisecond + 1, 1000)) : 0;
@@ -185,9 +185,9 @@ dwunw_status Session::poll(int timeout_ms, size_t *taken) {
     }
     const int result = ring_buffer__poll(ring_.get(), timeout_ms);
     if (taken != nullptr)
-        *taken = taken_;
+        *taken = portion_.taken();
     publisher_->look_again(now_ns());
-    if (result < 0 && taken_ < kRecordsAPoll) {
+    if (result < 0 && !portion_.full()) {
         errno = -result;
         return DWUNW_ERR_BPF;
     }
@@ -196,13 +196,12 @@ dwunw_status Session::poll(int timeout_ms, size_t *taken) {
 
 int Session::on_record(void *session, void *data, size_t size) {
     auto &self = *static_cast<Session *>(session);
-    ++self.taken_;
     try {
         self.take(data, size);
     } catch (const std::bad_alloc &) {
         ++self.lost_to_memory_;
     }
-    return self.taken_ >= kRecordsAPoll ? -ECANCELED : 0;
+    return self.portion_.add(now_ns()) ? -ECANCELED : 0;
 }
 
 void Session::take(const void *data, size_t size) {
@@ -259,17 +258,14 @@ bool Session::is_of_the_moment(const dwunw_walk_event &event, Publisher::Known &
             return false;
         if (event.layout != 0)
             return event.layout == known.layout->number();
-        if (event.changes == published.changes && event.exec_pages == published.exec_pages)
-            return true;
-        return event.changes >= published.same_since &&
-               (event.changes < published.changes || (later && event.changes == published.changes));
+        return published.is_of(event.changes, event.exec_pages, later);
     };
     if (vouched(false))
         return true;
     // What was before stays unknown; what is newer than what was published can be looked at.
     if (event.layout == 0 && event.changes < published.changes && read_as_published())
         return false;
-    return publisher_->publish(known) == DWUNW_OK && vouched(true);
+    return publisher_->publish_in_time(known) == DWUNW_OK && vouched(true);
 }
 
 void Session::take_walk(const void *data, size_t size) {
@@ -377,7 +373,7 @@ void Session::read_counters(dwunw_bpf_counters &out) const {
     out.stacks = dictionary_.size();
     out.id_collisions = collisions_;
     out.records_malformed = malformed_;
-    out.lost_to_memory = lost_to_memory_;
+    out.lost_to_memory = lost_to_memory_ + dictionary_.without_room();
     if (!started())
         return;
     const TablePool &pool = publisher_->pool();

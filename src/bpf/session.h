@@ -7,6 +7,7 @@
 #include "bpf/dictionary.h"
 #include "bpf/kernel_features.h"
 #include "bpf/kernel_maps.h"
+#include "bpf/portion.h"
 #include "bpf/publisher.h"
 
 #include <dwunw/bpf_stacks.h>
@@ -33,7 +34,8 @@ struct RingDestroyer {
 class Session {
   public:
     Session(dwunw_context *context, bpf_object *object, const dwunw_bpf_options &options)
-        : context_(context), object_(object), options_(options) {}
+        : context_(context), object_(object), options_(options),
+          dictionary_(options.kept_bytes != 0 ? options.kept_bytes : Dictionary::kDefaultLimit) {}
 
     dwunw_status open();
     dwunw_status start();
@@ -66,7 +68,7 @@ class Session {
     std::unique_ptr<ring_buffer, RingDestroyer> ring_;
     Dictionary dictionary_;
     std::vector<dwunw_frame> frames_; // of the stack being walked
-    size_t taken_ = 0;
+    Portion portion_;                 // of the poll that is under way
     uint64_t user_walks_complete_ = 0;
     uint64_t user_walks_stale_ = 0;
     uint64_t collisions_ = 0;

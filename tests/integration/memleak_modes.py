@@ -177,6 +177,37 @@ class ExactLeaks(unittest.TestCase):
                 self.assertGreater(len(totals[0]), 10)
                 self.assertEqual(*totals)
 
+    def test_combined_totals_where_dwarf_cannot_start(self):
+        """Fallback mode went on with frame-pointer stacks, and -C had no totals."""
+        crowded = """if True:
+            import ctypes, sys
+            libc = ctypes.CDLL(None)
+            libc.mmap.restype = libc.malloc.restype = ctypes.c_void_p
+            start = libc.mmap(None, 16400 * 4096, 1, 0x22, -1, 0)
+            for page in range(0, 16400, 2): # of executable mappings more than a process may have
+                assert libc.mprotect(ctypes.c_void_p(start + page * 4096), 4096, 5) == 0
+            print("ready", flush=True)
+            sys.stdin.readline()
+            for _ in range(100):
+                libc.malloc(4321)
+            print("done", flush=True)
+            sys.stdin.readline()
+            """
+        process = subprocess.Popen(
+            ["/usr/bin/python3", "-c", crowded], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        try:
+            self.assertEqual(process.stdout.readline(), "ready\n")
+            with memleak("-C", "-p", str(process.pid), "-T", "1000", PAST_THE_END) as combined:
+                process.stdin.write("\n")
+                self.assertEqual(process.stdout.readline(), "done\n")
+                report, _, errors = finish(combined)
+        finally:
+            process.kill()
+            process.communicate()
+        self.assertIn("going on with frame-pointer stacks", errors)
+        self.assertIn((432100, 100), [(stack.bytes, stack.count) for stack in report.stacks])
+
     def test_without_cfi(self):
         # The program's own frames can only be had by frame pointers, and say so; libc's have CFI.
         for mode in ("force", "fallback"):
@@ -254,6 +285,15 @@ class ExactLeaks(unittest.TestCase):
 
 class Slices(unittest.TestCase):
     OPTIONS = ("--dwunw-walk=user", "--dwunw-stack-size=1024")
+
+    def test_names_that_are_made_for_a_terminal(self):
+        with tempfile.TemporaryDirectory() as folder:
+            program = f"{folder}/target"
+            subprocess.run(["objcopy", "--redefine-sym", "leak_malloc=leak\x1b[2J", TARGET, program], check=True)
+            report, _, errors = look_at(program, "--dwunw-mode=force", "-T", "1000")
+        names = {stack.names()[0] for stack in report.stacks if stack.names()}
+        self.assertEqual(errors, "")
+        self.assertIn("leak?[2J", names)
 
     def test_a_stack_beyond_its_slice(self):
         report, *_ = look_at(TARGET, "--dwunw-mode=force", *self.OPTIONS, "-a", "-T", "1000", "-Z", "1901", "-z", "1901")
@@ -392,6 +432,12 @@ class EndsOfRuns(unittest.TestCase):
         done = run("-c", "/usr/bin/yes", "1", "1", stdin=subprocess.DEVNULL, cwd="/")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("signaled child process\nreaped child process\ndone\n", done.stdout.replace("y\n", ""))
+
+    def test_command_is_ended_where_probes_cannot_be_attached(self):
+        """It waited for leave to begin, and memleak for its end, for ever."""
+        done = run("-c", "/usr/bin/yes", "-O", "nosuch.so", stdin=subprocess.DEVNULL, cwd="/")
+        self.assertEqual(done.returncode, 254, done.stderr)
+        self.assertIn("signaled child process\nreaped child process\ndone\n", done.stdout)
 
 
 class Errors(unittest.TestCase):

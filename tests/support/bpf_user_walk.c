@@ -53,7 +53,11 @@ static long bpf_probe_read_kernel(void *to, __u32 size, const void *from) {
     return 0;
 }
 static __u64 bpf_get_current_pid_tgid(void) { return 1ull << 32 | 1; }
-static __u64 bpf_ktime_get_ns(void) { return 1; }
+static __u64 bpf_ktime_get_ns(void) {
+    static _Thread_local __u64 now;
+
+    return ++now;
+}
 static long bpf_loop(__u32 count, void *callback, void *arg, __u64 flags) {
     long (*step)(__u32, void *) = callback;
     __u32 i = 0;

@@ -16,12 +16,12 @@ const auto *const kA = reinterpret_cast<const dwunw_module *>(0x10);
 const auto *const kB = reinterpret_cast<const dwunw_module *>(0x20);
 
 // A at 0x1000 to 0x2000, bias 0x400; B right behind it, to 0x3000; code without a file to 0x4000.
-std::shared_ptr<const Layout> layout() {
+std::shared_ptr<const Layout> layout(uint64_t number = 1) {
     const auto mapping = [](uint64_t start, CodeKind kind, const dwunw_module *module, uint64_t bias) {
         return Process::CodeMapping{RunAddr(start), RunAddr(start + 0x1000),
                                     process::Binding{kind, DWUNW_OK, module, LoadBias{bias}}, nullptr};
     };
-    auto made = std::make_shared<Layout>(1);
+    auto made = std::make_shared<Layout>(number);
     EXPECT_TRUE(made->extend(std::vector{mapping(0x1000, CodeKind::kModule, kA, 0x400),
                                          mapping(0x2000, CodeKind::kModule, kB, 0),
                                          mapping(0x3000, CodeKind::kAnonymous, nullptr, 0)}));
@@ -187,6 +187,42 @@ TEST(Dictionary, LookupFillsWhatThereIsRoomFor) {
     std::set<uint64_t> ids;
     dictionary.each([&](uint64_t id) { ids.insert(id); });
     EXPECT_EQ(ids, (std::set<uint64_t>{1, 7}));
+}
+
+// A target that never calls twice from one place would otherwise take all memory.
+TEST(Dictionary, StacksBeyondItsLimitAreCounted) {
+    constexpr size_t kLimit = 64 << 10;
+    constexpr uint64_t kCount = 10000;
+    Dictionary dictionary(kLimit);
+    const auto of = layout();
+    for (uint64_t id = 1; id <= kCount; ++id) {
+        const std::array<__u64, 2> words = {kExact | 0x1100, 0x2000 + id % 0x1000};
+        ASSERT_TRUE(dictionary.add(id, 1, of, words));
+        ASSERT_TRUE(dictionary.add(kCount + id, 1, DWUNW_OK, 0, same_frames()));
+    }
+    EXPECT_GT(dictionary.size(), 100u);
+    EXPECT_LT(dictionary.size() * sizeof(dwunw_frame), kLimit);
+    EXPECT_EQ(dictionary.size() + dictionary.without_room(), 2 * kCount);
+    EXPECT_EQ(look_up(dictionary, 1).status, DWUNW_OK) << "what is there stays";
+    EXPECT_EQ(look_up(dictionary, kCount).status, DWUNW_ERR_NOT_FOUND);
+    const std::array<__u64, 2> words = {kExact | 0x1100, 0x2001};
+    EXPECT_TRUE(dictionary.add(1, 1, of, words)) << "known, which takes no room";
+    EXPECT_EQ(dictionary.size() + dictionary.without_room(), 2 * kCount);
+}
+
+// So would one whose stacks each have a layout of their own, as after a dlclose and a dlopen for each.
+TEST(Dictionary, LayoutsCountToItsLimit) {
+    constexpr size_t kLimit = 300 << 10;
+    Dictionary few(kLimit);
+    Dictionary many(kLimit);
+    const auto one = layout(1);
+    for (uint64_t id = 1; id <= 1000; ++id) {
+        ASSERT_TRUE(few.add(id, 1, one, kWords));
+        ASSERT_TRUE(many.add(id, 1, layout(id), kWords));
+    }
+    EXPECT_EQ(few.without_room(), 0u);
+    EXPECT_GT(many.size(), 100u);
+    EXPECT_GT(many.without_room(), 100u);
 }
 
 } // namespace

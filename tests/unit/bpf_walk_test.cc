@@ -442,6 +442,64 @@ TEST_F(BpfWalk, EqualStacksForUserSpaceHaveOneId) {
     EXPECT_NE(kernel_walk(at(kLeaf), kSp + 64), id) << "the frame pointer";
 }
 
+// What a pending return took out of its slot lies nowhere in the stack: two callers had one id, and one's frames.
+TEST_F(BpfWalk, StacksThatDifferInAPendingReturnAlone) {
+    set(kSp, kJit + 0x100).set(kSp + 64, kUprobes);
+    for (const uint64_t flags : {uint64_t{0}, uint64_t{DWUNW_USER_ONLY}}) {
+        pending_ = {{kSp - 64, 0}, {kSp + 64, at(kMiddle, 0x20)}};
+        const int64_t id = kernel_walk(at(kLeaf), 0, flags);
+        ASSERT_GT(id, 0);
+        pending_ = {{kSp - 64, 0}, {kSp + 64, at(kMiddle, 0x28)}};
+        EXPECT_NE(kernel_walk(at(kLeaf), 0, flags), id);
+        pending_ = {{kSp - 64, 0}, {kSp + 64, at(kMiddle, 0x20)}};
+        EXPECT_EQ(kernel_walk(at(kLeaf), 0, flags), id);
+        sp_ += 512; // the same, elsewhere
+        set(sp_, kJit + 0x100).set(sp_ + 64, kUprobes);
+        pending_ = {{sp_ - 64, 0}, {sp_ + 64, at(kMiddle, 0x20)}};
+        set(kSp, 0).set(kSp + 64, 0);
+        const int64_t elsewhere = kernel_walk(at(kLeaf), 0, flags);
+        sp_ = kSp;
+        set(kSp, kJit + 0x100).set(kSp + 64, kUprobes).set(kSp + 512, 0).set(kSp + 512 + 64, 0);
+        EXPECT_EQ(elsewhere, id);
+    }
+}
+
+// The words that tell a slice are those at multiples of 8: of a stack that lies between them, none is one.
+TEST_F(BpfWalk, UnalignedStacksForUserSpaceAreNeverTakenForEachOther) {
+    auto *bytes = reinterpret_cast<uint8_t *>(words_.data()) + (kSp - kStack);
+    const auto put = [&](size_t at_byte, uint64_t value) { std::memcpy(bytes + at_byte, &value, sizeof(value)); };
+    for (const bool from_the_start : {true, false}) {
+        SCOPED_TRACE(from_the_start);
+        sp_ = from_the_start ? kSp + 4 : kSp;
+        const uint64_t pc = from_the_start ? at(kLeaf) : at(kOdd);
+        put(4, kJit + 0x100);
+        put(36, at(kMiddle, 0x20));
+        const int64_t id = kernel_walk(pc, 0);
+        ASSERT_GT(id, 0);
+        EXPECT_EQ(world_.reason, DWUNW_BPF_ANONYMOUS);
+        put(36, at(kMiddle, 0x28));
+        EXPECT_NE(kernel_walk(pc, 0), id);
+    }
+}
+
+// A return to code that came after the map was published, with as many pages as went: what is mapped now is not known.
+TEST_F(BpfWalk, StacksThatDifferInCodeThatIsNotPublished) {
+    process_.code_filter = 1ull << DWUNW_BPF_FILTER_BIT(kModule); // as the publisher has it
+    space_.add_other(CodeKind::kAnonymous, 0x7f0012340000, 0x10000);
+    set(kSp, 0x7f0012345678).set(kSp + 32, 0x7f0012340000);
+    const int64_t id = kernel_walk(at(kLeaf), 0);
+    ASSERT_GT(id, 0);
+    EXPECT_EQ(world_.reason, DWUNW_BPF_NO_MAPPING);
+    set(kSp, 0x7f0012345688);
+    EXPECT_NE(kernel_walk(at(kLeaf), 0), id) << "where it stopped";
+    set(kSp, 0x7f0012345678);
+    EXPECT_EQ(kernel_walk(at(kLeaf), 0), id);
+    set(kSp + 32, 0x7f0012340008);
+    EXPECT_NE(kernel_walk(at(kLeaf), 0), id) << "further out";
+    set(kSp + 32, 0x7f0012340000).set(kSp + 40, 12345);
+    EXPECT_EQ(kernel_walk(at(kLeaf), 0), id) << "small numbers are no code";
+}
+
 // In one of seven processes a module's bit of the filter was that of zero, and every zero in a stack was looked up.
 TEST(BpfCodeFilter, SmallNumbersShareNoBitWithCode) {
     constexpr uint64_t kGranule = 1 << 21;

@@ -71,6 +71,8 @@ struct dwunw_walk {
     __u32 trampolines;
     __u32 busy;
     __u32 ended;
+    __u32 any_code; /* what is published cannot say of a word that it is no code */
+    __u32 reserved;
 
     /* what was published of the process */
     __u64 layout;
@@ -759,7 +761,7 @@ static __always_inline void dwunw_walk_frames(struct dwunw_walk *walk) {
 __noinline int dwunw_may_be_code(__u64 address) {
     struct dwunw_walk *walk = dwunw_scratch(0);
 
-    if (!walk || !walk->layout)
+    if (!walk || walk->any_code)
         return 1;
     return dwunw_mapping_at(walk->first, walk->count, address - 1) ? 1 : 0;
 }
@@ -790,8 +792,8 @@ __noinline int dwunw_identify_window(__u64 address) {
 
 /*
  * What tells a slice from others: where in it addresses of code lie, and which; and the same of addresses within the
- * slice itself, as far from SP. Those two decide every frame there is to find; whatever else lies in a stack differs
- * from call to call.
+ * slice itself, as far from SP. Those two decide every frame there is to find, with the registers and what pending
+ * returns have taken out of it; whatever else lies in a stack differs from call to call.
  */
 static __always_inline void dwunw_identify(struct dwunw_walk *walk, __u64 start, __u64 length) {
     __u64 address = start, size, i;
@@ -933,6 +935,34 @@ static __always_inline void dwunw_note_sent(__u64 id) {
         dwunw_count(DWUNW_BPF_FAILED_INSERTS, 1);
 }
 
+/* Mixes in what pending returns have taken out of the slice: it lies nowhere in the stack. */
+static __always_inline void dwunw_identify_pending(struct dwunw_walk *walk) {
+    struct dwunw_bpf_pending pending;
+    __u64 instance = dwunw_first_pending(), identity = walk->identity;
+    __u32 i;
+
+    for (i = 0; i < DWUNW_BPF_PENDING_MAX && instance; i++) {
+        instance = dwunw_read_pending(instance, &pending);
+        if (pending.slot - walk->slice_start < walk->slice_size)
+            identity = dwunw_hash(dwunw_hash(identity, pending.slot - walk->initial_sp), pending.return_address);
+    }
+    walk->identity = identity;
+}
+
+/*
+ * Where the walk met an address that is in no published mapping, user space may find code: which came after the map was
+ * published, with as many pages as went. So the address counts; and, if there is something, any word may be such code.
+ */
+static __always_inline void dwunw_identify_unpublished(struct dwunw_walk *walk) {
+    __u8 byte;
+
+    walk->identity = dwunw_hash(walk->identity, walk->pc);
+    if (bpf_probe_read_user(&byte, sizeof(byte), (void *)walk->pc))
+        return;
+    walk->any_code = 1;
+    walk->code_filter |= ~1ull;
+}
+
 /* walk->regs are the registers. */
 __noinline __s64 dwunw_leave_to_user(void) {
     struct dwunw_walk *walk = dwunw_scratch(0);
@@ -951,8 +981,17 @@ __noinline __s64 dwunw_leave_to_user(void) {
     for (i = 0; i < DWUNW_BPF_PT_REGS; i++)
         if (walk->regs[i] - walk->slice_start < walk->slice_size)
             walk->identity = dwunw_hash(dwunw_hash(walk->identity, i), walk->regs[i] - walk->initial_sp);
-    if (!walk->layout)
+    walk->any_code = 0;
+    if (!walk->layout) {
+        walk->any_code = 1;
         walk->code_filter = ~0ull;
+    } else if (walk->reason == DWUNW_BPF_NO_MAPPING) {
+        dwunw_identify_unpublished(walk);
+    }
+    /* Of a stack between the words that are looked at nothing is known but the moment. */
+    if ((walk->initial_sp | walk->sp) & 7)
+        walk->identity = dwunw_hash(walk->identity, bpf_ktime_get_ns());
+    dwunw_identify_pending(walk);
     dwunw_identify(walk, walk->slice_start & ~7ull, walk->slice_size);
     id = dwunw_id(walk->identity, DWUNW_BPF_ID_LEFT);
     if (bpf_map_lookup_elem(&dwunw_sent, &id)) {
@@ -999,11 +1038,13 @@ static __always_inline void dwunw_ask_for_process(__u32 type, __u32 tgid, __u64 
         .exec_pages = exec_pages,
     };
 
+    /* Before: who takes the request in answers it by taking this back, and must not be overtaken. */
+    *(volatile __u32 *)sent = 1;
     if (bpf_ringbuf_output(&dwunw_events, (void *)&event, sizeof(event), BPF_RB_FORCE_WAKEUP)) {
+        *(volatile __u32 *)sent = 0;
         dwunw_count(DWUNW_BPF_NEED_DROPPED, 1);
         return;
     }
-    *sent = 1;
     dwunw_count(DWUNW_BPF_NEED_PROCESS, 1);
 }
 
@@ -1128,7 +1169,7 @@ static __noinline __attribute__((unused)) __s64 dwunw_get_stackid(void *ctx, __u
 }
 
 #ifndef DWUNW_BPF_USER
-static __always_inline void dwunw_map_changed(void) {
+static __always_inline void dwunw_map_changed(__u64 changes) {
     __u32 tgid = bpf_get_current_pid_tgid() >> 32;
     __u32 *number = bpf_map_lookup_elem(&dwunw_slots, &tgid);
     struct dwunw_process_slot *slot;
@@ -1137,7 +1178,7 @@ static __always_inline void dwunw_map_changed(void) {
         return;
     slot = bpf_map_lookup_elem(&dwunw_processes, number);
     if (slot)
-        __sync_fetch_and_add(&slot->changes, 1);
+        __sync_fetch_and_add(&slot->changes, changes);
     dwunw_count(DWUNW_BPF_LINKER_EVENTS, 1);
 }
 
@@ -1145,14 +1186,14 @@ static __always_inline void dwunw_map_changed(void) {
 SEC("uprobe")
 int dwunw_on_linker(void *ctx) {
     (void)ctx;
-    dwunw_map_changed();
+    dwunw_map_changed(1);
     return 0;
 }
 
 SEC("raw_tp/sched_process_exec")
 int dwunw_on_exec(void *ctx) {
     (void)ctx;
-    dwunw_map_changed();
+    dwunw_map_changed(DWUNW_BPF_HIDING_CHANGES);
     return 0;
 }
 

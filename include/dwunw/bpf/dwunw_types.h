@@ -204,6 +204,9 @@ struct dwunw_mapping {
 };
 DWUNW_ASSERT(sizeof(struct dwunw_mapping) == 32);
 
+/* Fewer changes of a map than this cannot have put a module in another's place and back, unseen. An exec is so many. */
+#define DWUNW_BPF_HIDING_CHANGES 4
+
 /*
  * A published process. `lock` is odd while user space writes; a reader that sees it odd, or changed, has seen nothing.
  * `changes` is the kernel's: it counts what may have changed the map; the published fields are true as long as it is
