@@ -124,7 +124,7 @@ static void print_stack(const void *node, VISIT visit, int depth)
 		struct dwunw_symbol symbol = { .size = sizeof(symbol) };
 		dwunw_status named = dwunw_symbolize_frame(symbolizer, frame, &symbol);
 
-		printf("  #%-2zu %s+%#llx - %s\n", i, named == DWUNW_OK ? symbol.name : "?", (long long)symbol.offset,
+		printf("  #%-2zu %s+0x%llx - %s\n", i, named == DWUNW_OK ? symbol.name : "?", (long long)symbol.offset,
 		       frame->module ? dwunw_module_path(frame->module) : "?");
 	}
 	printf("  %s\n\n", dwunw_status_string(stack->end));

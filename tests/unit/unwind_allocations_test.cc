@@ -20,6 +20,8 @@ void *operator new(size_t size) {
         return memory;
     throw std::bad_alloc();
 }
+// What GCC sees of the two, once inlined, is malloc's memory and delete's free.
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
 void operator delete(void *memory) noexcept { std::free(memory); }
 void operator delete(void *memory, size_t /*size*/) noexcept { std::free(memory); }
 

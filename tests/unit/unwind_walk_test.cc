@@ -534,7 +534,8 @@ TEST_F(WalkTest, SlicesCutAnywhere) {
     EXPECT_EQ(longest, whole.size());
 }
 
-// Found by fuzzing: it was "register value unknown", or "no call-frame information" where a frame pointer step was to be.
+// Found by fuzzing: it was "register value unknown", or "no call-frame information" where a frame pointer step was to
+// be.
 TEST_F(WalkTest, ARegisterBeyondTheSliceIsWhyTheWalkEnds) {
     stack_.set(kSp + 64, kSp + 16).set(kSp + 72, kSp + 40).set(kSp + 16, 0).set(kSp + 24, at(kRoot, 0x20));
     stack_.set(kSp + 32, at(kRoot, 0x20));
