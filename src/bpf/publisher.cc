@@ -132,8 +132,11 @@ size_t Publisher::watched_linkers() const {
 }
 
 dwunw_status Publisher::add(int32_t pid) {
-    if (Known *known = find(pid))
-        return publish(*known);
+    if (Known *known = find(pid)) {
+        if (load(maps_.processes()[known->slot].tgid) != 0)
+            return publish(*known);
+        exited(pid); // the number is another process's by now
+    }
     const dwunw_process_options options = {.size = sizeof(options), .pid = pid, .maps = nullptr};
     dwunw_process *process = nullptr;
     if (const dwunw_status status = dwunw_process_open(context_, &options, &process); status != DWUNW_OK)
@@ -236,8 +239,19 @@ void Publisher::asked(int32_t pid, uint64_t exec_pages) {
 }
 
 uint64_t Publisher::look_again(uint64_t now) {
+    // An exit is told behind all that the process has sent, but not where the ring buffer was full: then what it sent
+    // has been taken in, or is not there, after this while.
+    constexpr uint64_t kUntold = 1'000'000'000;
     uint64_t next = 0;
+    std::vector<int32_t> gone;
     for (const auto &[pid, known] : known_) {
+        if (load(maps_.processes()[known->slot].tgid) == 0) {
+            if (known->gone_since == 0)
+                known->gone_since = now;
+            else if (now - known->gone_since > kUntold)
+                gone.push_back(pid);
+            continue;
+        }
         if (!known->wanted)
             continue;
         if (known->not_before <= now) {
@@ -250,6 +264,8 @@ uint64_t Publisher::look_again(uint64_t now) {
         if (next == 0 || known->not_before < next)
             next = known->not_before;
     }
+    for (const int32_t pid : gone)
+        exited(pid);
     return next;
 }
 

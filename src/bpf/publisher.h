@@ -63,6 +63,7 @@ class Publisher {
         bool wanted = false; // to be looked at again
         bool failed = false; // the last look
         uint64_t not_before = 0;
+        uint64_t gone_since = 0; // seen to have exited; 0: not
     };
 
     Publisher(dwunw_context *context, KernelMaps &maps, std::optional<LinkerProbe> linker_probe,

@@ -9,6 +9,7 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <sys/random.h>
 
 #include <algorithm>
 #include <array>
@@ -118,6 +119,8 @@ dwunw_status Session::open() {
     settings->slice_bytes = options_.slice_bytes;
     settings->report_unknown = (options_.flags & DWUNW_BPF_ADD_UNKNOWN) != 0;
     settings->path_limit = or_default(options_.path_limit, 256);
+    if (::getrandom(&settings->seed, sizeof(settings->seed), 0) != sizeof(settings->seed))
+        return DWUNW_ERR_IO;
 
     const uint32_t processes = or_default(options_.processes, 1024);
     const uint32_t threads = features_.task_storage ? 1 : or_default(options_.threads, 1024);

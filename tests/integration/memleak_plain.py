@@ -21,6 +21,10 @@ import bpf_support  # noqa: E402
 # The file and skeleton names that stand, by the specification.
 NAMES = re.compile(r"memleak_dwunw(\.h|\.skel\.h|_bpf\w*)|__MEMLEAK_DWUNW_H")
 
+# glibc maps this much for a thread's arena, and unmaps what is not aligned: from the beginning, which ends the block, unless
+# the mapping happens to begin at a multiple of half of it.
+ARENA = 128 << 20
+
 MEMLEAK = PLAIN = SOURCES = ORIGINALS = ""
 
 
@@ -47,7 +51,8 @@ class Plain(unittest.TestCase):
             report, leaks, errors = memleak_modes.look_at(None, *options, "-a", "-T", "1000")
             self.assertEqual(errors, "")
             # By frame 0: what comes after it is often garbage, and splits equal callers.
-            reports.append(collections.Counter((stack.names()[0], size) for stack in report.stacks for _, size in stack.blocks))
+            blocks = ((stack.names()[0], size) for stack in report.stacks for _, size in stack.blocks)
+            reports.append(collections.Counter(block for block in blocks if block[1] != ARENA))
         self.assertGreater(len(reports[0]), len(leaks) - 1)
         self.assertEqual(*reports)
 

@@ -113,7 +113,8 @@ class BpfWalk : public ::testing::Test {
                            .max_frames = DWUNW_BPF_MAX_FRAMES,
                            .slice_bytes = kStackWords * 8,
                            .report_unknown = 0,
-                           .path_limit = 1000};
+                           .path_limit = 1000,
+                           .seed = 0};
         world_.pool = cells_.data();
         world_.pool_cells = cells_.size();
         world_.mappings = mappings_.data();

@@ -1108,7 +1108,7 @@ static __always_inline __s64 dwunw_walk_stack(struct dwunw_walk *walk, void *ctx
     walk->pc = regs[16];
     walk->sp = walk->initial_sp = regs[19];
     walk->fp = regs[4];
-    walk->hash = dwunw_hash(walk->layout, tgid);
+    walk->hash = dwunw_hash(walk->layout ^ dwunw_settings.seed, tgid);
     if (!walk->reason && flags & DWUNW_USER_ONLY)
         walk->reason = DWUNW_BPF_FORCED;
     if (!walk->reason) {
@@ -1201,7 +1201,8 @@ SEC("raw_tp/sched_process_exit")
 int dwunw_on_exit(void *ctx) {
     const __u64 pid_tgid = bpf_get_current_pid_tgid();
     struct task_struct___dwunw *task = dwunw_task();
-    __u32 tid = pid_tgid, tgid = pid_tgid >> 32, sent = 0;
+    __u32 tid = pid_tgid, tgid = pid_tgid >> 32, sent = 0, *number;
+    struct dwunw_process_slot *slot;
 
     (void)ctx;
     if (!dwunw_settings.use_task_storage)
@@ -1209,8 +1210,13 @@ int dwunw_on_exit(void *ctx) {
     /* The last thread; the number can be another process's only later. */
     if (BPF_CORE_READ(task, signal, live.counter))
         return 0;
-    if (bpf_map_delete_elem(&dwunw_reported, &tgid) == 0 || bpf_map_lookup_elem(&dwunw_slots, &tgid))
+    number = bpf_map_lookup_elem(&dwunw_slots, &tgid);
+    if (bpf_map_delete_elem(&dwunw_reported, &tgid) == 0 || number)
         dwunw_ask_for_process(DWUNW_BPF_EVENT_EXIT, tgid, 0, 0, &sent);
+    /* The ring may have been full. */
+    slot = number ? bpf_map_lookup_elem(&dwunw_processes, number) : 0;
+    if (slot)
+        slot->tgid = 0;
     bpf_map_delete_elem(&dwunw_slots, &tgid);
     return 0;
 }

@@ -223,7 +223,7 @@ struct dwunw_process_slot {
     __u32 first; /* of dwunw_mappings */
     __u32 count;
     __u32 generation; /* 0: nothing is published */
-    __u32 tgid;       /* a slot may have become another process's */
+    __u32 tgid;       /* a slot may have become another process's; 0: it has exited */
 };
 DWUNW_ASSERT(sizeof(struct dwunw_process_slot) == 64);
 
@@ -297,6 +297,7 @@ struct dwunw_settings {
     __u32 slice_bytes;
     __u32 report_unknown; /* processes that are not known are reported, once */
     __u32 path_limit;     /* new stacks for user space behind one path, each second */
+    __u64 seed;           /* of ids: nobody shall be able to make two stacks of one id */
 };
 
 #endif /* DWUNW_BPF_DWUNW_TYPES_H */
