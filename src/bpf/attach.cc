@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include "bpf/attach.h"
 
+#include "base/guarded.h"
+
 #include <dwunw/bpf_attach.h>
 
 #include <bpf/bpf.h>
@@ -12,8 +14,6 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
-#include <new>
-#include <stdexcept>
 #include <string>
 
 namespace dwunw::bpf {
@@ -272,16 +272,6 @@ dwunw_status attach(const dwunw_attach_programs &programs, const dwunw_attach_pl
     return DWUNW_OK;
 }
 
-template <typename Body> dwunw_status guarded(Body body) noexcept {
-    try {
-        return body();
-    } catch (const std::bad_alloc &) {
-        return DWUNW_ERR_OUT_OF_MEMORY;
-    } catch (const std::length_error &) { // a size no memory could hold
-        return DWUNW_ERR_OUT_OF_MEMORY;
-    }
-}
-
 } // namespace
 
 extern "C" dwunw_status dwunw_attach_prepare(const struct dwunw_attach_programs *programs,
@@ -289,7 +279,7 @@ extern "C" dwunw_status dwunw_attach_prepare(const struct dwunw_attach_programs 
     if (programs == nullptr || programs->size != sizeof(*programs) || programs->form > DWUNW_ATTACH_SINGLE ||
         out == nullptr || out->size != sizeof(*out))
         return DWUNW_ERR_INVALID_ARGUMENT;
-    return guarded([&] { return prepare(*programs, out); });
+    return dwunw::guarded([&] { return prepare(*programs, out); });
 }
 
 extern "C" dwunw_status dwunw_attach(const struct dwunw_attach_programs *programs, const struct dwunw_attach_plan *plan,
@@ -302,7 +292,7 @@ extern "C" dwunw_status dwunw_attach(const struct dwunw_attach_programs *program
     if (request->count > kMaxPoints)
         return DWUNW_ERR_LIMIT;
     int error = EINVAL;
-    const dwunw_status status = guarded([&] { return attach(*programs, *plan, *request, error, out); });
+    const dwunw_status status = dwunw::guarded([&] { return attach(*programs, *plan, *request, error, out); });
     if (status != DWUNW_OK)
         errno = error;
     return status;

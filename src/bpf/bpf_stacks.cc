@@ -2,28 +2,17 @@
 // The C ABI of stacks inside BPF: wraps Session, and lets no exception out.
 #include <dwunw/bpf_stacks.h>
 
+#include "base/guarded.h"
 #include "bpf/session.h"
 
 #include <algorithm>
 #include <cstring>
-#include <new>
-#include <stdexcept>
 
 struct dwunw_bpf {
     dwunw::bpf::Session session;
 };
 
 namespace {
-
-template <typename Body> dwunw_status guarded(Body body) noexcept {
-    try {
-        return body();
-    } catch (const std::bad_alloc &) {
-        return DWUNW_ERR_OUT_OF_MEMORY;
-    } catch (const std::length_error &) {
-        return DWUNW_ERR_OUT_OF_MEMORY;
-    }
-}
 
 constexpr uint32_t kKnownFlags =
     DWUNW_BPF_ADD_UNKNOWN | DWUNW_BPF_NO_LOOP | DWUNW_BPF_NO_TASK_STORAGE | DWUNW_BPF_NO_LINKER_PROBE;
@@ -43,7 +32,7 @@ extern "C" dwunw_status dwunw_bpf_open(struct dwunw_context *context, struct bpf
             return DWUNW_ERR_INVALID_ARGUMENT;
         chosen = *options;
     }
-    return guarded([&]() -> dwunw_status {
+    return dwunw::guarded([&]() -> dwunw_status {
         std::unique_ptr<dwunw_bpf> bpf(new dwunw_bpf{dwunw::bpf::Session(context, object, chosen)});
         if (const dwunw_status status = bpf->session.open(); status != DWUNW_OK)
             return status;
@@ -55,19 +44,19 @@ extern "C" dwunw_status dwunw_bpf_open(struct dwunw_context *context, struct bpf
 extern "C" dwunw_status dwunw_bpf_start(struct dwunw_bpf *bpf) {
     if (bpf == nullptr)
         return DWUNW_ERR_INVALID_ARGUMENT;
-    return guarded([&] { return bpf->session.start(); });
+    return dwunw::guarded([&] { return bpf->session.start(); });
 }
 
 extern "C" dwunw_status dwunw_bpf_add_process(struct dwunw_bpf *bpf, int32_t pid) {
     if (!ready(bpf) || pid <= 0)
         return DWUNW_ERR_INVALID_ARGUMENT;
-    return guarded([&] { return bpf->session.publisher().add(pid); });
+    return dwunw::guarded([&] { return bpf->session.publisher().add(pid); });
 }
 
 extern "C" void dwunw_bpf_remove_process(struct dwunw_bpf *bpf, int32_t pid) {
     if (!ready(bpf))
         return;
-    (void)guarded([&] {
+    (void)dwunw::guarded([&] {
         bpf->session.publisher().remove(pid);
         return DWUNW_OK;
     });
@@ -83,7 +72,7 @@ extern "C" struct dwunw_process *dwunw_bpf_process(struct dwunw_bpf *bpf, int32_
 extern "C" dwunw_status dwunw_bpf_poll(struct dwunw_bpf *bpf, int timeout_ms, size_t *taken) {
     if (!ready(bpf))
         return DWUNW_ERR_INVALID_ARGUMENT;
-    return guarded([&] { return bpf->session.poll(timeout_ms, taken); });
+    return dwunw::guarded([&] { return bpf->session.poll(timeout_ms, taken); });
 }
 
 extern "C" int dwunw_bpf_epoll_fd(const struct dwunw_bpf *bpf) { return ready(bpf) ? bpf->session.epoll_fd() : -1; }
@@ -105,7 +94,7 @@ extern "C" dwunw_status dwunw_bpf_get_counters(const struct dwunw_bpf *bpf, stru
         return DWUNW_ERR_INVALID_ARGUMENT;
     *out = {};
     out->size = sizeof(*out);
-    return guarded([&] {
+    return dwunw::guarded([&] {
         bpf->session.read_counters(*out);
         return DWUNW_OK;
     });
@@ -127,7 +116,7 @@ extern "C" size_t dwunw_bpf_describe(const struct dwunw_bpf *bpf, char *buffer, 
     if (bpf == nullptr || (buffer == nullptr && size != 0))
         return 0;
     size_t length = 0;
-    (void)guarded([&] {
+    (void)dwunw::guarded([&] {
         const std::string text = bpf->session.describe();
         length = text.size();
         if (size != 0) {

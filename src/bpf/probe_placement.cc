@@ -3,6 +3,7 @@
 #include <dwunw/probe_placement.h>
 #include <dwunw/process.h>
 
+#include "base/guarded.h"
 #include "bpf/function_file.h"
 #include "bpf/instruction.h"
 #include "process/file_source.h"
@@ -12,8 +13,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
-#include <new>
-#include <stdexcept>
 
 struct dwunw_probe_file {
     std::unique_ptr<dwunw::bpf::FunctionFile> impl;
@@ -40,16 +39,6 @@ class ModuleImage final : public dwunw::ByteSource {
   private:
     const dwunw_module *module_;
 };
-
-template <typename Body> dwunw_status guarded(Body body) noexcept {
-    try {
-        return body();
-    } catch (const std::bad_alloc &) {
-        return DWUNW_ERR_OUT_OF_MEMORY;
-    } catch (const std::length_error &) { // a size no memory could hold
-        return DWUNW_ERR_OUT_OF_MEMORY;
-    }
-}
 
 uint32_t running_kernel() {
     utsname names{};
@@ -108,7 +97,7 @@ dwunw_status open_file(std::unique_ptr<const dwunw::ByteSource> source, dwunw_pr
 extern "C" dwunw_status dwunw_probe_file_open(const char *path, struct dwunw_probe_file **out) {
     if (path == nullptr || out == nullptr)
         return DWUNW_ERR_INVALID_ARGUMENT;
-    return guarded([&] {
+    return dwunw::guarded([&] {
         auto source = dwunw::process::FileSource::open(path);
         if (!source)
             return source.error().status;
@@ -119,7 +108,7 @@ extern "C" dwunw_status dwunw_probe_file_open(const char *path, struct dwunw_pro
 extern "C" dwunw_status dwunw_probe_file_open_module(const struct dwunw_module *module, struct dwunw_probe_file **out) {
     if (module == nullptr || out == nullptr)
         return DWUNW_ERR_INVALID_ARGUMENT;
-    return guarded([&] { return open_file(std::make_unique<ModuleImage>(module), out); });
+    return dwunw::guarded([&] { return open_file(std::make_unique<ModuleImage>(module), out); });
 }
 
 extern "C" void dwunw_probe_file_close(struct dwunw_probe_file *file) { delete file; }
@@ -129,7 +118,7 @@ extern "C" dwunw_status dwunw_probe_place_symbol(const struct dwunw_probe_file *
                                                  struct dwunw_probe_placement *out) {
     if (file == nullptr || symbol == nullptr)
         return DWUNW_ERR_INVALID_ARGUMENT;
-    return guarded([&] {
+    return dwunw::guarded([&] {
         const auto options = checked(given, out);
         if (!options)
             return options.error().status;
@@ -145,7 +134,7 @@ extern "C" dwunw_status dwunw_probe_place_address(const struct dwunw_probe_file 
                                                   struct dwunw_probe_placement *out) {
     if (file == nullptr)
         return DWUNW_ERR_INVALID_ARGUMENT;
-    return guarded([&] {
+    return dwunw::guarded([&] {
         const auto options = checked(given, out);
         if (!options)
             return options.error().status;
@@ -161,7 +150,7 @@ extern "C" dwunw_status dwunw_probe_place_code(const void *code, size_t code_siz
                                                struct dwunw_probe_placement *out) {
     if (code == nullptr || code_size == 0)
         return DWUNW_ERR_INVALID_ARGUMENT;
-    return guarded([&]() -> dwunw_status {
+    return dwunw::guarded([&]() -> dwunw_status {
         const auto options = checked(given, out);
         if (!options)
             return options.error().status;

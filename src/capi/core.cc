@@ -44,7 +44,7 @@ extern "C" dwunw_status dwunw_core_open(struct dwunw_context *context, const str
     if (context == nullptr || options == nullptr || options->size != sizeof(*options) || options->reserved != 0 ||
         options->path == nullptr || out == nullptr)
         return DWUNW_ERR_INVALID_ARGUMENT;
-    return dwunw::capi::guarded([&] { return open_core(context, *options, out); });
+    return dwunw::guarded([&] { return open_core(context, *options, out); });
 }
 
 extern "C" void dwunw_core_close(struct dwunw_core *core) { delete core; }
@@ -92,7 +92,7 @@ extern "C" dwunw_status dwunw_core_write(struct dwunw_process *process, struct d
     if (process == nullptr || stopped == nullptr || options == nullptr || options->size != sizeof(*options) ||
         options->reserved != 0)
         return DWUNW_ERR_INVALID_ARGUMENT;
-    return dwunw::capi::guarded([&] {
+    return dwunw::guarded([&] {
         const auto status = dwunw::process::write_core(*process->impl, *stopped->impl, options->stack_bytes, fd);
         if (status.status() == DWUNW_ERR_WRITE)
             errno = static_cast<int>(status.error().value);

@@ -17,7 +17,7 @@ extern "C" const char *dwunw_status_string(dwunw_status status) {
 extern "C" dwunw_status dwunw_init(const struct dwunw_config *config, struct dwunw_context **out) {
     if (out == nullptr || (config != nullptr && (config->size != sizeof(*config) || config->reserved != 0)))
         return DWUNW_ERR_INVALID_ARGUMENT;
-    return dwunw::capi::guarded([&]() -> dwunw_status {
+    return dwunw::guarded([&]() -> dwunw_status {
         const bool given = config != nullptr && config->table_budget != 0;
         *out = new dwunw_context(given ? config->table_budget : dwunw::process::ModuleStore::kDefaultBudget);
         return DWUNW_OK;
@@ -33,7 +33,7 @@ extern "C" dwunw_status dwunw_context_get_counters(const struct dwunw_context *c
                                                    struct dwunw_context_counters *out) {
     if (context == nullptr || out == nullptr || out->size != sizeof(*out) || out->reserved != 0)
         return DWUNW_ERR_INVALID_ARGUMENT;
-    return dwunw::capi::guarded([&]() -> dwunw_status {
+    return dwunw::guarded([&]() -> dwunw_status {
         const auto totals = context->modules.totals();
         out->modules = totals.modules;
         out->table_bytes = totals.table_bytes;

@@ -2,7 +2,7 @@
 // What the C ABI's opaque handles are.
 #pragma once
 
-#include "capi/guarded.h"
+#include "base/guarded.h"
 #include "process/module_store.h"
 #include "process/process.h"
 #include "unwind/walk.h"

@@ -17,7 +17,7 @@ extern "C" dwunw_status dwunw_process_open(struct dwunw_context *context, const 
                                            struct dwunw_process **out) {
     if (context == nullptr || options == nullptr || options->size != sizeof(*options) || out == nullptr)
         return DWUNW_ERR_INVALID_ARGUMENT;
-    return dwunw::capi::guarded([&]() -> dwunw_status {
+    return dwunw::guarded([&]() -> dwunw_status {
         std::optional<std::string_view> maps;
         if (options->maps != nullptr)
             maps = options->maps;
@@ -35,7 +35,7 @@ extern "C" dwunw_status dwunw_process_open(struct dwunw_context *context, const 
 extern "C" dwunw_status dwunw_process_refresh(struct dwunw_process *process) {
     if (process == nullptr)
         return DWUNW_ERR_INVALID_ARGUMENT;
-    return dwunw::capi::guarded([&] { return process->impl->refresh().status(); });
+    return dwunw::guarded([&] { return process->impl->refresh().status(); });
 }
 
 extern "C" void dwunw_process_close(struct dwunw_process *process) { delete process; }
@@ -44,7 +44,7 @@ extern "C" dwunw_status dwunw_process_find_module(struct dwunw_process *process,
                                                   const struct dwunw_module **module, uint64_t *link_address) {
     if (process == nullptr || module == nullptr)
         return DWUNW_ERR_INVALID_ARGUMENT;
-    return dwunw::capi::guarded([&]() -> dwunw_status {
+    return dwunw::guarded([&]() -> dwunw_status {
         auto found = process->impl->find_module(RunAddr(address));
         if (!found)
             return found.error().status;
@@ -106,7 +106,7 @@ extern "C" size_t dwunw_process_read_memory(void *arg, uint64_t address, void *b
 extern "C" dwunw_status dwunw_process_stop(struct dwunw_process *process, struct dwunw_stopped **out) {
     if (process == nullptr || out == nullptr)
         return DWUNW_ERR_INVALID_ARGUMENT;
-    return dwunw::capi::guarded([&]() -> dwunw_status {
+    return dwunw::guarded([&]() -> dwunw_status {
         auto stopped = std::make_unique<dwunw_stopped>();
         auto impl = process->impl->stop();
         if (!impl)

@@ -2,7 +2,7 @@
 #include <dwunw/table.h>
 
 #include "arch/arch.h"
-#include "capi/guarded.h"
+#include "base/guarded.h"
 #include "process/module_file.h"
 #include "unwind/module_cfi.h"
 
@@ -148,7 +148,7 @@ dwunw_status open_table(const char *path, dwunw_table **out) {
 extern "C" dwunw_status dwunw_table_open(struct dwunw_context *context, const char *path, struct dwunw_table **out) {
     if (context == nullptr || path == nullptr || out == nullptr)
         return DWUNW_ERR_INVALID_ARGUMENT;
-    return dwunw::capi::guarded([&] { return dwunw::capi::open_table(path, out); });
+    return dwunw::guarded([&] { return dwunw::capi::open_table(path, out); });
 }
 
 extern "C" void dwunw_table_close(struct dwunw_table *table) { delete table; }

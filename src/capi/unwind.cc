@@ -73,5 +73,5 @@ extern "C" dwunw_status dwunw_capture(struct dwunw_context *context, const struc
     *written = 0;
     if (context == nullptr || !dwunw::capi::valid(request) || request->process->context != context)
         return DWUNW_ERR_INVALID_ARGUMENT;
-    return dwunw::capi::guarded([&] { return dwunw::capi::capture(*request, written); });
+    return dwunw::guarded([&] { return dwunw::capi::capture(*request, written); });
 }

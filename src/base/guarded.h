@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The rim that no exception crosses. The library throws none itself; the containers it uses throw when memory runs out.
+// The rim of the C ABI, which no exception crosses. The library throws none itself; the containers it uses throw when
+// memory runs out.
 #pragma once
 
 #include <dwunw/dwunw_api.h>
@@ -8,7 +9,7 @@
 #include <stdexcept>
 #include <system_error>
 
-namespace dwunw::capi {
+namespace dwunw {
 
 template <typename Body> dwunw_status guarded(Body body) noexcept {
     try {
@@ -22,4 +23,4 @@ template <typename Body> dwunw_status guarded(Body body) noexcept {
     }
 }
 
-} // namespace dwunw::capi
+} // namespace dwunw
