@@ -1210,13 +1210,13 @@ int dwunw_on_exit(void *ctx) {
     /* The last thread; the number can be another process's only later. */
     if (BPF_CORE_READ(task, signal, live.counter))
         return 0;
+    /* For where the ring is full. Before the event: who takes that in may give the slot to another process. */
     number = bpf_map_lookup_elem(&dwunw_slots, &tgid);
-    if (bpf_map_delete_elem(&dwunw_reported, &tgid) == 0 || number)
-        dwunw_ask_for_process(DWUNW_BPF_EVENT_EXIT, tgid, 0, 0, &sent);
-    /* The ring may have been full. */
     slot = number ? bpf_map_lookup_elem(&dwunw_processes, number) : 0;
     if (slot)
-        slot->tgid = 0;
+        *(volatile __u32 *)&slot->tgid = 0;
+    if (bpf_map_delete_elem(&dwunw_reported, &tgid) == 0 || number)
+        dwunw_ask_for_process(DWUNW_BPF_EVENT_EXIT, tgid, 0, 0, &sent);
     bpf_map_delete_elem(&dwunw_slots, &tgid);
     return 0;
 }
