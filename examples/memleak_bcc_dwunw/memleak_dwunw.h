@@ -47,6 +47,7 @@ enum dwunw_function {
 	DWUNW_VALLOC,
 	DWUNW_PVALLOC,
 	DWUNW_ALIGNED_ALLOC,
+	DWUNW_LONGJMP, /* of all its names */
 };
 /* dwunw-added: end */
 

@@ -23,6 +23,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
+#include <dwunw/bpf_attach.h>	   /* dwunw-added: how returns are seen */
 #include "dwunw_probes.h"	   /* dwunw-added: probes where they cost least */
 #include "dwunw_stacks.h"	   /* dwunw-added: stack ids into stacks */
 #include <dwunw/bpf/dwunw_types.h> /* dwunw-added: flags of the walk */
@@ -58,6 +59,7 @@ static struct env {
 	bool dwunw_probes;	    /* dwunw-added: probes by dwunw_probes.h */
 	bool probes_at_entry;	    /* dwunw-added: and at the functions' entries */
 	bool probes_as_asked;	    /* dwunw-added: --probe-placement was given */
+	int dwunw_returns;	    /* dwunw-added: enum dwunw_attach_returns */
 	long dwunw_stack_bytes;	    /* dwunw-added: how much of a stack is sent */
 	long dwunw_ring_kib;	    /* dwunw-added: room for records on their way */
 } env = {
@@ -159,6 +161,7 @@ enum {
 	OPT_DWUNW_MODE,	      /* dwunw-added: --dwunw-mode */
 	OPT_DWUNW_WALK,	      /* dwunw-added: --dwunw-walk */
 	OPT_PROBE_PLACEMENT,  /* dwunw-added: --probe-placement */
+	OPT_DWUNW_RETURNS,    /* dwunw-added: --dwunw-returns */
 	OPT_DWUNW_STACK_SIZE, /* dwunw-added: --dwunw-stack-size */
 	OPT_DWUNW_RING_SIZE,  /* dwunw-added: --dwunw-ring-size */
 };
@@ -195,6 +198,11 @@ static const struct argp_option argp_options[] = {
 	{ "probe-placement", OPT_PROBE_PLACEMENT, "auto|entry", 0,
 	  "probes on the first instruction that costs little (auto, the default but with --dwunw-mode=off), or on each "
 	  "function's first (entry)",
+	  0 },
+	{ "dwunw-returns", OPT_DWUNW_RETURNS, "auto|probe|instruction", 0,
+	  "how an allocator's return is seen: by return probes (probe), which can end the program where the kernel has no "
+	  "uprobe sessions, by probes on the return instructions (instruction), or by the first in a session, else by the "
+	  "second (auto, the default)",
 	  0 },
 	{ "dwunw-stack-size", OPT_DWUNW_STACK_SIZE, "BYTES", 0,
 	  "most bytes of a stack sent for a walk in user space, 1024 to 65536 (65536)", 0 },
@@ -250,6 +258,7 @@ static error_t argp_parse_arg(int key, char *arg, struct argp_state *state)
 	static const char *const modes[] = { "off", "fallback", "force", NULL };
 	static const char *const walks[] = { "kernel", "user", NULL };
 	static const char *const placements[] = { "auto", "entry", NULL };
+	static const char *const returns[] = { "auto", "probe", "instruction", NULL };
 	/* dwunw-added: end */
 	static int pos_args;
 
@@ -319,6 +328,9 @@ static error_t argp_parse_arg(int key, char *arg, struct argp_state *state)
 	case OPT_PROBE_PLACEMENT:
 		env.probes_at_entry = parse_dwunw_choice("probe-placement", arg, placements, "auto or entry", state);
 		env.probes_as_asked = true;
+		break;
+	case OPT_DWUNW_RETURNS:
+		env.dwunw_returns = parse_dwunw_choice("dwunw-returns", arg, returns, "auto, probe or instruction", state);
 		break;
 	case OPT_DWUNW_STACK_SIZE:
 		env.dwunw_stack_bytes = parse_dwunw_size("dwunw-stack-size", arg, 1024,
@@ -790,7 +802,12 @@ static int dwunw_prepare(struct memleak_dwunw_bpf *skel)
 		bpf_map__set_max_entries(skel->maps.combined_allocs, 1);
 	if (env.dwunw_mode == DWUNW_MODE_FORCE)
 		bpf_map__set_max_entries(skel->maps.stack_traces, 1);
-	return dwunw_probes__prepare(&dwunw_probes, skel->obj, env.dwunw_probes, env.verbose);
+	err = dwunw_probes__prepare(&dwunw_probes, skel->obj, env.dwunw_probes, (unsigned int)env.dwunw_returns,
+				    env.verbose);
+	if (err)
+		return err;
+	skel->rodata->dwunw_returns_by_instruction = dwunw_probes__by_instruction(dwunw_probes);
+	return 0;
 }
 
 static void dwunw_cleanup(void)

@@ -3,6 +3,7 @@
 
 #include "base/cursor.h"
 #include "bpf/landing_pads.h"
+#include "bpf/return_instructions.h"
 #include "dwarf/cfi_section.h"
 
 #include <elf.h>
@@ -170,6 +171,33 @@ Result<FunctionFile::Placed> FunctionFile::place(Function function, const dwunw_
     if (!placement)
         return placement.error();
     return Placed{std::move(*placement), entry};
+}
+
+FunctionFile::ReturnOffsets FunctionFile::find_returns(FileOffset probe) const {
+    const elf::Segment *segment = image_.segment_of(probe);
+    if (segment == nullptr || !segment->executable)
+        return {{}, "the probe is in no code"};
+    const CodeMap code = {
+        .read = [this](LinkAddr address, std::span<uint8_t> buffer) -> size_t {
+            const elf::Segment *at = image_.segment_of(address);
+            if (at == nullptr || !at->executable || address - at->address >= at->file_size)
+                return 0;
+            const uint64_t skip = address - at->address;
+            return source_->read(at->offset + skip,
+                                 buffer.first(std::min<uint64_t>(buffer.size(), at->file_size - skip)));
+        },
+        .is_function =
+            [this](LinkAddr address) {
+                return std::binary_search(code_addresses_.begin(), code_addresses_.end(), address);
+            },
+    };
+    Returns found = bpf::find_returns(code, segment->address + (probe - segment->offset));
+    ReturnOffsets result{{}, std::move(found.unknown)};
+    for (const LinkAddr address : found.instructions)
+        result.offsets.push_back(*image_.file_offset(address));
+    if (result.offsets.empty() && result.unknown.empty())
+        result.unknown = "the function never returns";
+    return result;
 }
 
 bool FunctionFile::is_loaded(LinkAddr address, uint64_t size) const {

@@ -34,6 +34,13 @@ class FunctionFile final : public Surroundings {
     };
     Result<Placed> place(Function function, const dwunw_probe_options &options) const;
 
+    // Where a call returns that comes by the instruction at this offset in the file, e.g. a probe's at the beginning.
+    struct ReturnOffsets {
+        std::vector<FileOffset> offsets; // ascending; empty: unknown, or the function never returns
+        std::string unknown;             // why, in words; empty: known
+    };
+    ReturnOffsets find_returns(FileOffset probe) const;
+
     bool is_loaded(LinkAddr address, uint64_t size) const override;
     bool is_got(LinkAddr address, uint64_t size) const override;
     Result<std::string> other_way_in(EntryRange range) const override;
