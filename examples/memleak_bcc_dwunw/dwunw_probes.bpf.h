@@ -103,6 +103,9 @@ static __always_inline int dwunw_leave(struct pt_regs *ctx)
 	__u64 address = PT_REGS_RC(ctx);
 	struct dwunw_call call;
 
+	if (dwunw_returns_by_instruction && bpf_get_attach_cookie(ctx) & DWUNW_RESULT_IN_PARM1)
+		address = PT_REGS_PARM1(ctx);
+
 	if (!dwunw_call_end(ctx, &call, dwunw_call_flags()))
 		return 0;
 	if (call.values[1] && ((int)address || bpf_probe_read_user(&address, sizeof(address), (void *)call.values[1])))

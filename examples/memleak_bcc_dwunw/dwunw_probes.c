@@ -42,6 +42,7 @@ static const struct function functions[] = {
 	{ "longjmp", DWUNW_LONGJMP, 1, false, false, false },
 	{ "__longjmp_chk", DWUNW_LONGJMP, 1, false, false, false },
 };
+_Static_assert(DWUNW_RESULT_IN_PARM1 == DWUNW_ATTACH_COOKIE_RESULT_IN_RDI, "the kernel half has the same");
 #define FUNCTIONS (sizeof(functions) / sizeof(functions[0]))
 
 struct dwunw_probes {

@@ -44,6 +44,9 @@ enum dwunw_attach_returns {
     DWUNW_ATTACH_RETURN_INSTRUCTIONS = 2, /* `exit` runs there: SP is what it was at the entry */
 };
 
+/* In the cookie of a return instruction: the result is in rdi, not in rax (DWUNW_PROBE_RESULT_IN_RDI). */
+#define DWUNW_ATTACH_COOKIE_RESULT_IN_RDI (1ull << 63)
+
 /*
  * One object's programs, in section "uprobe" or "uretprobe", not loaded yet. `session` runs at entry and at return and
  * tells them apart by bpf_session_is_return; `entry` and `exit` are the same work as two programs. Any may be NULL:

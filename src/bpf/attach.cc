@@ -237,8 +237,10 @@ class Attacher {
             const auto found = (*file)->find_returns(dwunw::FileOffset(request_.points[i].file_offset));
             if (!found.unknown.empty())
                 return fail(DWUNW_ERR_NOT_FOUND, ENOTSUP);
-            for (const dwunw::FileOffset offset : found.offsets)
-                cookies.emplace(offset.value, request_.points[i].cookie);
+            for (const dwunw_probe_return &at : found.returns)
+                cookies.emplace(at.file_offset,
+                                request_.points[i].cookie |
+                                    (at.result == DWUNW_PROBE_RESULT_IN_RDI ? DWUNW_ATTACH_COOKIE_RESULT_IN_RDI : 0));
         }
         MultiProbes probes;
         probes.path = request_.path;

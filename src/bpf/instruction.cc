@@ -153,6 +153,8 @@ bool Instruction::is_call() const { return decoded_.meta.category == ZYDIS_CATEG
 
 bool Instruction::is_return() const { return decoded_.meta.category == ZYDIS_CATEGORY_RET; }
 
+bool Instruction::is_landing_mark() const { return decoded_.mnemonic == ZYDIS_MNEMONIC_ENDBR64; }
+
 bool Instruction::goes_on() const {
     switch (decoded_.mnemonic) {
     case ZYDIS_MNEMONIC_HLT:

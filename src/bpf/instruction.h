@@ -36,6 +36,7 @@ class Instruction {
     bool is_jump() const; // conditional ones, too
     bool is_call() const;
     bool is_return() const;
+    bool is_landing_mark() const; // endbr64
     // Whether the next instruction may come after it. A call is taken to return.
     bool goes_on() const;
     // Of memory at a rip-relative address without an index: an indirect jump's slot, a read's operand.

@@ -7,9 +7,11 @@
 //     g:   …
 //          ret          ← g
 //
-// All paths are followed from the entry: both ways of a conditional jump, the target of a direct one, and past a call.
-// What cannot be followed makes the answer unknown, never incomplete: an indirect jump (a switch's table, a tail call
-// through a pointer or the .got), bytes that are no instruction, code outside the file's segments.
+// All paths are followed from the entry: both ways of a conditional jump, the target of a direct one or of one through
+// the .got, and past a call. A jump to memset or memcpy, which may be any of several functions, counts as a return
+// itself: those return their first argument, and SP is the entry's there. What cannot be followed makes the answer
+// unknown, never incomplete: an indirect jump (a switch's table, a tail call through a pointer), bytes that are no
+// instruction, code outside the file's segments.
 //
 // Proved by tests/unit/bpf_return_instructions_test, and by tests/integration/return_probes_test.py on real allocators.
 #pragma once
@@ -17,11 +19,13 @@
 #include "base/address.h"
 #include "base/result.h"
 
+#include <dwunw/probe_placement.h>
+
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <span>
 #include <string>
-#include <vector>
 
 namespace dwunw::bpf {
 
@@ -34,11 +38,17 @@ struct CodeMap {
     std::function<size_t(LinkAddr, std::span<uint8_t>)> read;
     // Whether another function begins there. A call before that does not return.
     std::function<bool(LinkAddr)> is_function;
+    // Where a jump through a slot of the .got leads.
+    struct Target {
+        enum class Kind : uint8_t { kUnknown, kCode, kReturnsFirstArgument } kind = Kind::kUnknown;
+        LinkAddr code;
+    };
+    std::function<Target(LinkAddr)> slot_target;
 };
 
 struct Returns {
-    std::vector<LinkAddr> instructions; // ascending; empty: unknown, or the function never returns
-    std::string unknown;                // why, in words; empty: known
+    std::map<LinkAddr, dwunw_probe_result> instructions; // and where the result is; empty: unknown, or there are none
+    std::string unknown;                                 // why, in words; empty: known
 };
 
 Returns find_returns(const CodeMap &code, LinkAddr entry);
