@@ -117,6 +117,20 @@ dwunw_status status_of(int error) {
     }
 }
 
+// The other way round, of a file that could not be opened here.
+int error_of(dwunw_status status) {
+    switch (status) {
+    case DWUNW_ERR_NO_FILE:
+        return ENOENT;
+    case DWUNW_ERR_PERMISSION:
+        return EACCES;
+    case DWUNW_ERR_TOO_MANY_FILES:
+        return EMFILE;
+    default:
+        return EINVAL;
+    }
+}
+
 std::string refusal(const char *what, int error) {
     const char *name = strerrorname_np(error);
     return std::string("no ") + what + " (" + (name != nullptr ? name : "?") + ")";
@@ -225,7 +239,7 @@ class Attacher {
             return DWUNW_ERR_INVALID_ARGUMENT;
         auto source = dwunw::process::FileSource::open(request_.path);
         if (!source)
-            return fail(source.error().status, EINVAL);
+            return fail(source.error().status, error_of(source.error().status));
         const auto file =
             dwunw::bpf::FunctionFile::open(std::make_unique<dwunw::process::FileSource>(std::move(*source)));
         if (!file)
