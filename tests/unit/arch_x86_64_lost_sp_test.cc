@@ -7,16 +7,13 @@
 
 #include <algorithm>
 #include <random>
+#include <utility>
 #include <vector>
 
 namespace dwunw::arch::x86_64 {
-
-static bool operator==(const CodeRange &a, const CodeRange &b) { return a.start == b.start && a.end == b.end; }
-static void PrintTo(const CodeRange &range, std::ostream *out) { *out << range.start << "-" << range.end; }
-
 namespace {
 
-using Ranges = std::vector<CodeRange>;
+using Ranges = std::vector<std::pair<uint32_t, uint32_t>>; // start, end
 using Rows = std::vector<SpRow>;
 
 class Code {
@@ -31,8 +28,11 @@ class Code {
     const std::vector<uint8_t> &bytes() const { return bytes_; }
 
     Ranges lost(const Rows &rows) const {
-        std::vector<CodeRange> result;
-        find_lost_sp(bytes_, rows, result);
+        std::vector<CodeRange> ranges;
+        find_lost_sp(bytes_, rows, ranges);
+        Ranges result;
+        for (const CodeRange &range : ranges)
+            result.emplace_back(range.start, range.end);
         return result;
     }
     bool is_found() const { return find_sp_replacement(bytes_, 0) < bytes_.size(); }
@@ -234,7 +234,7 @@ TEST(LostSp, RowsAtTheirLimits) {
     for (const int32_t offset : {INT32_MIN, INT32_MIN + 1, INT32_MIN + 2, -1, INT32_MAX, INT32_MAX - 1}) {
         const Ranges lost = code.lost({{0, true, offset}});
         ASSERT_FALSE(lost.empty()) << offset;
-        EXPECT_EQ(lost.back().end, code.size()) << offset;
+        EXPECT_EQ(lost.back().second, code.size()) << offset;
     }
     EXPECT_EQ(code.lost({}), Ranges{});
     EXPECT_EQ(code.lost({{0, false, 0}}), Ranges{});
@@ -270,7 +270,7 @@ TEST(LostSp, RandomCode) {
         Rows rows;
         for (uint32_t start = 0; start < 64; start += 1 + static_cast<uint32_t>(random() % 32))
             rows.push_back({start, random() % 4 != 0, static_cast<int32_t>(random())});
-        Ranges lost;
+        std::vector<CodeRange> lost;
         find_lost_sp(code, rows, lost);
         uint32_t last = 0;
         for (const CodeRange &range : lost) {

@@ -146,11 +146,14 @@ bool writes_sp(const ZydisDecodedInstruction &decoded, const ZydisDecodedOperand
 
 Kind kind_of(const ZydisDecodedInstruction &decoded, const ZydisDecodedOperand *operands) {
     const bool by_constant = decoded.raw.imm[0].is_relative;
+    if (decoded.mnemonic == ZYDIS_MNEMONIC_XBEGIN || decoded.mnemonic == ZYDIS_MNEMONIC_XABORT ||
+        decoded.mnemonic == ZYDIS_MNEMONIC_XEND)
+        return Kind::kOther; // a transaction's: where it leads besides, SP is what it was
     switch (decoded.meta.category) {
     case ZYDIS_CATEGORY_UNCOND_BR:
         return by_constant ? Kind::kJumps : Kind::kJumpsByValue;
     case ZYDIS_CATEGORY_COND_BR:
-        return decoded.mnemonic == ZYDIS_MNEMONIC_XBEGIN ? Kind::kOther : Kind::kBranches;
+        return Kind::kBranches;
     case ZYDIS_CATEGORY_CALL:
         return Kind::kCalls;
     default:

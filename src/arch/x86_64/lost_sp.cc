@@ -57,11 +57,10 @@ constexpr uint8_t may_replace(uint8_t rex, uint8_t opcode, uint8_t modrm) {
     return to_reg | to_rm | aligns | swaps;
 }
 
-// Distances from SP to the CFA, and what else is known before an instruction.
-constexpr int32_t kUnseen = std::numeric_limits<int32_t>::min();
-constexpr int32_t kLost = kUnseen + 1;
-constexpr int32_t kByRow = kUnseen + 2; // the CFA comes from elsewhere, and will say where SP is
-constexpr int32_t kSmallest = kUnseen + 3;
+// What is known of SP before an instruction: how far the CFA is from it, or one of these, which no row's offset is.
+constexpr int64_t kUnseen = std::numeric_limits<int64_t>::min();
+constexpr int64_t kLost = kUnseen + 1;
+constexpr int64_t kByRow = kUnseen + 2; // the CFA comes from elsewhere, and will say where SP is
 
 class SpFlow {
   public:
@@ -93,7 +92,7 @@ class SpFlow {
         uint32_t start;
         uint32_t row;     // an index into rows_
         uint32_t row_end; // of the byte behind the instruction
-        int32_t before;
+        int64_t before;
         SpInstruction what;
         uint32_t end() const { return start + what.length; }
     };
@@ -150,7 +149,7 @@ class SpFlow {
 
     // An instruction's state can only go from unseen to a distance, and from that to lost: each is looked at twice or
     // less.
-    void arrive(uint32_t index, int32_t distance) {
+    void arrive(uint32_t index, int64_t distance) {
         Instruction &at = instructions_[index];
         const SpRow &row = row_of(at);
         if (!row.from_sp)
@@ -162,7 +161,7 @@ class SpFlow {
         at.before = at.before == kUnseen ? distance : kLost;
         todo_.push_back(index);
     }
-    void arrive_at(int64_t offset, int32_t distance) {
+    void arrive_at(int64_t offset, int64_t distance) {
         if (offset >= 0 && static_cast<uint64_t>(offset) < index_.size() &&
             index_[static_cast<size_t>(offset)] != kNowhere)
             arrive(index_[static_cast<size_t>(offset)], distance);
@@ -172,7 +171,7 @@ class SpFlow {
         const Instruction &at = instructions_[index];
         const SpRow &before = rows_[at.row];
         const SpRow &behind = rows_[at.row_end];
-        int32_t distance = at.before;
+        int64_t distance = at.before;
         switch (at.what.kind) {
         case Kind::kOther:
             break;
@@ -204,11 +203,12 @@ class SpFlow {
     }
 
     // SP has become SP + value.
-    static int32_t moved(int32_t distance, int64_t value) {
-        if (distance < kSmallest)
+    static int64_t moved(int64_t distance, int64_t value) {
+        if (distance <= kByRow)
             return distance;
+        using Offset = std::numeric_limits<int32_t>;
         const int64_t now = distance - value;
-        return now < kSmallest || now > std::numeric_limits<int32_t>::max() ? kLost : static_cast<int32_t>(now);
+        return now < Offset::min() || now > Offset::max() ? kLost : now;
     }
 
     std::span<const uint8_t> code_;
