@@ -197,7 +197,7 @@ TEST_F(StackSwitch, ATableAndAnFdeSayTheSame) {
     const auto single = module(true);
     const auto compiled = module(true);
     ASSERT_TRUE(compiled->compile());
-    for (uint64_t at = kPlain - 1; at <= kFunctionsEnd; ++at) {
+    for (uint64_t at = kPlain - 1; at < kFunctionsEnd; ++at) {
         const auto by_fde = single->rule_at(LinkAddr(at));
         const auto by_table = compiled->rule_at(LinkAddr(at));
         ASSERT_EQ(by_fde.status, by_table.status) << std::hex << at;
