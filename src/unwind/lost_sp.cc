@@ -20,44 +20,44 @@ arch::SpRow LostSp::row(uint32_t start, const Rule &rule, const arch::Arch &arch
     return {start, from_sp, rule.cfa_offset};
 }
 
-// Every place in [start, end) is looked at once. What cannot be read is left out.
-void LostSp::look_at(LinkAddr start, LinkAddr end) {
-    LinkAddr at = std::max(start, looked_until_);
-    while (at < end) {
-        const uint64_t wanted = order_ == Order::kAscending ? kPiece : std::min(kPiece, end - at);
-        piece_.resize(wanted + kBehind);
-        const size_t got = read_(at, piece_);
-        const auto code = std::span<const uint8_t>(piece_).first(got);
-        const uint64_t looked = std::min<uint64_t>(wanted, got);
-        for (size_t place = arch_.find_sp_replacement(code, 0); place < looked;
-             place = arch_.find_sp_replacement(code, place + 1))
-            found_.push_back(at + place);
-        at = looked != 0 ? at + looked : end;
-        looked_until_ = at;
-    }
+void LostSp::read_piece(LinkAddr start, LinkAddr end) {
+    const uint64_t wanted = order_ == Order::kAscending ? kPiece : std::min(kPiece, end - start);
+    piece_.resize(wanted + kBehind);
+    piece_.resize(std::min(read_(start, piece_), piece_.size()));
+    piece_start_ = start;
+    piece_end_ = start + std::min<uint64_t>(wanted, piece_.size());
+    next_ = start + arch_.find_sp_replacement(piece_, 0);
 }
 
 bool LostSp::may_replace(LinkAddr start, LinkAddr end) {
     if (!read_ || start >= end)
         return false;
-    look_at(start, end);
-    while (first_found_ < found_.size() && found_[first_found_] < start)
-        ++first_found_;
-    return first_found_ < found_.size() && found_[first_found_] < end;
+    if (end - start > kMaxLookedAt)
+        return true;
+    for (LinkAddr at = start; at < end; at = piece_end_) {
+        if (at < piece_start_ || at >= piece_end_)
+            read_piece(at, end);
+        if (piece_start_ == piece_end_)
+            return false; // what cannot be read is left out
+        if (next_ < at)
+            next_ = piece_start_ + arch_.find_sp_replacement(piece_, at - piece_start_);
+        if (next_ < piece_end_)
+            return next_ < end;
+    }
+    return false;
 }
 
 std::span<const arch::CodeRange> LostSp::find(LinkAddr start, LinkAddr end, std::span<const arch::SpRow> rows) {
     lost_.clear();
     if (end - start > kMaxFollowed) {
-        const uint64_t first = found_[first_found_] - start;
         constexpr uint64_t kEnd = std::numeric_limits<uint32_t>::max();
-        lost_.push_back(
-            {static_cast<uint32_t>(std::min(first, kEnd)), static_cast<uint32_t>(std::min(end - start, kEnd))});
+        const uint64_t first = end - start > kMaxLookedAt ? 0 : next_ - start;
+        lost_.push_back({static_cast<uint32_t>(first), static_cast<uint32_t>(std::min(end - start, kEnd))});
         return lost_;
     }
     function_.resize(end - start);
     const size_t got = read_(start, function_);
-    arch_.find_lost_sp(std::span<const uint8_t>(function_).first(got), rows, lost_);
+    arch_.find_lost_sp(std::span<const uint8_t>(function_).first(std::min(got, function_.size())), rows, lost_);
     return lost_;
 }
 

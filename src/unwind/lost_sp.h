@@ -25,7 +25,9 @@ class LostSp {
         kAscending, // all of a module's are asked for: read in big pieces
     };
     // A function longer than this is not followed: from the first place on that looks like a replacement, SP is lost.
+    // In one longer than that, SP is lost everywhere: nobody writes such functions.
     static constexpr uint64_t kMaxFollowed = uint64_t{1} << 20;
+    static constexpr uint64_t kMaxLookedAt = uint64_t{64} << 20;
 
     // `read` may be empty: nothing is lost then. Both must outlive this.
     LostSp(const ReadCode &read, const arch::Arch &arch, Order order) : read_(read), arch_(arch), order_(order) {}
@@ -45,16 +47,16 @@ class LostSp {
     }
 
   private:
-    void look_at(LinkAddr start, LinkAddr end);
+    void read_piece(LinkAddr start, LinkAddr end);
 
     const ReadCode &read_;
     const arch::Arch &arch_;
     const Order order_;
-    LinkAddr looked_until_;
-    std::vector<uint8_t> piece_;
+    std::vector<uint8_t> piece_; // [piece_start_, piece_end_), and some bytes behind it
+    LinkAddr piece_start_;
+    LinkAddr piece_end_;
+    LinkAddr next_; // the first place in the piece, from the last question on; behind piece_end_ where there is none
     std::vector<uint8_t> function_;
-    std::vector<LinkAddr> found_; // ascending
-    size_t first_found_ = 0;      // the first one not behind the last question
     std::vector<arch::CodeRange> lost_;
 };
 

@@ -33,7 +33,7 @@ class FakeCode {
         return [this](LinkAddr address, std::span<uint8_t> buffer) {
             ++reads;
             const uint64_t offset = address.value - kCode;
-            if (offset >= cut)
+            if (offset >= std::min(cut, bytes_.size()))
                 return size_t{0};
             const size_t got = std::min<uint64_t>(buffer.size(), std::min(bytes_.size(), cut) - offset);
             std::memcpy(buffer.data(), bytes_.data() + offset, got);
@@ -110,6 +110,19 @@ TEST(LostSpOfAModule, AFunctionTooLongToBeFollowed) {
     ASSERT_EQ(lost.size(), 1u);
     EXPECT_EQ(lost[0].start, 0x5000u);
     EXPECT_EQ(lost[0].end, kSize);
+}
+
+TEST(LostSpOfAModule, AFunctionThatNobodyWrites) {
+    FakeCode code(0x1000);
+    const ReadCode read = code.reader();
+    LostSp lost_sp(read, x86_64(), LostSp::Order::kOneFde);
+    const LinkAddr end(kCode + LostSp::kMaxLookedAt + 1);
+    EXPECT_FALSE(lost_sp.may_replace(LinkAddr(kCode), end - 1));
+    ASSERT_TRUE(lost_sp.may_replace(LinkAddr(kCode), end));
+    const auto lost = lost_sp.find(LinkAddr(kCode), end, kAlways8);
+    ASSERT_EQ(lost.size(), 1u);
+    EXPECT_EQ(lost[0].start, 0u);
+    EXPECT_EQ(lost[0].end, LostSp::kMaxLookedAt + 1);
 }
 
 // Functions, by link address.
