@@ -88,7 +88,7 @@ TEST(LostSpOfAModule, CodeThatCannotBeRead) {
     LostSp lost_sp(read, x86_64(), LostSp::Order::kAscending);
     EXPECT_TRUE(lost_sp.may_replace(LinkAddr(kCode), LinkAddr(kCode + 0x100)));
     EXPECT_FALSE(lost_sp.may_replace(LinkAddr(kCode + 0x800), LinkAddr(kCode + 0x900)));
-    EXPECT_FALSE(lost_sp.may_replace(LinkAddr(kCode + 0x900), LinkAddr(~uint64_t{0})));
+    EXPECT_FALSE(lost_sp.may_replace(LinkAddr(kCode + 0x900), LinkAddr(kCode + 0x100000)));
     const ReadCode none;
     LostSp without(none, x86_64(), LostSp::Order::kAscending);
     EXPECT_FALSE(without.may_replace(LinkAddr(kCode), LinkAddr(kCode + 0x100)));
