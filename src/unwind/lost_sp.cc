@@ -3,6 +3,7 @@
 #include "unwind/lost_sp.h"
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 
 namespace dwunw::unwind {
@@ -47,6 +48,19 @@ bool LostSp::may_replace(LinkAddr start, LinkAddr end) {
     return false;
 }
 
+// Functions that keep their frame in another register replace SP all the time, and need not be followed for that.
+bool LostSp::may_contradict(std::span<const uint8_t> code, std::span<const arch::SpRow> rows) const {
+    auto row = rows.begin();
+    for (size_t place = arch_.find_sp_replacement(code, 0); place < code.size();
+         place = arch_.find_sp_replacement(code, place + 1)) {
+        while (row != rows.end() && std::next(row) != rows.end() && std::next(row)->start <= place)
+            ++row;
+        if (row != rows.end() && row->from_sp)
+            return true;
+    }
+    return false;
+}
+
 std::span<const arch::CodeRange> LostSp::find(LinkAddr start, LinkAddr end, std::span<const arch::SpRow> rows) {
     lost_.clear();
     if (end - start > kMaxFollowed) {
@@ -57,7 +71,9 @@ std::span<const arch::CodeRange> LostSp::find(LinkAddr start, LinkAddr end, std:
     }
     function_.resize(end - start);
     const size_t got = read_(start, function_);
-    arch_.find_lost_sp(std::span<const uint8_t>(function_).first(std::min(got, function_.size())), rows, lost_);
+    const auto code = std::span<const uint8_t>(function_).first(std::min(got, function_.size()));
+    if (may_contradict(code, rows))
+        arch_.find_lost_sp(code, rows, lost_);
     return lost_;
 }
 

@@ -48,6 +48,7 @@ class LostSp {
 
   private:
     void read_piece(LinkAddr start, LinkAddr end);
+    bool may_contradict(std::span<const uint8_t> code, std::span<const arch::SpRow> rows) const;
 
     const ReadCode &read_;
     const arch::Arch &arch_;
