@@ -60,7 +60,8 @@ extern "C" {
     X(DWUNW_ERR_LIMIT, 23, "larger than the limit")                                                                    \
     X(DWUNW_ERR_NOT_FOUND, 24, "not found")                                                                            \
     X(DWUNW_ERR_WRITE, 25, "cannot be written")                                                                        \
-    X(DWUNW_ERR_BPF, 26, "refused by the kernel's BPF or by libbpf")
+    X(DWUNW_ERR_BPF, 26, "refused by the kernel's BPF or by libbpf")                                                   \
+    X(DWUNW_ERR_STACK_SWITCHED, 27, "the code has switched stacks, and its call-frame information does not say so")
 
 typedef enum dwunw_status {
 #define DWUNW_STATUS_ENUM(name, value, text) name = (value),

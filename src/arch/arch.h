@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <vector>
 
 namespace dwunw::arch {
 
@@ -25,6 +26,20 @@ struct CodeFlow {
     } kind = Kind::kUnknown;
     int64_t offset = 0;
     bool always = false; // whatever the registers hold
+};
+
+// A row of a function's call-frame information, as far as the CFA goes: from `start` bytes into the function on,
+// CFA = SP + cfa_offset, or the CFA comes from something else.
+struct SpRow {
+    uint32_t start = 0;
+    bool from_sp = false;
+    int32_t cfa_offset = 0;
+};
+
+// Bytes [start, end) of a function.
+struct CodeRange {
+    uint32_t start = 0;
+    uint32_t end = 0;
 };
 
 struct Arch {
@@ -47,6 +62,12 @@ struct Arch {
     // there to be looked back at: frame_set_up_context of them, unless the code begins with them.
     size_t frame_set_up_context;
     std::optional<bool> (*frame_set_up)(std::span<const uint8_t> code, size_t pc, bool in_call, size_t context);
+    // The first place from `from` on where the bytes look like an instruction that gives SP another value than a
+    // constant away from its own; code.size() where none does. Costs little a byte, and says yes too often.
+    size_t (*find_sp_replacement)(std::span<const uint8_t> code, size_t from);
+    // Where in a function that replaces SP its rows "CFA = SP + n" do not hold: ascending ranges. `rows`: ascending,
+    // the first one at 0. The work is in proportion to the code.
+    void (*find_lost_sp)(std::span<const uint8_t> code, std::span<const SpRow> rows, std::vector<CodeRange> &lost);
     // The code of the kernel's return-from-signal trampoline, at a pc without CFI (musl writes none).
     std::span<const uint8_t> signal_trampoline;
     size_t signal_trampoline_syscall; // where its system call stands; SP is still the same there

@@ -60,6 +60,7 @@ std::optional<uint64_t> cfa_word(const Rule &rule, const arch::Arch &arch) {
             kind = DWUNW_RULE_CFA_PLT;
         break;
     case CfaKind::kExpression:
+    case CfaKind::kLost: // for user space to say why
         break;
     }
     if (!kind || !fits(rule.cfa_offset, DWUNW_RULE_CFA_OFFSET_BITS) || !fits(addend, DWUNW_RULE_ADDEND_BITS))

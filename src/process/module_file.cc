@@ -3,6 +3,9 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <iterator>
+
 namespace dwunw::process {
 
 namespace {
@@ -25,6 +28,23 @@ class VersionOfFile final : public ByteSource {
     int fd_;
     FileIdentity identity_;
 };
+
+// The bytes of executable segments, by address; nothing of a file that has changed.
+unwind::ReadCode code_reader(const elf::Image &image, std::shared_ptr<const ByteSource> source) {
+    std::vector<elf::Segment> segments;
+    std::ranges::copy_if(image.load_segments(), std::back_inserter(segments), &elf::Segment::executable);
+    return [segments = std::move(segments), source = std::move(source)](LinkAddr address, std::span<uint8_t> buffer) {
+        for (const elf::Segment &segment : segments) {
+            const uint64_t skip = address - segment.address;
+            if (address < segment.address || skip >= segment.file_size)
+                continue;
+            const size_t length = std::min<uint64_t>(buffer.size(), segment.file_size - skip);
+            const size_t got = source->read(segment.offset + skip, buffer.first(length));
+            return source->unchanged() ? got : 0;
+        }
+        return size_t{0};
+    };
+}
 
 } // namespace
 
@@ -90,6 +110,8 @@ Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleFile::build_cfi(Read read
         if (!debug_frame)
             return debug_frame.error();
     }
+    if (read == Read::kAsAsked)
+        input.read_code = code_reader(*image, source_);
     if (input.eh_frame)
         input.eh_frame_hdr = image->open_eh_frame_hdr(source_);
     input.text_base = image->text_base();

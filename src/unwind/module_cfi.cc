@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include "unwind/module_cfi.h"
 
+#include <algorithm>
+#include <limits>
+
 namespace dwunw::unwind {
 namespace {
 
 // One FDE compiled to what the table would say of one address. Like there, a row that cannot be used spoils them all.
 class OneFde final : public dwarf::TableProgram::Visitor {
   public:
-    OneFde(const ModuleCfi::FoundFde &found, const arch::Arch &arch, LinkAddr address)
-        : found_(found), arch_(arch), address_(address) {
+    OneFde(const ModuleCfi::FoundFde &found, const arch::Arch &arch, LinkAddr address, const ReadCode &read_code)
+        : found_(found), arch_(arch), address_(address), read_code_(read_code) {
         result_.end = found.fde.end;
     }
 
@@ -17,11 +20,16 @@ class OneFde final : public dwarf::TableProgram::Visitor {
         const auto initial = program.initial_state(found_.fde.cie);
         if (!initial || !program.run(found_.fde, *initial, *this) || failed_)
             return {DWUNW_ERR_CFI_MALFORMED, {}, found_.fde.end};
+        if (result_.status == DWUNW_OK)
+            leave_out_lost();
         return result_;
     }
     bool row(LinkAddr start, const dwarf::TableState &state) override {
         const auto rule = make_rule(state, found_.fde.cie, found_.section, arch_);
         failed_ = !rule;
+        constexpr uint64_t kFarthest = std::numeric_limits<uint32_t>::max();
+        if (rule && read_code_ && start - found_.fde.start <= kFarthest)
+            rows_.push_back(LostSp::row(static_cast<uint32_t>(start - found_.fde.start), *rule, arch_));
         if (rule && start <= address_) {
             result_.status = DWUNW_OK;
             result_.rule = *rule;
@@ -32,9 +40,30 @@ class OneFde final : public dwarf::TableProgram::Visitor {
     }
 
   private:
+    // A rule that the code contradicts. The result ends where that begins or ends.
+    void leave_out_lost() {
+        LostSp lost_sp(read_code_, arch_, LostSp::Order::kOneFde);
+        const LinkAddr start = found_.fde.start;
+        if (!LostSp::row(0, result_.rule, arch_).from_sp || !lost_sp.may_replace(start, found_.fde.end))
+            return;
+        for (const arch::CodeRange &lost : lost_sp.find(start, found_.fde.end, rows_)) {
+            if (address_ < start + lost.start) {
+                result_.end = std::min(result_.end, start + lost.start);
+                return;
+            }
+            if (address_ < start + lost.end) {
+                result_.rule = LostSp::lost_rule();
+                result_.end = std::min(result_.end, start + lost.end);
+                return;
+            }
+        }
+    }
+
     const ModuleCfi::FoundFde &found_;
     const arch::Arch &arch_;
     LinkAddr address_;
+    const ReadCode &read_code_;
+    std::vector<arch::SpRow> rows_;
     ModuleCfi::RuleAt result_;
     bool failed_ = false;
 };
@@ -53,6 +82,7 @@ Result<std::unique_ptr<ModuleCfi>> ModuleCfi::build(CfiInput input) {
     module->text_base_ = input.text_base;
     module->data_base_ = input.data_base;
     module->debug_frame_ = std::move(input.debug_frame);
+    module->read_code_ = std::move(input.read_code);
     if (input.eh_frame) {
         module->eh_frame_bytes_ = input.eh_frame->size();
         module->reader_ = std::make_shared<const FdeReader>(std::move(*input.eh_frame), std::move(input.eh_frame_hdr),
@@ -90,7 +120,7 @@ Result<const Table *> ModuleCfi::compile() const {
             return;
         }
         FdeIndex index(sections->views);
-        compiled_ = std::make_unique<const Table>(Table::build(sections->views, index, *arch_));
+        compiled_ = std::make_unique<const Table>(Table::build(sections->views, index, *arch_, read_code_));
         table_.store(compiled_.get(), std::memory_order_release);
         const auto reader = this->reader();
         // The header's search table stands in for the list once the rows are there.
@@ -116,7 +146,7 @@ ModuleCfi::RuleAt ModuleCfi::rule_at(LinkAddr address) const {
         return {place.error().status, {}, address + 1};
     if (!place->fde)
         return {DWUNW_ERR_NO_CFI, {}, place->next};
-    return OneFde(*place->fde, *arch_, address).run();
+    return OneFde(*place->fde, *arch_, address, read_code_).run();
 }
 
 Result<ModuleCfi::Place> ModuleCfi::find_place(LinkAddr address) const {

@@ -16,6 +16,7 @@
 #include "dwarf/cfi_section.h"
 #include "unwind/fde_index.h"
 #include "unwind/fde_reader.h"
+#include "unwind/lost_sp.h"
 #include "unwind/table.h"
 
 #include <atomic>
@@ -33,6 +34,7 @@ struct CfiInput {
     LinkAddr data_base{}; // and DW_EH_PE_datarel ones
     LinkAddr entry{};     // e_entry
     uint16_t machine = 0; // e_machine
+    ReadCode read_code{}; // empty: rules are what the sections say, whatever the code does
 };
 
 class ModuleCfi {
@@ -104,6 +106,7 @@ class ModuleCfi {
     LinkAddr data_base_;
     const arch::Arch *arch_ = nullptr;
     LinkAddr entry_;
+    ReadCode read_code_;
 
     mutable std::atomic<bool> claimed_ = false;
     mutable std::once_flag compile_once_;

@@ -18,6 +18,7 @@ enum class CfaKind : uint8_t {
     kDeref,      // CFA = [reg + cfa_offset] + cfa_addend
     kPlt,        // CFA = reg + cfa_offset + ((pc & 15) ≥ cfa_addend ? 8 : 0)
     kExpression, // CFA = the FDE's expression: the interpreter's
+    kLost,       // none: the row says SP + n, but the code has put SP elsewhere (lost_sp.h)
 };
 
 enum class ValueKind : uint8_t {

@@ -64,6 +64,8 @@ Step step_by_rule(const Rule &rule, const arch::Arch &arch, RunAddr pc, const St
         step.outcome = Step::Outcome::kRoot;
         return step;
     }
+    if (rule.cfa_kind == CfaKind::kLost)
+        return stopped(DWUNW_ERR_STACK_SWITCHED);
     if (rule.needs_interpreter) {
         step.outcome = Step::Outcome::kNeedsInterpreter;
         return step;

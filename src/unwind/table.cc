@@ -31,9 +31,11 @@ struct RuleHash {
 
 class TableBuilder final : public dwarf::TableProgram::Visitor {
   public:
-    TableBuilder(std::span<const dwarf::CfiSection> sections, const FdeIndex &index, const arch::Arch &arch)
+    TableBuilder(std::span<const dwarf::CfiSection> sections, const FdeIndex &index, const arch::Arch &arch,
+                 const ReadCode &read_code)
         : sections_(sections), index_(index), arch_(arch), program_({arch.sp, arch.fp, arch.ra}),
-          initial_(index.cies().size()), cache_(size_t{1} << kCacheBits) {
+          initial_(index.cies().size()), cache_(size_t{1} << kCacheBits),
+          lost_sp_(read_code, arch, LostSp::Order::kAscending) {
         table_.arch_ = &arch;
     }
 
@@ -108,8 +110,42 @@ class TableBuilder final : public dwarf::TableProgram::Visitor {
             return;
         }
         ++table_.compiled_fdes_;
+        if (lost_sp_.may_replace(ref.start, limit))
+            leave_out_lost(ref.start, limit);
         for (const auto &[offset, entry] : rows_)
             writer_.add(offset, entry);
+    }
+
+    // Of the rows of the FDE being compiled, those that its code contradicts.
+    void leave_out_lost(LinkAddr start, LinkAddr end) {
+        const auto first = static_cast<uint32_t>(start.value - base_);
+        sp_rows_.clear();
+        for (const auto &[offset, entry] : rows_)
+            sp_rows_.push_back(LostSp::row(offset - first, table_.rules_[entry - kFirstRule], arch_));
+        const auto lost = lost_sp_.find(start, end, sp_rows_);
+        if (lost.empty())
+            return;
+        const uint32_t lost_entry = entry_of(LostSp::lost_rule());
+        const auto length = static_cast<uint32_t>(end - start);
+        std::vector<std::pair<uint32_t, uint32_t>> kept;
+        const auto add = [&](uint32_t offset, uint32_t entry) {
+            if (kept.empty() || kept.back().second != entry)
+                kept.emplace_back(first + offset, entry);
+        };
+        auto range = lost.begin();
+        for (size_t i = 0; i < sp_rows_.size(); ++i) {
+            uint32_t at = sp_rows_[i].start;
+            const uint32_t row_end = i + 1 < sp_rows_.size() ? sp_rows_[i + 1].start : length;
+            while (at < row_end) {
+                while (range != lost.end() && range->end <= at)
+                    ++range;
+                const bool inside = range != lost.end() && range->start <= at;
+                add(at, inside && sp_rows_[i].from_sp ? lost_entry : rows_[i].second);
+                const uint32_t next = range == lost.end() ? row_end : inside ? range->end : range->start;
+                at = std::min(next, row_end);
+            }
+        }
+        rows_ = std::move(kept);
     }
 
     Status run(const FdeRef &ref) {
@@ -167,10 +203,13 @@ class TableBuilder final : public dwarf::TableProgram::Visitor {
         const auto rule = make_rule(state, cie, sections_[fde_->section].bytes(), arch_);
         if (!rule)
             return rule.error();
+        return entry_of(*rule);
+    }
+    uint32_t entry_of(const Rule &rule) {
         const auto [found, added] =
-            numbers_.try_emplace(*rule, static_cast<uint32_t>(table_.rules_.size() + kFirstRule));
+            numbers_.try_emplace(rule, static_cast<uint32_t>(table_.rules_.size() + kFirstRule));
         if (added)
-            table_.rules_.push_back(*rule);
+            table_.rules_.push_back(rule);
         return found->second;
     }
 
@@ -184,6 +223,8 @@ class TableBuilder final : public dwarf::TableProgram::Visitor {
     uint64_t base_ = 0;
     Table table_;
     TableWriter writer_;
+    LostSp lost_sp_;
+    std::vector<arch::SpRow> sp_rows_;
 
     // The FDE being compiled.
     const FdeRef *fde_ = nullptr;
@@ -193,8 +234,9 @@ class TableBuilder final : public dwarf::TableProgram::Visitor {
     Status row_error_;
 };
 
-Table Table::build(std::span<const dwarf::CfiSection> sections, const FdeIndex &index, const arch::Arch &arch) {
-    return TableBuilder(sections, index, arch).build();
+Table Table::build(std::span<const dwarf::CfiSection> sections, const FdeIndex &index, const arch::Arch &arch,
+                   const ReadCode &read_code) {
+    return TableBuilder(sections, index, arch, read_code).build();
 }
 
 namespace {

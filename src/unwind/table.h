@@ -8,6 +8,7 @@
 #include "base/result.h"
 #include "dwarf/cfi_section.h"
 #include "unwind/fde_index.h"
+#include "unwind/lost_sp.h"
 #include "unwind/rule.h"
 
 #include <array>
@@ -53,8 +54,10 @@ class Table {
         LinkAddr end;
     };
 
-    // `index` is of the same sections.
-    static Table build(std::span<const dwarf::CfiSection> sections, const FdeIndex &index, const arch::Arch &arch);
+    // `index` is of the same sections. Where `read_code` shows that a row does not hold, its rule is CfaKind::kLost;
+    // without it, the table is what the sections say.
+    static Table build(std::span<const dwarf::CfiSection> sections, const FdeIndex &index, const arch::Arch &arch,
+                       const ReadCode &read_code = {});
 
     // Thread-safe; allocates nothing.
     Lookup lookup(LinkAddr address) const {

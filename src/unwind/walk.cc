@@ -301,8 +301,10 @@ class Walk {
     }
 
     Step step_by_row(const Rule &rule, CodeAddr pc) {
-        return interpret_ ? step_by_interpreter(*location_.cfi, arch_, pc, location_.bias, request_.memory, registers_)
-                          : step_by_rule(rule, arch_, pc.pc(), request_.memory, registers_);
+        // The interpreter sees the rows as they are written, not what the code has made of them.
+        return interpret_ && rule.cfa_kind != CfaKind::kLost
+                   ? step_by_interpreter(*location_.cfi, arch_, pc, location_.bias, request_.memory, registers_)
+                   : step_by_rule(rule, arch_, pc.pc(), request_.memory, registers_);
     }
 
     Step step_without_cfi(CodeAddr pc, dwunw_status missing, dwunw_frame_source &source) {

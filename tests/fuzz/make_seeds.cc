@@ -240,6 +240,12 @@ void make_tables_and_walks(const std::filesystem::path &folder) {
     Corpus tables(folder / "table");
     tables.add(Bytes(functions()).u16(0x10).u16(0x101).u16(0x131));
     tables.add(Bytes({1, 0}).u16(0).u16(0x10).u8(0));
+    Corpus lost_sp(folder / "lost_sp");
+    // mov %rsp,%rdx; je; mov 0x38(%rsi),%rsp; push; call *%rax; pop; mov %rsi,%rsp; ret; and $-16,%rsp; call *%rax; jmp
+    const Bytes switches({0x48, 0x89, 0xe2, 0x74, 0x0c, 0x48, 0x8b, 0x66, 0x38, 0x50, 0xff, 0xd0, 0x58,
+                          0x48, 0x89, 0xf4, 0xc3, 0x48, 0x83, 0xe4, 0xf0, 0xff, 0xd0, 0xeb, 0xe8});
+    for (const Bytes &rows : {Bytes({0, 1, 1, 0}), Bytes({2, 1, 1, 8, 1, 2, 3, 0, 0, 0}), Bytes({1, 1, 1, 8, 0, 0, 0})})
+        lost_sp.add(Bytes(rows).u16(switches.size()).add(switches).add(functions()));
     Corpus walks(folder / "walk");
     for (const int flags : {0, 1, 2}) {
         Bytes walk({flags, 16, 9, 0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05}); // a signal trampoline's code

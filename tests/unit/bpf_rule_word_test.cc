@@ -75,6 +75,10 @@ TEST(RuleWord, OtherRegistersAndExpressionsAreLeftToUserSpace) {
     rule = usual(8);
     rule.needs_interpreter = true;
     EXPECT_EQ(kind(rule), DWUNW_RULE_CFA_ELSEWHERE);
+    // And where the code has put SP elsewhere.
+    rule = usual(8);
+    rule.cfa_kind = CfaKind::kLost;
+    EXPECT_EQ(kind(rule), DWUNW_RULE_CFA_ELSEWHERE);
     for (const ValueKind value : {ValueKind::kExpression, ValueKind::kValExpression, ValueKind::kRegister}) {
         rule = usual(8);
         rule.fp_kind = value;

@@ -47,4 +47,8 @@ std::optional<bool> frame_set_up(std::span<const uint8_t> code, size_t pc, bool 
 // code_flow.cc
 CodeFlow follow(std::span<const uint8_t> code, size_t pc, std::optional<uint64_t> rax);
 
+// Arch::find_sp_replacement and Arch::find_lost_sp.
+size_t find_sp_replacement(std::span<const uint8_t> code, size_t from);
+void find_lost_sp(std::span<const uint8_t> code, std::span<const SpRow> rows, std::vector<CodeRange> &lost);
+
 } // namespace dwunw::arch::x86_64
