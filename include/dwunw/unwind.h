@@ -97,8 +97,8 @@ enum {
     /* A callee-saved register's slot below SP could not be read; the register was taken to keep its value. */
     DWUNW_FRAME_FLAG_REGISTER_KEPT = 1u << 2,
     /* The CFA comes from a register that a call may change (x86_64: rax or r11, in OpenSSL), and that no rule of the
-       function called mentions. The code of that function does not write the register, and a return address behind a call
-       lies where the CFA says. */
+       function called mentions. The code of that function does not write the register, and a return address behind a
+       call lies where the CFA says. */
     DWUNW_FRAME_FLAG_CFA_UNMENTIONED = 1u << 3,
     /* `pc` is no executable code: a call through a null or wild pointer led there. The next frame is the caller. */
     DWUNW_FRAME_FLAG_NO_CODE = 1u << 4,

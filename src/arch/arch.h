@@ -66,8 +66,9 @@ struct Arch {
     uint64_t entry_misalignment;
     // Code that the kernel executes for the thread, or may: none of its instructions changes SP before it returns.
     uint64_t kernel_code_start, kernel_code_size;
-    // Whether a function, whose code this is from its first byte to its last, never writes register `reg` (a DWARF number),
-    // calls nothing and is not left by a jump; `entered_at` are offsets at which it is entered. False proves nothing.
+    // Whether a function, whose code this is from its first byte to its last, never writes register `reg` (a DWARF
+    // number), calls nothing and is not left by a jump; `entered_at` are offsets at which it is entered. False proves
+    // nothing.
     bool (*leaves_alone)(std::span<const uint8_t> code, uint8_t reg, std::span<const size_t> entered_at);
     // Follows the instructions of code[pc…]; `code` may begin before the pc, where that could be read. `result` is the
     // register that a system call returns in. Bounded by the size of `code`.

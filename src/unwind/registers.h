@@ -60,7 +60,7 @@ class Registers {
     std::array<uint64_t, dwarf::kTrackedRegisters> values_;
     uint64_t known_ = 0;
     uint64_t unread_ = 0;
-    uint64_t unmentioned_ = 0; // not known
+    uint64_t unmentioned_ = 0;           // not known
     dwunw_status why_unread_ = DWUNW_OK; // the first one's
 };
 

@@ -11,8 +11,8 @@
 // call is before it, and whether a frame pointer has been set up there. An entry
 // of another generation does not exist, so a new map empties the cache by having a new number.
 //
-// Beside them, which frames have a register of their caller's that no rule mentions (step.h, is_unwritten()): two words;
-// and, for code that has no CFI, whether a call can end at an address, found in the code of a file: a word.
+// Beside them, which frames have a register of their caller's that no rule mentions (step.h, is_unwritten()): two
+// words; and, for code that has no CFI, whether a call can end at an address, found in the code of a file: a word.
 //
 // An entry is two words that are written and read without a lock. So that a reader never takes one word of one entry
 // and one of another, the first is stored mixed with a hash of the second: a pair that does not belong together does

@@ -9,9 +9,9 @@
 // SP − 8. A slice that begins at SP lacks those bytes; the register has been restored by then, so it keeps its value.
 //
 // Registers that no rule mentions: a call preserves the callee-saved ones (psABI §3.2.1), the others are lost. libgcc
-// and libunwind keep all; then a CFA from r10 in an outer frame would silently use a value of the wrong moment. OpenSSL's
-// assembly counts on that, though: a function keeps its caller's SP in rax or r11, has CFA = rax+8, and calls a helper
-// that leaves rax alone and says nothing of it. Such a register is used for a CFA, and for nothing else, if
+// and libunwind keep all; then a CFA from r10 in an outer frame would silently use a value of the wrong moment.
+// OpenSSL's assembly counts on that, though: a function keeps its caller's SP in rax or r11, has CFA = rax+8, and calls
+// a helper that leaves rax alone and says nothing of it. Such a register is used for a CFA, and for nothing else, if
 //
 //     the helper is where the thread is, or was interrupted, so that the register's value is known there,
 //     a direct call of the helper stands before the return address, and the rule is the same behind the call,
@@ -25,9 +25,9 @@
 // where SP points, or the thread came there by other means: a `ret` from a stack that was overwritten, a jump. What was
 // called is an operand of the call before the return address, and all registers are still what they were: a direct call
 // elsewhere, or a register or word that holds another address, is no call of this pc. Where the word cannot be read (a
-// variable, and there is only a slice), it is taken to have held the pc, but only if that lies in the first page, where no
-// code is ever that the map does not show. A `ret` leaves the pc below SP, and SP a multiple of 16, where a call leaves
-// SP 8 below one.
+// variable, and there is only a slice), it is taken to have held the pc, but only if that lies in the first page, where
+// no code is ever that the map does not show. A `ret` leaves the pc below SP, and SP a multiple of 16, where a call
+// leaves SP 8 below one.
 //
 // Proved by tests/unit/unwind_step_test and, on real stacks, tests/integration.
 #include "unwind/step.h"
@@ -453,8 +453,7 @@ Step step_by_call(const arch::Arch &arch, AddressSpace &space, RunAddr pc, const
             return stopped(DWUNW_ERR_UPROBE_TRAMPOLINE);
         return_address = RunAddr(*original);
     }
-    if (const dwunw_status status = call_led_to(arch, space, pc, return_address, memory, registers);
-        status != DWUNW_OK)
+    if (const dwunw_status status = call_led_to(arch, space, pc, return_address, memory, registers); status != DWUNW_OK)
         return stopped(status);
     const auto popped = memory.read_word(sp - sizeof(uint64_t));
     const bool may_be_returned_to = !popped || *popped == pc.value;
@@ -471,8 +470,8 @@ Step step_by_call(const arch::Arch &arch, AddressSpace &space, RunAddr pc, const
     return step;
 }
 
-bool is_unwritten(const arch::Arch &arch, AddressSpace &space, const CodeLocation &location, RunAddr inner, RunAddr outer,
-                  uint8_t reg) {
+bool is_unwritten(const arch::Arch &arch, AddressSpace &space, const CodeLocation &location, RunAddr inner,
+                  RunAddr outer, uint8_t reg) {
     constexpr size_t kLargestFunction = 8192;
     const auto inside = [&](RunAddr address) { return address >= location.start && address < location.end; };
     if (location.cfi == nullptr || !inside(inner) || !inside(outer))

@@ -8,9 +8,10 @@
 // trust any more, it leaves to the loop around it, with nothing done. So it can only be faster, never different.
 //
 // A frame is written only once its pc is known to lie in executable memory of the process; a return address that does
-// not is where the walk stops, not a frame. Where no CFI covers a pc: the kernel's signal trampoline by its code, then
-// the few instructions around a clone system call by what they do, then the program's entry point by its address, then
-// one checked frame-pointer step.
+// not is where the walk stops, not a frame. The pc of frame 0, and one that a signal interrupted, may be no code: then
+// the call that led there is looked for on top of the stack (step.cc). Where no CFI covers a pc: the kernel's signal
+// trampoline by its code, then the few instructions around a clone system call by what they do, then the program's
+// entry point by its address, then one checked frame-pointer step.
 //
 // Proved by tests/unit/unwind_walk_test (every stop reason, slices cut at every byte, everything cold and warm) and
 // tests/integration (real stacks against eu-stack, leaks against the program's own ledger).
@@ -60,6 +61,8 @@ class Walk {
                 inner.flags |= DWUNW_FRAME_FLAG_CFA_UNMENTIONED;
             if (step.no_code)
                 inner.flags |= DWUNW_FRAME_FLAG_NO_CODE;
+            result_.unmentioned_frames += step.cfa_unmentioned;
+            result_.no_code_frames += step.no_code;
             switch (step.outcome) {
             case Step::Outcome::kRoot:
                 return DWUNW_OK;
@@ -171,8 +174,9 @@ class Walk {
             }
             const bool unmentioned = from_other && result_.written > 1;
             uint64_t outer = 0;
-            if ((!rule->cfa_from_fp() && cfa.value <= sp) || (unmentioned && cfa.value - sp > kLargestUnmentionedFrame) || !request_.memory.read_slice(cfa - 8, &outer) ||
-                (outer == pc.pc().value && cfa.value == last_cfa_))
+            if ((!rule->cfa_from_fp() && cfa.value <= sp) ||
+                (unmentioned && cfa.value - sp > kLargestUnmentionedFrame) ||
+                !request_.memory.read_slice(cfa - 8, &outer) || (outer == pc.pc().value && cfa.value == last_cfa_))
                 break;
             if (unmentioned && known_call(RunAddr(outer)) != true)
                 break;
@@ -217,6 +221,7 @@ class Walk {
             request_.frames[result_.written - 1].cfa = cfa.value;
             if (unmentioned)
                 request_.frames[result_.written - 1].flags |= DWUNW_FRAME_FLAG_CFA_UNMENTIONED;
+            result_.unmentioned_frames += unmentioned;
             dwunw_frame &frame = request_.frames[result_.written++];
             frame.pc = outer;
             frame.sp = cfa.value;
@@ -414,8 +419,8 @@ class Walk {
     Step step_without_cfi(CodeAddr pc, dwunw_status missing, dwunw_frame_source &source) {
         Step step;
         step.status = missing;
-        const bool no_code = location_.kind == CodeKind::kUnmapped ||
-                             pc.pc().value - arch_.kernel_code_start < arch_.kernel_code_size;
+        const bool no_code =
+            location_.kind == CodeKind::kUnmapped || pc.pc().value - arch_.kernel_code_start < arch_.kernel_code_size;
         if (no_code && !pc.is_return_address()) {
             const Step by_call = step_by_call(pc, registers_);
             source = DWUNW_SOURCE_CALL;

@@ -39,7 +39,8 @@ enum class Effect : uint8_t {
 
 class Instruction {
   public:
-    explicit Instruction(std::span<const uint8_t> code) : code_(code.first(std::min(code.size(), kLongestInstruction))) {}
+    explicit Instruction(std::span<const uint8_t> code)
+        : code_(code.first(std::min(code.size(), kLongestInstruction))) {}
 
     // False where it is not known, or its code ends.
     bool decode() {
@@ -64,7 +65,7 @@ class Instruction {
     bool writes(unsigned encoded) const { return (writes_ >> encoded & 1) != 0; }
     bool is_jump() const { return is_jump_; }
     int64_t distance() const { return distance_; } // from its end on
-    bool ends() const { return ends_; } // nothing goes on behind it
+    bool ends() const { return ends_; }            // nothing goes on behind it
 
   private:
     static bool is_legacy_prefix(uint8_t byte) {
@@ -293,7 +294,7 @@ class Instruction {
                 return true;
             }
             return apply(Effect::kWritesRm, of_bytes); // not, neg
-        case 0xfe: // inc, dec
+        case 0xfe:                                     // inc, dec
             mod_rm();
             return extension() <= 1 && apply(Effect::kWritesRm, of_bytes);
         case 0xff:
