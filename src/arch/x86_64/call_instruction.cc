@@ -69,7 +69,7 @@ CodeTarget operand(std::span<const uint8_t> mod_rm_on, uint8_t rex) {
         target.base = kDecoded[rm | extended];
     }
     if (mod == 1)
-        target.displacement = static_cast<int8_t>(mod_rm_on[at]);
+        target.displacement = int{static_cast<int8_t>(mod_rm_on[at])};
     else if (mod == 2 || !has_base)
         target.displacement = displacement_at(mod_rm_on, at);
     return target;
