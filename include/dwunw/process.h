@@ -71,7 +71,9 @@ struct dwunw_process_counters {
     uint64_t trampoline_frames;    /* frames repaired from a pending return */
     uint64_t interpreter_walks;    /* walks that needed the full interpreter */
     uint64_t map_reads;
-    uint64_t modules_failed; /* distinct mapped files that could not be opened or had no usable ELF image */
+    uint64_t modules_failed;     /* distinct mapped files that could not be opened or had no usable ELF image */
+    uint64_t unmentioned_frames; /* frames with DWUNW_FRAME_FLAG_CFA_UNMENTIONED */
+    uint64_t no_code_frames;     /* frames with DWUNW_FRAME_FLAG_NO_CODE */
 };
 dwunw_status dwunw_process_get_counters(const struct dwunw_process *process, struct dwunw_process_counters *out);
 

@@ -96,6 +96,12 @@ enum {
     DWUNW_FRAME_FLAG_SIGNAL = 1u << 1,
     /* A callee-saved register's slot below SP could not be read; the register was taken to keep its value. */
     DWUNW_FRAME_FLAG_REGISTER_KEPT = 1u << 2,
+    /* The CFA comes from a register that a call may change (x86_64: rax or r11, in OpenSSL), and that no rule of the
+       function called mentions. The code of that function does not write the register, and a return address behind a
+       call lies where the CFA says. */
+    DWUNW_FRAME_FLAG_CFA_UNMENTIONED = 1u << 3,
+    /* `pc` is no executable code: a call through a null or wild pointer led there. The next frame is the caller. */
+    DWUNW_FRAME_FLAG_NO_CODE = 1u << 4,
 };
 
 /* dwunw_frame.source: how this frame was found from the one inside it */
@@ -107,6 +113,7 @@ enum dwunw_frame_source {
     DWUNW_SOURCE_TRAMPOLINE = 4,    /* a pending return stood in for the uretprobe trampoline */
     DWUNW_SOURCE_FRAME_POINTER = 5, /* a checked frame-pointer step: no CFI covers the inner frame */
     DWUNW_SOURCE_CODE = 6,          /* where the inner frame's next instructions lead: no CFI covers them */
+    DWUNW_SOURCE_CALL = 7,          /* the return address on top of the stack: the inner frame's pc is no code */
 };
 
 struct dwunw_frame {

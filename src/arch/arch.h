@@ -41,6 +41,22 @@ struct CodeRange {
     uint32_t start = 0;
     uint32_t end = 0;
 };
+// Where a call, or a jump, gets the address from that it goes to.
+struct CodeTarget {
+    static constexpr uint8_t kNone = 0xff;
+    enum class Kind : uint8_t {
+        kAddress,  // `displacement` from the instruction's end
+        kRegister, // register `base` holds it
+        kMemory,   // the word at base + index × scale + displacement holds it
+        kElsewhere,
+    } kind = Kind::kElsewhere;
+    uint8_t base = kNone; // DWARF numbers
+    uint8_t index = kNone;
+    uint8_t scale = 1;
+    bool from_end = false; // of kMemory: the instruction's end is the base
+    int64_t displacement = 0;
+};
+inline constexpr size_t kMaxCallTargets = 24;
 
 struct Arch {
     uint32_t id;              // enum dwunw_arch
@@ -53,6 +69,21 @@ struct Arch {
     size_t max_call_length;
     // Whether the bytes that end at a return address can end in a call instruction. Never false for a real call.
     bool (*ends_in_call)(std::span<const uint8_t> code);
+    // What the call that ends `code` may call: bytes can be read as more than one call. Nothing where none ends there.
+    // Returns how many there are. `code` is as for ends_in_call, and call_context bytes longer where these can be read.
+    size_t (*call_targets)(std::span<const uint8_t> code, std::span<CodeTarget, kMaxCallTargets> out);
+    size_t call_context;
+    // Whether code[0…] does nothing but jump to an address that it reads, as the entries of a PLT do; `target` is the
+    // jump's, `length` how far its end is from code[0].
+    bool (*is_jump_stub)(std::span<const uint8_t> code, CodeTarget &target, size_t &length);
+    // A function is entered with SP this much below a multiple of twice as much, if its caller keeps to the psABI.
+    uint64_t entry_misalignment;
+    // Code that the kernel executes for the thread, or may: none of its instructions changes SP before it returns.
+    uint64_t kernel_code_start, kernel_code_size;
+    // Whether a function, whose code this is from its first byte to its last, never writes register `reg` (a DWARF
+    // number), calls nothing and is not left by a jump; `entered_at` are offsets at which it is entered. False proves
+    // nothing.
+    bool (*leaves_alone)(std::span<const uint8_t> code, uint8_t reg, std::span<const size_t> entered_at);
     // Follows the instructions of code[pc…]; `code` may begin before the pc, where that could be read. `result` is the
     // register that a system call returns in. Bounded by the size of `code`.
     CodeFlow (*follow)(std::span<const uint8_t> code, size_t pc, std::optional<uint64_t> result);

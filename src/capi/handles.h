@@ -24,6 +24,8 @@ struct alignas(64) Counters {
         add(frame_pointer_frames, result.frame_pointer_frames, alone);
         add(trampoline_frames, result.trampoline_frames, alone);
         add(interpreter_walks, result.used_interpreter, alone);
+        add(unmentioned_frames, result.unmentioned_frames, alone);
+        add(no_code_frames, result.no_code_frames, alone);
     }
 
     void add_to(dwunw_process_counters &out) const {
@@ -33,6 +35,8 @@ struct alignas(64) Counters {
         out.frame_pointer_frames += frame_pointer_frames;
         out.trampoline_frames += trampoline_frames;
         out.interpreter_walks += interpreter_walks;
+        out.unmentioned_frames += unmentioned_frames;
+        out.no_code_frames += no_code_frames;
     }
 
     std::atomic<uint64_t> captures = 0;
@@ -41,6 +45,8 @@ struct alignas(64) Counters {
     std::atomic<uint64_t> frame_pointer_frames = 0;
     std::atomic<uint64_t> trampoline_frames = 0;
     std::atomic<uint64_t> interpreter_walks = 0;
+    std::atomic<uint64_t> unmentioned_frames = 0;
+    std::atomic<uint64_t> no_code_frames = 0;
 
   private:
     static void add(std::atomic<uint64_t> &counter, uint64_t more, bool alone) {

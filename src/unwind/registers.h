@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // A frame's registers by DWARF number, each with whether its value is known, and whether it would be, had memory been
-// readable: then that is why a walk ends which needs it.
+// readable: then that is why a walk ends which needs it. A register that a call may change, and that the step from the
+// frame inside did not mention, is not known either; but what it held in that frame is kept.
 #pragma once
 
 #include "dwarf/cfi_program.h"
@@ -28,16 +29,28 @@ class Registers {
     void set(size_t reg, uint64_t value) {
         values_[reg] = value;
         known_ |= uint64_t{1} << reg;
+        unmentioned_ &= ~(uint64_t{1} << reg);
     }
     // `why`: what kept its value from being read, DWUNW_ERR_REGISTER_UNKNOWN where nothing did.
     void forget(size_t reg, dwunw_status why = DWUNW_ERR_REGISTER_UNKNOWN) {
         const uint64_t bit = uint64_t{1} << reg;
         known_ &= ~bit;
+        unmentioned_ &= ~bit;
         const bool unread = why == DWUNW_ERR_SLICE_EXHAUSTED || why == DWUNW_ERR_MEMORY_UNREADABLE;
         unread_ = unread ? unread_ | bit : unread_ & ~bit;
         if (unread && why_unread_ == DWUNW_OK)
             why_unread_ = why;
     }
+    // Of a register that a call may change, at a step that does not mention it.
+    void leave_unmentioned(size_t reg) {
+        const uint64_t bit = uint64_t{1} << reg;
+        const bool was_known = (known_ & bit) != 0;
+        forget(reg);
+        if (was_known)
+            unmentioned_ |= bit;
+    }
+    // Whether its value is that of the frame inside, where it was known.
+    bool unmentioned(size_t reg) const { return reg < values_.size() && ((unmentioned_ >> reg) & 1) != 0; }
     // Of a register that is not known.
     dwunw_status why_unknown(size_t reg) const {
         return reg < values_.size() && ((unread_ >> reg) & 1) != 0 ? why_unread_ : DWUNW_ERR_REGISTER_UNKNOWN;
@@ -47,6 +60,7 @@ class Registers {
     std::array<uint64_t, dwarf::kTrackedRegisters> values_;
     uint64_t known_ = 0;
     uint64_t unread_ = 0;
+    uint64_t unmentioned_ = 0;           // not known
     dwunw_status why_unread_ = DWUNW_OK; // the first one's
 };
 

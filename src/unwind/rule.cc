@@ -49,7 +49,6 @@ class RuleMaker {
         const dwarf::CfaRule &cfa = state_.cfa;
         if (cfa.kind == dwarf::CfaRule::Kind::kRegister) {
             rule_.cfa_reg = cfa.reg;
-            rule_.needs_interpreter |= !carried(cfa.reg);
             return narrow(cfa.value, &rule_.cfa_offset);
         }
         const auto shape = simple(cfa.value, cfa.expression_length);

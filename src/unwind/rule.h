@@ -14,7 +14,7 @@
 namespace dwunw::unwind {
 
 enum class CfaKind : uint8_t {
-    kRegister,   // CFA = reg + cfa_offset
+    kRegister,   // CFA = reg + cfa_offset; reg may be one that the fast walk does not carry: carries_cfa()
     kDeref,      // CFA = [reg + cfa_offset] + cfa_addend
     kPlt,        // CFA = reg + cfa_offset + ((pc & 15) ≥ cfa_addend ? 8 : 0)
     kExpression, // CFA = the FDE's expression: the interpreter's
@@ -40,7 +40,8 @@ struct Rule {
     ValueKind fp_kind = ValueKind::kSame;
     uint8_t fp_reg = 0;
     bool signal_frame = false;
-    // The rule needs a register that the fast walk does not carry, or an evaluator.
+    // The rule needs a register that the fast walk does not carry, for something else than a CFA of kRegister, or an
+    // evaluator.
     bool needs_interpreter = false;
     int32_t cfa_offset = 0;
     int32_t cfa_addend = 0;
@@ -48,6 +49,8 @@ struct Rule {
     int32_t fp_offset = 0;
 
     bool operator==(const Rule &) const = default;
+    // Whether the CFA comes from what the fast walk carries from frame to frame.
+    bool carries_cfa(const arch::Arch &arch) const { return cfa_reg == arch.sp || cfa_reg == arch.fp; }
 };
 static_assert(sizeof(Rule) == 24);
 static_assert(std::has_unique_object_representations_v<Rule>); // hashed by its bytes

@@ -10,12 +10,15 @@ std::optional<PackedRule> PackedRule::pack(const Rule &rule, const arch::Arch &a
     if (rule.ra_kind == ValueKind::kUndefined)
         return PackedRule(kRoot | at);
     const bool from_fp = rule.cfa_reg == arch.fp;
+    const bool from_other = !rule.carries_cfa(arch);
     if (rule.needs_interpreter || rule.signal_frame || rule.cfa_kind != CfaKind::kRegister ||
-        (!from_fp && rule.cfa_reg != arch.sp) || rule.ra_kind != ValueKind::kAtCfa || rule.ra_offset != -8)
+        (from_other && rule.cfa_reg > kOtherMask) || rule.ra_kind != ValueKind::kAtCfa || rule.ra_offset != -8)
         return std::nullopt;
     const auto words = static_cast<uint64_t>(rule.cfa_offset) / 8;
-    if (rule.cfa_offset <= 0 || rule.cfa_offset % 8 != 0 || words > kCfaMask)
+    if (rule.cfa_offset < (from_other ? 0 : 8) || rule.cfa_offset % 8 != 0 ||
+        words > (from_other ? kOtherOffsetMask : kCfaMask))
         return std::nullopt;
+    const uint64_t cfa = words << kCfaShift | (from_other ? kFromOther | uint64_t{rule.cfa_reg} << kOtherShift : 0);
     uint64_t distance = 0;
     if (rule.fp_kind == ValueKind::kAtCfa) {
         const int64_t below = -int64_t{rule.fp_offset};
@@ -25,7 +28,7 @@ std::optional<PackedRule> PackedRule::pack(const Rule &rule, const arch::Arch &a
     } else if (rule.fp_kind != ValueKind::kSame) {
         return std::nullopt;
     }
-    return PackedRule((from_fp ? kFromFp : 0) | words << kCfaShift | distance << kFpShift | at);
+    return PackedRule((from_fp ? kFromFp : 0) | cfa | distance << kFpShift | at);
 }
 
 std::optional<PackedRule> PackedRule::without_cfi(uint32_t place, bool frame_is_set_up) {

@@ -3,7 +3,7 @@
 //
 // Only the rules that nearly all code has are kept, in one word:
 //
-//     CFA = SP + n  or  FP + n;   RA = [CFA − 8];   FP = FP  or  [CFA − m]
+//     CFA = SP + n,  FP + n  or another register + n;   RA = [CFA − 8];   FP = FP  or  [CFA − m]
 //
 // the root (RA undefined), and that a file has no rules there at all, so that FP may be gone by. Everything else is
 // looked up each time. Beside the rule stands where the pc belongs: the mapping's number in a snapshot of the process's
@@ -11,7 +11,8 @@
 // call is before it, and whether a frame pointer has been set up there. An entry
 // of another generation does not exist, so a new map empties the cache by having a new number.
 //
-// Beside them, for code that has no CFI, whether a call can end at an address, found in the code of a file: a word.
+// Beside them, which frames have a register of their caller's that no rule mentions (step.h, is_unwritten()): two
+// words; and, for code that has no CFI, whether a call can end at an address, found in the code of a file: a word.
 //
 // An entry is two words that are written and read without a lock. So that a reader never takes one word of one entry
 // and one of another, the first is stored mixed with a hash of the second: a pair that does not belong together does
@@ -46,6 +47,10 @@ class PackedRule {
 
     bool is_root() const { return (word_ & (kRoot | kFromFp)) == kRoot; }
     bool is_without_cfi() const { return (word_ & (kRoot | kFromFp)) == (kRoot | kFromFp); }
+    bool cfa_from_other() const { return (word_ & (kRoot | kFromFp | kFromOther)) == kFromOther; }
+    // Where the CFA is from another register than SP and FP.
+    uint8_t cfa_register() const { return static_cast<uint8_t>(word_ >> kOtherShift & kOtherMask); }
+    uint64_t offset_from_other() const { return (word_ >> kCfaShift & kOtherOffsetMask) * 8; }
     bool cfa_from_fp() const { return (word_ & kFromFp) != 0; }
     uint64_t cfa_offset() const { return (word_ >> kCfaShift & kCfaMask) * 8; }
     // How far below the CFA FP is saved; 0 where it keeps its value.
@@ -70,7 +75,13 @@ class PackedRule {
     static constexpr uint64_t kFpMask = (1u << 13) - 1;
     static constexpr unsigned kPlaceShift = 33;
     static constexpr uint64_t kAfterCall = uint64_t{1} << 49;
-    static constexpr uint64_t kFrameIsSetUp = uint64_t{1} << 50;
+    static constexpr uint64_t kFrameIsSetUp = uint64_t{1} << 50; // without CFI
+    static constexpr uint64_t kFromOther = kFrameIsSetUp;        // with CFI
+    // The register's number takes the upper bits of the CFA's offset.
+    static constexpr unsigned kOtherShift = 16;
+    static constexpr uint64_t kOtherMask = 15;
+    static constexpr uint64_t kOtherOffsetMask = (1u << 14) - 1;
+    static_assert(kCfaShift + 14 == kOtherShift && kOtherShift + 4 == kFpShift);
     static constexpr unsigned kBits = 51; // the rest is RuleCache's
 
     uint64_t word_ = 0;
@@ -113,6 +124,23 @@ class RuleCache {
         calls_[mixed >> kCallKeyBits].store(call_word(mixed, generation, follows), std::memory_order_relaxed);
     }
 
+    // That the frame at `inner` has the value of register `reg` that the caller, at `outer`, had: is_unwritten().
+    bool is_unwritten(RunAddr inner, RunAddr outer, uint8_t reg, uint64_t generation) const {
+        const Entry &entry = unwritten_[unwritten_index(inner, outer)];
+        const uint64_t word = entry.rule.load(std::memory_order_relaxed);
+        const uint64_t key = entry.key.load(std::memory_order_relaxed);
+        return word == unwritten_word(outer, reg, generation) &&
+               (key ^ mix(word)) == key_of(CodeAddr::instruction(inner), generation);
+    }
+    void remember_unwritten(RunAddr inner, RunAddr outer, uint8_t reg, uint64_t generation) {
+        if (inner.value >> kPcBits != 0 || outer.value >> kPcBits != 0)
+            return;
+        Entry &entry = unwritten_[unwritten_index(inner, outer)];
+        const uint64_t word = unwritten_word(outer, reg, generation);
+        entry.rule.store(word, std::memory_order_relaxed);
+        entry.key.store(key_of(CodeAddr::instruction(inner), generation) ^ mix(word), std::memory_order_relaxed);
+    }
+
   private:
     static constexpr unsigned kPcBits = 47;
     static constexpr unsigned kLowGenerationBits = 16;
@@ -138,6 +166,16 @@ class RuleCache {
     }
     static size_t index(CodeAddr pc) { return pc.pc().value * 0x9e3779b97f4a7c15u >> (64 - kIndexBits); }
 
+    static constexpr unsigned kUnwrittenIndexBits = 8;
+    static constexpr unsigned kHighGenerationBits = kGenerationBits - kLowGenerationBits;
+    static_assert(kPcBits + 4 + kHighGenerationBits == 64);
+    static size_t unwritten_index(RunAddr inner, RunAddr outer) {
+        return mix(inner.value ^ outer.value << 20) >> (64 - kUnwrittenIndexBits);
+    }
+    static uint64_t unwritten_word(RunAddr outer, uint8_t reg, uint64_t generation) {
+        return outer.value << (64 - kPcBits) | uint64_t{reg} << kHighGenerationBits | high(generation);
+    }
+
     // An odd factor maps the addresses one to one: the upper bits are the place, and only the others need be kept
     // there, which leaves room for the generation beside them.
     static constexpr unsigned kCallIndexBits = 9;
@@ -152,6 +190,7 @@ class RuleCache {
 
     std::array<Entry, size_t{1} << kIndexBits> entries_;
     std::array<std::atomic<uint64_t>, size_t{1} << kCallIndexBits> calls_{};
+    std::array<Entry, size_t{1} << kUnwrittenIndexBits> unwritten_;
 };
 
 } // namespace dwunw::unwind

@@ -10,6 +10,24 @@
 //
 // Registers that no rule mentions: a call preserves the callee-saved ones (psABI §3.2.1), the others are lost. libgcc
 // and libunwind keep all; then a CFA from r10 in an outer frame would silently use a value of the wrong moment.
+// OpenSSL's assembly counts on that, though: a function keeps its caller's SP in rax or r11, has CFA = rax+8, and calls
+// a helper that leaves rax alone and says nothing of it. Such a register is used for a CFA, and for nothing else, if
+//
+//     the helper is where the thread is, or was interrupted, so that the register's value is known there,
+//     a direct call of the helper stands before the return address, and the rule is the same behind the call,
+//     no instruction of the helper writes the register, calls anything or jumps out of the helper: is_unwritten(),
+//     and what the CFA gives is above SP, within the stack, and a return address behind a call: walk.cc.
+//
+// The first three prove the value, as far as the caller's CFI is true; a helper that kept the register elsewhere for a
+// while would have to write it when it gives it back. The last one is a check on top of that.
+//
+// A pc that is no code (a call through a null pointer): nothing was executed there, so the return address still lies
+// where SP points, or the thread came there by other means: a `ret` from a stack that was overwritten, a jump. What was
+// called is an operand of the call before the return address, and all registers are still what they were: a direct call
+// elsewhere, or a register or word that holds another address, is no call of this pc. Where the word cannot be read (a
+// variable, and there is only a slice), it is taken to have held the pc, but only if that lies in the first page, where
+// no code is ever that the map does not show. A `ret` leaves the pc below SP, and SP a multiple of 16, where a call
+// leaves SP 8 below one.
 //
 // Proved by tests/unit/unwind_step_test and, on real stacks, tests/integration.
 #include "unwind/step.h"
@@ -228,7 +246,7 @@ Step step_by_interpreter(const ModuleCfi &module, const arch::Arch &arch, CodeAd
             if (is_ra)
                 return stopped(DWUNW_ERR_NO_PROGRESS, *cfa);
             if (reg != arch.sp && ((arch.preserved >> reg) & 1) == 0)
-                outer.forget(reg);
+                outer.leave_unmentioned(reg);
             continue;
         case RuleKind::kSameValue:
             if (is_ra)
@@ -315,6 +333,183 @@ Step step_by_return_instruction(const arch::Arch &arch, const StackMemory &memor
     registers.set(arch.ra, *value);
     registers.set(arch.sp, step.cfa);
     return step;
+}
+
+namespace {
+
+enum class Called : uint8_t { kNo, kYes, kUnknown, kUnread };
+
+// What led to `pc`, if it went to `target`. `end`: of the instruction; `sp`: what SP was there.
+class Going {
+  public:
+    Going(const StackMemory &memory, const arch::Arch &arch, const Registers &registers, uint64_t sp, RunAddr pc)
+        : memory_(memory), arch_(arch), registers_(registers), sp_(sp), pc_(pc) {}
+
+    Called went(const arch::CodeTarget &target, RunAddr end) {
+        using Kind = arch::CodeTarget::Kind;
+        switch (target.kind) {
+        case Kind::kAddress:
+            return end + static_cast<uint64_t>(target.displacement) == pc_ ? Called::kYes : Called::kNo;
+        case Kind::kRegister: {
+            const auto value = read(target.base);
+            return !value ? Called::kUnknown : *value == pc_.value ? Called::kYes : Called::kNo;
+        }
+        case Kind::kMemory:
+            return read_target(target, end);
+        case Kind::kElsewhere:
+            break;
+        }
+        return Called::kUnknown;
+    }
+    dwunw_status why_unread() const { return why_unread_; }
+
+  private:
+    std::optional<uint64_t> read(uint8_t reg) const {
+        if (reg == arch_.sp)
+            return sp_;
+        return registers_.known(reg) ? std::optional(registers_[reg]) : std::nullopt;
+    }
+    Called read_target(const arch::CodeTarget &target, RunAddr end) {
+        uint64_t address = static_cast<uint64_t>(target.displacement) + (target.from_end ? end.value : 0);
+        for (const auto &[reg, scale] : {std::pair(target.base, uint8_t{1}), std::pair(target.index, target.scale)}) {
+            if (reg == arch::CodeTarget::kNone)
+                continue;
+            const auto value = read(reg);
+            if (!value)
+                return Called::kUnknown;
+            address += *value * scale;
+        }
+        const auto word = memory_.read_word(RunAddr(address));
+        if (word)
+            return *word == pc_.value ? Called::kYes : Called::kNo;
+        // More of the stack would decide.
+        constexpr uint64_t kStack = uint64_t{1} << 20;
+        if (address - sp_ >= kStack)
+            return Called::kUnknown;
+        why_unread_ = word.error().status;
+        return Called::kUnread;
+    }
+
+    const StackMemory &memory_;
+    const arch::Arch &arch_;
+    const Registers &registers_;
+    uint64_t sp_;
+    RunAddr pc_;
+    dwunw_status why_unread_ = DWUNW_OK;
+};
+
+// The bytes before `end` that a call may be read from.
+std::span<const uint8_t> read_call(const arch::Arch &arch, AddressSpace &space, RunAddr end,
+                                   std::span<uint8_t, 16> buffer) {
+    const CodeLocation location = space.find(end - 1);
+    if (location.kind == CodeKind::kUnmapped || location.kind == CodeKind::kUprobeTrampoline)
+        return {};
+    const size_t length = std::min<uint64_t>(arch.max_call_length + arch.call_context, end - location.start);
+    const auto code = std::span<uint8_t>(buffer).first(length);
+    return space.read_code(end - length, code) ? code : std::span<uint8_t>();
+}
+
+// DWUNW_OK where a call before `return_address` led to `pc`.
+dwunw_status call_led_to(const arch::Arch &arch, AddressSpace &space, RunAddr pc, RunAddr return_address,
+                         const StackMemory &memory, const Registers &registers) {
+    std::array<uint8_t, 16> buffer;
+    const auto code = read_call(arch, space, return_address, buffer);
+    std::array<arch::CodeTarget, arch::kMaxCallTargets> targets;
+    const size_t count = arch.call_targets(code, targets);
+    Going going(memory, arch, registers, registers[arch.sp] + sizeof(uint64_t), pc);
+    bool unknown = false;
+    bool unread = false;
+    for (const arch::CodeTarget &target : std::span(targets).first(count)) {
+        Called called = going.went(target, return_address);
+        if (called == Called::kNo && target.kind == arch::CodeTarget::Kind::kAddress) {
+            const RunAddr stub = return_address + static_cast<uint64_t>(target.displacement);
+            std::array<uint8_t, 16> stub_code;
+            arch::CodeTarget jump;
+            size_t length = 0;
+            if (space.is_code(stub) && space.read_code(stub, stub_code) && arch.is_jump_stub(stub_code, jump, length))
+                called = going.went(jump, stub + length);
+        }
+        if (called == Called::kYes)
+            return DWUNW_OK;
+        unknown |= called == Called::kUnknown;
+        unread |= called == Called::kUnread;
+    }
+    // No file and no code is ever mapped there.
+    constexpr uint64_t kNullPage = 4096;
+    if (unread)
+        return going.why_unread();
+    return unknown && pc.value < kNullPage ? DWUNW_OK : DWUNW_ERR_NO_MAPPING;
+}
+
+} // namespace
+
+Step step_by_call(const arch::Arch &arch, AddressSpace &space, RunAddr pc, const StackMemory &memory,
+                  std::optional<uint64_t> original, Registers &registers) {
+    const RunAddr sp(registers[arch.sp]);
+    const auto word = memory.read_word(sp);
+    if (!word)
+        return stopped(word.error().status);
+    RunAddr return_address(*word);
+    if (space.find(return_address).kind == CodeKind::kUprobeTrampoline) {
+        if (!original)
+            return stopped(DWUNW_ERR_UPROBE_TRAMPOLINE);
+        return_address = RunAddr(*original);
+    }
+    if (const dwunw_status status = call_led_to(arch, space, pc, return_address, memory, registers); status != DWUNW_OK)
+        return stopped(status);
+    const auto popped = memory.read_word(sp - sizeof(uint64_t));
+    const bool may_be_returned_to = !popped || *popped == pc.value;
+    if (may_be_returned_to && sp.value % (2 * arch.entry_misalignment) != arch.entry_misalignment)
+        return stopped(DWUNW_ERR_NO_MAPPING);
+
+    Step step;
+    step.return_slot = sp.value;
+    step.cfa = (sp + sizeof(uint64_t)).value;
+    step.no_code = true;
+    step.outcome = Step::Outcome::kFrame;
+    registers.set(arch.ra, *word);
+    registers.set(arch.sp, step.cfa);
+    return step;
+}
+
+bool is_unwritten(const arch::Arch &arch, AddressSpace &space, const CodeLocation &location, RunAddr inner,
+                  RunAddr outer, uint8_t reg) {
+    constexpr size_t kLargestFunction = 8192;
+    const auto inside = [&](RunAddr address) { return address >= location.start && address < location.end; };
+    if (location.cfi == nullptr || !inside(inner) || !inside(outer))
+        return false;
+    const LinkAddr link = location.bias.link(inner);
+    const auto found = location.cfi->find_fde(link);
+    if (!found || found->fde.cie.signal_frame)
+        return false;
+    const LinkAddr start = found->fde.start;
+    const uint64_t size = found->fde.end - start;
+    if (size == 0 || size > kLargestFunction || !inside(location.bias.run(start)) ||
+        size > location.end - location.bias.run(start))
+        return false;
+    const auto state = dwarf::row_at(found->fde, link);
+    if (!state || state->registers[reg].kind != dwarf::RuleKind::kUnspecified)
+        return false;
+
+    std::array<uint8_t, 16> call_buffer;
+    std::array<arch::CodeTarget, arch::kMaxCallTargets> targets;
+    const size_t count = arch.call_targets(read_call(arch, space, outer, call_buffer), targets);
+    std::optional<uint64_t> entry;
+    for (const arch::CodeTarget &target : std::span(targets).first(count)) {
+        const uint64_t offset = location.bias.link(outer) + static_cast<uint64_t>(target.displacement) - start;
+        if (target.kind == arch::CodeTarget::Kind::kAddress && offset < size)
+            entry = offset;
+    }
+    // What holds at the call has to hold behind it: then the call gives the register back.
+    const auto at_call = location.cfi->rule_at(location.bias.link(outer - 1));
+    const auto behind = location.cfi->rule_at(location.bias.link(outer));
+    if (!entry || at_call.status != DWUNW_OK || behind.status != DWUNW_OK || at_call.rule != behind.rule)
+        return false;
+
+    std::array<uint8_t, kLargestFunction> code;
+    const auto function = std::span(code).first(size);
+    const std::array<size_t, 2> entered_at = {static_cast<size_t>(*entry), static_cast<size_t>(link - start)};
+    return space.read_code(location.bias.run(start), function) && arch.leaves_alone(function, reg, entered_at);
 }
 
 std::optional<bool> follows_call(const arch::Arch &arch, AddressSpace &space, RunAddr address) {

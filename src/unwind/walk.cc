@@ -8,9 +8,10 @@
 // trust any more, it leaves to the loop around it, with nothing done. So it can only be faster, never different.
 //
 // A frame is written only once its pc is known to lie in executable memory of the process; a return address that does
-// not is where the walk stops, not a frame. Where no CFI covers a pc: the kernel's signal trampoline by its code, then
-// the few instructions around a clone system call by what they do, then the program's entry point by its address, then
-// one checked frame-pointer step.
+// not is where the walk stops, not a frame. The pc of frame 0, and one that a signal interrupted, may be no code: then
+// the call that led there is looked for on top of the stack (step.cc). Where no CFI covers a pc: the kernel's signal
+// trampoline by its code, then the few instructions around a clone system call by what they do, then the program's
+// entry point by its address, then one checked frame-pointer step.
 //
 // Proved by tests/unit/unwind_walk_test (every stop reason, slices cut at every byte, everything cold and warm) and
 // tests/integration (real stacks against eu-stack, leaks against the program's own ledger).
@@ -56,6 +57,12 @@ class Walk {
                 inner.flags |= DWUNW_FRAME_FLAG_SIGNAL;
             if (step.register_kept)
                 inner.flags |= DWUNW_FRAME_FLAG_REGISTER_KEPT;
+            if (step.cfa_unmentioned)
+                inner.flags |= DWUNW_FRAME_FLAG_CFA_UNMENTIONED;
+            if (step.no_code)
+                inner.flags |= DWUNW_FRAME_FLAG_NO_CODE;
+            result_.unmentioned_frames += step.cfa_unmentioned;
+            result_.no_code_frames += step.no_code;
             switch (step.outcome) {
             case Step::Outcome::kRoot:
                 return DWUNW_OK;
@@ -70,7 +77,8 @@ class Walk {
 
             const RunAddr outer(registers_[arch_.ra]);
             // The psABI does not say so, but every thread start that lacks an undefined-RA row pushes a zero.
-            if (outer.value == 0)
+            // Where a signal interrupted a call through a null pointer, it is the pc.
+            if (outer.value == 0 && !step.signal_frame)
                 return DWUNW_OK;
             if (outer == pc.pc() && step.cfa == last_cfa_)
                 return DWUNW_ERR_NO_PROGRESS;
@@ -91,8 +99,16 @@ class Walk {
                     return DWUNW_OK;
                 locate(pc.lookup());
             }
-            if (location_.kind == CodeKind::kUnmapped)
-                return DWUNW_ERR_NO_MAPPING;
+            if (location_.kind == CodeKind::kUnmapped) {
+                if (pc.is_return_address())
+                    return DWUNW_ERR_NO_MAPPING;
+                // A signal's interrupted pc is a frame if it is known what called it.
+                Registers called = registers_;
+                const Step by_call = step_by_call(pc, called);
+                needs_interpreter_ = by_call.outcome == Step::Outcome::kNeedsInterpreter;
+                if (by_call.outcome != Step::Outcome::kFrame)
+                    return by_call.status;
+            }
             if (result_.written == request_.frames.size())
                 return DWUNW_ERR_FRAME_LIMIT;
             write_frame(pc, source, location_.module, location_.bias);
@@ -149,10 +165,20 @@ class Walk {
             }
             if (rule->cfa_from_fp() && !fp_known)
                 break;
-            const RunAddr cfa((rule->cfa_from_fp() ? fp : sp) + rule->cfa_offset());
+            RunAddr cfa((rule->cfa_from_fp() ? fp : sp) + rule->cfa_offset());
+            const bool from_other = rule->cfa_from_other();
+            if (from_other) {
+                if (!has_warm_register(*rule, pc))
+                    break;
+                cfa = RunAddr(registers_[rule->cfa_register()] + rule->offset_from_other());
+            }
+            const bool unmentioned = from_other && result_.written > 1;
             uint64_t outer = 0;
-            if ((!rule->cfa_from_fp() && cfa.value <= sp) || !request_.memory.read_slice(cfa - 8, &outer) ||
-                (outer == pc.pc().value && cfa.value == last_cfa_))
+            if ((!rule->cfa_from_fp() && cfa.value <= sp) ||
+                (unmentioned && cfa.value - sp > kLargestUnmentionedFrame) ||
+                !request_.memory.read_slice(cfa - 8, &outer) || (outer == pc.pc().value && cfa.value == last_cfa_))
+                break;
+            if (unmentioned && known_call(RunAddr(outer)) != true)
                 break;
             const CodeAddr outer_pc = CodeAddr::return_address(RunAddr(outer));
             auto outer_rule = warm_.rules->find(outer_pc, warm_.generation);
@@ -185,6 +211,7 @@ class Walk {
                 step.outcome = Step::Outcome::kFrame;
                 step.cfa = cfa.value;
                 step.return_slot = (cfa - 8).value;
+                step.cfa_unmentioned = unmentioned;
                 done = true;
                 break;
             }
@@ -192,6 +219,9 @@ class Walk {
             pc = outer_pc;
             after_call_ = outer_rule->is_after_call();
             request_.frames[result_.written - 1].cfa = cfa.value;
+            if (unmentioned)
+                request_.frames[result_.written - 1].flags |= DWUNW_FRAME_FLAG_CFA_UNMENTIONED;
+            result_.unmentioned_frames += unmentioned;
             dwunw_frame &frame = request_.frames[result_.written++];
             frame.pc = outer;
             frame.sp = cfa.value;
@@ -208,6 +238,28 @@ class Walk {
         if (!done)
             registers_.set(arch_.ra, pc.pc().value);
         return done;
+    }
+
+    // Whether the register that `rule`, of the frame at `pc`, has its CFA from is known to be what it was in frame 0.
+    bool has_warm_register(const PackedRule &rule, CodeAddr pc) const {
+        const uint8_t reg = rule.cfa_register();
+        if (!registers_.known(reg))
+            return false;
+        return result_.written == 1 ||
+               (frame_0_called(pc) && !is_preserved(reg) &&
+                warm_.rules->is_unwritten(RunAddr(request_.frames[0].pc), pc.pc(), reg, warm_.generation));
+    }
+
+    // Whether the frame at `pc` is frame 1 and was found by frame 0's table rule.
+    bool frame_0_called(CodeAddr pc) const {
+        return result_.written == 2 && pc.is_return_address() && request_.frames[1].source == DWUNW_SOURCE_CFI &&
+               is_exact(request_.frames[0]);
+    }
+
+    bool is_preserved(uint8_t reg) const { return ((arch_.preserved >> reg) & 1) != 0; }
+
+    static bool is_exact(const dwunw_frame &frame) {
+        return (frame.flags & (DWUNW_FRAME_FLAG_EXACT_PC | DWUNW_FRAME_FLAG_SIGNAL)) == DWUNW_FRAME_FLAG_EXACT_PC;
     }
 
     // What step_by_frame_pointer() would say, as far as it is known without looking at the process.
@@ -301,6 +353,65 @@ class Walk {
     }
 
     Step step_by_row(const Rule &rule, CodeAddr pc) {
+        const bool from_other =
+            rule.cfa_kind == CfaKind::kRegister && !rule.carries_cfa(arch_) && rule.ra_kind != ValueKind::kUndefined;
+        if (from_other && interpret_ && registers_.unmentioned(rule.cfa_reg))
+            return step_by_unmentioned(rule, pc);
+        // Table rules carry no such register from one frame to the next: only frame 0's is known.
+        if (from_other && !interpret_ && result_.written > 1) {
+            const bool may_be_unmentioned = !rule.needs_interpreter && frame_0_called(pc) &&
+                                            registers_.known(rule.cfa_reg) && !is_preserved(rule.cfa_reg) &&
+                                            is_unwritten(pc, rule.cfa_reg);
+            return may_be_unmentioned ? step_by_unmentioned(rule, pc)
+                                      : Step{.outcome = Step::Outcome::kNeedsInterpreter};
+        }
+        return step_by(rule, pc);
+    }
+
+    // A CFA from a register that the call may have changed, and that the function called says nothing of.
+    Step step_by_unmentioned(const Rule &rule, CodeAddr pc) {
+        Step stop;
+        stop.status = DWUNW_ERR_REGISTER_UNKNOWN;
+        const uint64_t value = registers_[rule.cfa_reg];
+        const uint64_t sp = registers_[arch_.sp];
+        const uint64_t cfa = value + static_cast<uint64_t>(int64_t{rule.cfa_offset});
+        if (cfa <= sp || cfa - sp > kLargestUnmentionedFrame || rule.ra_kind != ValueKind::kAtCfa ||
+            !is_unwritten(pc, rule.cfa_reg))
+            return stop;
+        const Registers before = registers_;
+        registers_.set(rule.cfa_reg, value);
+        Step step = step_by(rule, pc);
+        step.cfa_unmentioned = step.outcome == Step::Outcome::kFrame;
+        if (!step.cfa_unmentioned)
+            return step;
+        const RunAddr outer(registers_[arch_.ra]);
+        if (request_.space.find(outer).kind == CodeKind::kUprobeTrampoline ||
+            follows_call(arch_, request_.space, outer).value_or(false))
+            return step;
+        registers_ = before;
+        return stop;
+    }
+
+    // Whether the frame inside the one at `pc` is where its thread is, or was interrupted, and is known not to have
+    // written a register.
+    bool is_unwritten(CodeAddr pc, uint8_t reg) {
+        if (result_.written < 2 || !pc.is_return_address())
+            return false;
+        const dwunw_frame &inner = request_.frames[result_.written - 2];
+        const uint32_t source = request_.frames[result_.written - 1].source;
+        if (!is_exact(inner) || (source != DWUNW_SOURCE_CFI && source != DWUNW_SOURCE_INTERPRETER))
+            return false;
+        const RunAddr inner_pc(inner.pc);
+        if (warm_.rules != nullptr && warm_.rules->is_unwritten(inner_pc, pc.pc(), reg, warm_.generation))
+            return true;
+        if (!unwind::is_unwritten(arch_, request_.space, location_, inner_pc, pc.pc(), reg))
+            return false;
+        if (warm_.rules != nullptr)
+            warm_.rules->remember_unwritten(inner_pc, pc.pc(), reg, warm_.generation);
+        return true;
+    }
+
+    Step step_by(const Rule &rule, CodeAddr pc) {
         // The interpreter sees the rows as they are written, not what the code has made of them.
         return interpret_ && rule.cfa_kind != CfaKind::kLost
                    ? step_by_interpreter(*location_.cfi, arch_, pc, location_.bias, request_.memory, registers_)
@@ -310,6 +421,13 @@ class Walk {
     Step step_without_cfi(CodeAddr pc, dwunw_status missing, dwunw_frame_source &source) {
         Step step;
         step.status = missing;
+        const bool no_code =
+            location_.kind == CodeKind::kUnmapped || pc.pc().value - arch_.kernel_code_start < arch_.kernel_code_size;
+        if (no_code && !pc.is_return_address()) {
+            const Step by_call = step_by_call(pc, registers_);
+            source = DWUNW_SOURCE_CALL;
+            return by_call;
+        }
         // There are rules; they cannot be had, or not be trusted.
         const bool unreadable =
             location_.cfi != nullptr && (missing == DWUNW_ERR_IO || missing == DWUNW_ERR_MODULE_CHANGED);
@@ -351,6 +469,14 @@ class Walk {
         else if (by_fp.status == DWUNW_ERR_NO_CFI)
             return step; // why there are no rules says more than that FP was no help
         return by_fp;
+    }
+
+    Step step_by_call(CodeAddr pc, Registers &registers) {
+        // What was called may be the content of any register.
+        if (!interpret_ && result_.written > 1)
+            return Step{.outcome = Step::Outcome::kNeedsInterpreter};
+        return unwind::step_by_call(arch_, request_.space, pc.pc(), request_.memory,
+                                    original_return(registers[arch_.sp]), registers);
     }
 
     std::optional<PackedRule> known_without_cfi(CodeAddr pc) const {

@@ -28,6 +28,8 @@ struct WalkResult {
     size_t written = 0;
     size_t frame_pointer_frames = 0;
     size_t trampoline_frames = 0;
+    size_t unmentioned_frames = 0; // DWUNW_FRAME_FLAG_CFA_UNMENTIONED
+    size_t no_code_frames = 0;     // DWUNW_FRAME_FLAG_NO_CODE
     bool used_interpreter = false;
 };
 

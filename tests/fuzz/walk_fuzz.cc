@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // Whole captures: a module's rules, code, registers and stack are all the input's. Proves that a walk ends, that its
-// frames lie in what is mapped, that it is the same cold, warm, by single FDE and from the table, and that a slice cut
-// off earlier gives the frames of the whole one, as many as it can.
+// frames lie in what is mapped (but the pcs of calls of no code, which are flagged), that it is the same cold, warm, by
+// single FDE and from the table, and that a slice cut off earlier gives the frames of the whole one, as many as it can.
 //
 // Input: flags (1: CFI only; 2: of the registers only SP and pc are known), how much the slice is cut by (a byte), the
 // number of bytes of code, these, hostile_cfi.h's input, then the registers and the stack's words, a kind (a byte) and
@@ -117,8 +117,10 @@ class Target {
         for (size_t i = 1; i < walked.result.written; ++i) {
             const dwunw_frame &frame = walked.frames[i];
             const bool exact = (frame.flags & DWUNW_FRAME_FLAG_EXACT_PC) != 0;
-            require(space_.find(RunAddr(exact ? frame.pc : frame.pc - 1)).kind != unwind::CodeKind::kUnmapped,
-                    "a frame lies in mapped code");
+            const bool code = space_.find(RunAddr(exact ? frame.pc : frame.pc - 1)).kind != unwind::CodeKind::kUnmapped;
+            const bool flagged =
+                exact && (frame.flags & DWUNW_FRAME_FLAG_NO_CODE) != 0 && frame.source == DWUNW_SOURCE_SIGNAL;
+            require(code || flagged, "a frame lies in mapped code");
             require(frame.source != DWUNW_SOURCE_REGISTERS, "only frame 0 is the registers'");
             require(!cfi_only_ || frame.source != DWUNW_SOURCE_FRAME_POINTER, "CFI only is CFI only");
         }
@@ -127,6 +129,8 @@ class Target {
         require(a.result.status == b.result.status && a.result.written == b.result.written &&
                     a.result.frame_pointer_frames == b.result.frame_pointer_frames &&
                     a.result.trampoline_frames == b.result.trampoline_frames &&
+                    a.result.unmentioned_frames == b.result.unmentioned_frames &&
+                    a.result.no_code_frames == b.result.no_code_frames &&
                     a.result.used_interpreter == b.result.used_interpreter &&
                     std::memcmp(a.frames.data(), b.frames.data(), a.result.written * sizeof(a.frames[0])) == 0,
                 claim);

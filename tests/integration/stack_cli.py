@@ -24,7 +24,7 @@ import workloads  # noqa: E402
 
 DWUNW = ""
 LIBC = ctypes.CDLL(None, use_errno=True)
-FRAME = re.compile(r"#(\d+) +0x[0-9a-f]{16}( \S.*\+0x[0-9a-f]+)?( - [/\[].*)?( \[frame pointer\])?")
+FRAME = re.compile(r"#(\d+) +0x[0-9a-f]{16}( \S.*\+0x[0-9a-f]+)?( - [/\[].*)?( \[no code\])?( \[frame pointer\])?")
 ROW = re.compile(
     r"[0-9a-f]+ [0-9a-f]+ (exp|r[a-z0-9]+[+-]\d+) (c[+-]\d+|v[+-]\d+|exp|vexp|u|s|r[a-z0-9]+) "
     r"(c[+-]\d+|v[+-]\d+|exp|vexp|u|s|r[a-z0-9]+)"

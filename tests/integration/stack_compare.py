@@ -41,7 +41,7 @@ import workloads  # noqa: E402
 
 TOOL_SECONDS = 120
 FRAME = re.compile(r"#(\d+)\s+0x([0-9a-f]{16})(?: (.*))?")
-OUR_FRAME_REST = re.compile(r"(?:(?P<name>.+?)\+0x(?P<offset>[0-9a-f]+))?(?: ?- (?P<module>[/\[].*?))?(?P<fp> ?\[frame pointer\])?")
+OUR_FRAME_REST = re.compile(r"(?:(?P<name>.+?)\+0x(?P<offset>[0-9a-f]+))?(?: ?- (?P<module>[/\[].*?))?(?: ?\[no code\])?(?P<fp> ?\[frame pointer\])?")
 VERSION = re.compile(r"@.*")
 
 

@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <optional>
 #include <set>
 #include <string>
 
@@ -49,6 +50,84 @@ TEST(X86_64, RegistersAreThePsabis) {
         if ((arch.preserved >> reg & 1) != 0)
             preserved.insert(names.at(reg));
     EXPECT_EQ(preserved, (std::set<std::string>{"rbx", "rbp", "r12", "r13", "r14", "r15"}));
+}
+
+std::vector<CodeTarget> targets(const Bytes &code) {
+    std::array<CodeTarget, kMaxCallTargets> out;
+    const size_t count = x86_64::kArch.call_targets(code.data(), out);
+    return {out.begin(), out.begin() + static_cast<ptrdiff_t>(count)};
+}
+
+void expect_register(const Bytes &code, size_t which, uint8_t reg) {
+    const auto found = targets(code);
+    ASSERT_LT(which, found.size());
+    EXPECT_EQ(found[which].kind, CodeTarget::Kind::kRegister);
+    EXPECT_EQ(found[which].base, reg);
+}
+
+void expect_memory(const Bytes &code, size_t which, uint8_t base, uint8_t index, unsigned scale, int64_t displacement,
+                   bool from_end = false) {
+    const auto found = targets(code);
+    ASSERT_LT(which, found.size());
+    EXPECT_EQ(found[which].kind, CodeTarget::Kind::kMemory);
+    EXPECT_EQ(found[which].base, base);
+    EXPECT_EQ(found[which].index, index);
+    EXPECT_EQ(found[which].scale, scale);
+    EXPECT_EQ(found[which].displacement, displacement);
+    EXPECT_EQ(found[which].from_end, from_end);
+}
+
+TEST(X86_64, WhatACallCalls) {
+    using namespace x86_64;
+    constexpr uint8_t kNobody = CodeTarget::kNone;
+    EXPECT_TRUE(targets({}).empty());
+    EXPECT_TRUE(targets({0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90}).empty());
+    const auto direct = targets({0xe8, 0xf0, 0xff, 0xff, 0xff});
+    ASSERT_EQ(direct.size(), 1u);
+    EXPECT_EQ(direct[0].kind, CodeTarget::Kind::kAddress);
+    EXPECT_EQ(direct[0].displacement, -16);
+
+    expect_register({0xff, 0xd0}, 0, kRax);
+    expect_register({0xff, 0xd7}, 0, kRdi);
+    expect_register({0x90, 0xff, 0xd3}, 0, kRbx);
+    // The byte before may be a prefix: call *%r11, or the end of something else and call *%rbx.
+    EXPECT_EQ(targets({0x41, 0xff, 0xd3}).size(), 2u);
+    expect_register({0x41, 0xff, 0xd3}, 0, kRbx);
+    expect_register({0x41, 0xff, 0xd3}, 1, kR11);
+
+    expect_memory({0xff, 0x10}, 0, kRax, kNobody, 1, 0);
+    expect_memory({0xff, 0x55, 0xf8}, 0, kRbp, kNobody, 1, -8);
+    expect_memory({0xff, 0x90, 0x00, 0x01, 0x00, 0x00}, 0, kRax, kNobody, 1, 256);
+    expect_memory({0xff, 0x15, 0x10, 0x00, 0x00, 0x00}, 0, kNobody, kNobody, 1, 16, true);
+    expect_memory({0xff, 0x14, 0x24}, 0, kRsp, kNobody, 1, 0);
+    expect_memory({0xff, 0x54, 0xc8, 0x10}, 0, kRax, kRcx, 8, 16);
+    expect_memory({0xff, 0x14, 0xc5, 0x00, 0x10, 0x00, 0x00}, 0, kNobody, kRax, 8, 4096);
+    expect_memory({0x43, 0xff, 0x54, 0xc8, 0x10}, 1, kR8, kR9, 8, 16);
+    expect_memory({0x42, 0xff, 0x14, 0x20}, 1, kRax, kR12, 1, 0); // an index of r12, which 4 without a prefix is not
+    // fs and gs begin somewhere else.
+    EXPECT_EQ(targets({0x64, 0xff, 0x14, 0x25, 0x10, 0, 0, 0}).at(0).kind, CodeTarget::Kind::kElsewhere);
+    EXPECT_EQ(targets({0x65, 0x41, 0xff, 0x10}).at(1).kind, CodeTarget::Kind::kElsewhere);
+}
+
+TEST(X86_64, StubsThatJump) {
+    const auto length_of = [](const Bytes &code) -> std::optional<size_t> {
+        CodeTarget target;
+        size_t length = 0;
+        if (!x86_64::kArch.is_jump_stub(code.data(), target, length))
+            return std::nullopt;
+        EXPECT_EQ(target.kind, CodeTarget::Kind::kMemory);
+        EXPECT_TRUE(target.from_end);
+        EXPECT_EQ(target.displacement, 0x2fe0);
+        return length;
+    };
+    EXPECT_EQ(length_of({0xff, 0x25, 0xe0, 0x2f, 0, 0}), 6u);
+    EXPECT_EQ(length_of({0xf2, 0xff, 0x25, 0xe0, 0x2f, 0, 0}), 7u);
+    EXPECT_EQ(length_of({0xf3, 0x0f, 0x1e, 0xfa, 0xff, 0x25, 0xe0, 0x2f, 0, 0}), 10u);
+    EXPECT_EQ(length_of({0xf3, 0x0f, 0x1e, 0xfa, 0xf2, 0xff, 0x25, 0xe0, 0x2f, 0, 0}), 11u);
+    EXPECT_FALSE(length_of({0xff, 0x25, 0xe0, 0x2f, 0}));
+    EXPECT_FALSE(length_of({0x90, 0xff, 0x25, 0xe0, 0x2f, 0, 0}));
+    EXPECT_FALSE(length_of({0xff, 0x15, 0xe0, 0x2f, 0, 0}));
+    EXPECT_FALSE(length_of({}));
 }
 
 TEST(X86_64, EveryFormOfCall) {

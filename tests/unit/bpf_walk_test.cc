@@ -359,6 +359,24 @@ TEST_F(BpfWalk, WhatItCannotDecideItLeaves) {
     expect_left(0x123, 0, DWUNW_BPF_NO_MAPPING);
 }
 
+// A pc of 0 that a signal interrupted is no root: the caller of the null pointer follows, in user space.
+TEST_F(BpfWalk, ASignalInACallOfANullPointer) {
+    set(kSp, at(kSignal)).set(kSp + 8 + 160, kSp + 512).set(kSp + 8 + 168, 0);
+    set(kSp + 512, at(kMiddle, 0x20)).set(kSp + 512 + 8 + 24, at(kRoot, 1));
+    expect_left(at(kLeaf), 0, DWUNW_BPF_NO_MAPPING);
+    // Which of the registers that the signal saved was called is not in the id: no two are one stack.
+    const int64_t id = kernel_walk(at(kLeaf), 0);
+    EXPECT_NE(kernel_walk(at(kLeaf), 0), id);
+}
+
+TEST_F(BpfWalk, CallsOfNoCodeDifferInTheRegisterThatWasCalled) {
+    set(kSp, at(kMiddle, 0x20)).set(kSp + 8 + 24, at(kRoot, 1));
+    expect_left(0x123, 0, DWUNW_BPF_NO_MAPPING);
+    const int64_t id = kernel_walk(0x123, 0);
+    EXPECT_EQ(kernel_walk(0x123, 0x124), id);
+    EXPECT_NE(kernel_walk(0x123, 0x123), id) << "the frame pointer is what was called";
+}
+
 TEST_F(BpfWalk, DeepStacks) {
     sp_ = kStack;
     for (size_t i = 0; i < 511; ++i)

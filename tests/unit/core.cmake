@@ -2,7 +2,8 @@
 #
 # Tests of src/base, src/elf, src/dwarf and src/arch: bytes in, values or typed errors out.
 foreach(name IN ITEMS arch_x86_64 arch_x86_64_code_flow arch_x86_64_frame_set_up arch_x86_64_lost_sp
-                      arch_x86_64_sp_instruction base_cursor base_lazy_section base_pages dwarf_cfi_program
+                      arch_x86_64_register_writes arch_x86_64_sp_instruction base_cursor base_lazy_section base_pages
+                      dwarf_cfi_program
                       dwarf_cfi_section dwarf_eh_frame_hdr dwarf_encoded_pointer
                       dwarf_expression elf_decompress elf_image elf_image_limits)
     set(test ${name}_test)
@@ -13,3 +14,7 @@ foreach(name IN ITEMS arch_x86_64 arch_x86_64_code_flow arch_x86_64_frame_set_up
 endforeach()
 # The other opinion of what an instruction is.
 target_link_libraries(arch_x86_64_sp_instruction_test PRIVATE Zydis::Zydis)
+# A disassembler is the judge; libcrypto and libm are what is judged, and nothing here calls them.
+find_library(CRYPTO_LIBRARY NAMES libcrypto.so.3 REQUIRED)
+target_link_libraries(arch_x86_64_register_writes_test PRIVATE Zydis::Zydis -Wl,--no-as-needed "${CRYPTO_LIBRARY}" m
+                                                              -Wl,--as-needed)

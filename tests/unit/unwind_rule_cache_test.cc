@@ -90,7 +90,7 @@ TEST(PackedRule, WhatDoesNotFitIsNotPacked) {
     rules[9].signal_frame = true;
     rules[10].cfa_kind = CfaKind::kDeref;
     rules[11].cfa_kind = CfaKind::kPlt;
-    rules[12].cfa_reg = R10;
+    rules[12].cfa_reg = RIP;
     rules[13].ra_offset = -16;
     rules[14].ra_kind = ValueKind::kRegister;
     for (const ValueKind kind : {ValueKind::kUndefined, ValueKind::kCfaPlus, ValueKind::kRegister,
@@ -100,6 +100,33 @@ TEST(PackedRule, WhatDoesNotFitIsNotPacked) {
     }
     for (size_t i = 0; i < rules.size(); ++i)
         EXPECT_FALSE(PackedRule::pack(rules[i], x86_64(), 0)) << i;
+}
+
+TEST(PackedRule, ACfaFromAnotherRegister) {
+    for (const testing::Reg reg : {RAX, RBX, R10, R11, R15}) {
+        constexpr int32_t kMost = ((1 << 14) - 1) * 8;
+        for (const int32_t offset : {0, 8, 16, kMost}) {
+            Rule rule = saves_fp(usual(offset), -16);
+            rule.cfa_reg = reg;
+            const auto packed = PackedRule::pack(rule, x86_64(), 7);
+            ASSERT_TRUE(packed);
+            EXPECT_TRUE(packed->cfa_from_other());
+            EXPECT_FALSE(packed->cfa_from_fp());
+            EXPECT_FALSE(packed->is_root());
+            EXPECT_FALSE(packed->is_without_cfi());
+            EXPECT_EQ(packed->cfa_register(), reg);
+            EXPECT_EQ(packed->offset_from_other(), static_cast<uint64_t>(offset));
+            EXPECT_EQ(packed->fp_distance(), 16u);
+            EXPECT_EQ(packed->place(), 7u);
+        }
+        for (const int32_t offset : {-8, 12, kMost + 8}) {
+            Rule rule = usual(offset);
+            rule.cfa_reg = reg;
+            EXPECT_FALSE(PackedRule::pack(rule, x86_64(), 7)) << offset;
+        }
+    }
+    EXPECT_FALSE(PackedRule::pack(usual(8), x86_64(), 0)->cfa_from_other());
+    EXPECT_FALSE(PackedRule::without_cfi(0, true)->cfa_from_other());
 }
 
 class RuleCacheTest : public ::testing::Test {
@@ -193,6 +220,23 @@ TEST_F(RuleCacheTest, ThreadsThatWriteAndRead) {
         thread.join();
     EXPECT_EQ(wrong, 0u);
     EXPECT_GT(found, 1000u);
+}
+
+TEST_F(RuleCacheTest, WhatIsUnwrittenIsOfBothFramesOneRegisterAndOneGeneration) {
+    const RunAddr inner(0x7f0000001234);
+    const RunAddr outer(0x7f0000005678);
+    EXPECT_FALSE(cache_->is_unwritten(inner, outer, RAX, 1));
+    cache_->remember_unwritten(inner, outer, RAX, 1);
+    EXPECT_TRUE(cache_->is_unwritten(inner, outer, RAX, 1));
+    EXPECT_FALSE(cache_->is_unwritten(inner, outer, R11, 1));
+    EXPECT_FALSE(cache_->is_unwritten(inner + 1, outer, RAX, 1));
+    EXPECT_FALSE(cache_->is_unwritten(inner, outer + 1, RAX, 1));
+    for (const uint64_t generation : {uint64_t{2}, uint64_t{1} + (1 << 16), uint64_t{1} + (1 << 28)})
+        EXPECT_FALSE(cache_->is_unwritten(inner, outer, RAX, generation)) << generation;
+    // No address of x86-64's user space.
+    cache_->remember_unwritten(inner, RunAddr(uint64_t{1} << 47), RAX, 1);
+    EXPECT_FALSE(cache_->is_unwritten(inner, RunAddr(uint64_t{1} << 47), RAX, 1));
+    EXPECT_FALSE(cache_->is_unwritten(RunAddr(0), RunAddr(0), RAX, 1));
 }
 
 } // namespace

@@ -58,7 +58,6 @@ TEST(Rule, AFramePointerFunction) {
 
 TEST(Rule, WhatTheFastWalkDoesNotCarry) {
     for (const Bytes &instructions : {
-             Bytes().def_cfa(R10, 0),                                    // a CFA from another register
              Bytes({DW_CFA_register, RBP, RBX}),                         // rbp is in rbx
              Bytes({DW_CFA_register, RIP, RCX}),                         // the return address is in rcx
              Bytes({DW_CFA_def_cfa_expression, 2, DW_OP_breg0 + 10, 0}), // an expression without a shape
@@ -69,6 +68,12 @@ TEST(Rule, WhatTheFastWalkDoesNotCarry) {
              Bytes({DW_CFA_val_offset, RSP, 1}),                         //
          })
         EXPECT_TRUE(good_rule(instructions).needs_interpreter);
+    // A CFA from another register is the walk's to decide: in frame 0 it is known.
+    const Rule from_r10 = good_rule(Bytes().def_cfa(R10, 0));
+    EXPECT_FALSE(from_r10.needs_interpreter);
+    EXPECT_FALSE(from_r10.carries_cfa(x86_64()));
+    EXPECT_TRUE(good_rule({}).carries_cfa(x86_64()));
+    EXPECT_TRUE(good_rule(Bytes().def_cfa(RBP, 16)).carries_cfa(x86_64()));
     // Registers that neither walk's CFA depends on change nothing.
     EXPECT_FALSE(good_rule(Bytes().offset(RBX, 2).offset(R12, 3)).needs_interpreter);
     EXPECT_FALSE(good_rule(Bytes({DW_CFA_val_offset, RSP, 0})).needs_interpreter);

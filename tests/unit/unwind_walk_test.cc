@@ -43,6 +43,9 @@ enum Function : uint64_t {
     kAbove = 0x1e00,    // CFA = rsp+8, rbp saved at rsp+64, rbx at rsp+72
     kSpAbove = 0x1f00,  // CFA = rsp+8, rsp saved at rsp+64
     kChild = 0x1c10,    // where that goes in the child: the return address is undefined
+    kByRax = 0x2000,    // CFA = rax+8
+    kHelper = 0x2100,   // CFA = rsp+8, and code: nop; jmp back; ret
+    kHelperEnd = 0x2104,
 };
 
 class WalkTest : public ::testing::Test {
@@ -62,6 +65,8 @@ class WalkTest : public ::testing::Test {
                     Bytes({DW_CFA_expression, RBP, 3, DW_OP_breg0 + 7, 0xc0, 0})
                         .add({DW_CFA_expression, RBX, 3, DW_OP_breg0 + 7, 0xc8, 0}));
         section.fde(cie, kSpAbove, 0x100, Bytes({DW_CFA_expression, RSP, 3, DW_OP_breg0 + 7, 0xc0, 0}));
+        section.fde(cie, kByRax, 0x100, Bytes().def_cfa(RAX, 8));
+        section.fde(cie, kHelper, kHelperEnd - kHelper);
         section.fde(cie, kBad, 0x100, Bytes({0x3f}));
         section.fde(cie, kStuck, 0x100, Bytes({DW_CFA_def_cfa_expression, 3, DW_OP_breg0 + 7, 0, DW_OP_deref}));
         const size_t signal_cie = section.cie(testing::usual_cie_instructions(), "zRS");
@@ -78,11 +83,21 @@ class WalkTest : public ::testing::Test {
         space_.set_code(at(kMusl), {0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05});
         // syscall; test %rax, %rax; jl kClone + 0x30; je kChild; ret
         space_.set_code(at(kClone), {0x0f, 0x05, 0x48, 0x85, 0xc0, 0x7c, 0x29, 0x74, 0x07, 0xc3});
+        space_.set_code(at(kHelper), {0x90, 0xeb, 0xfd, 0xc3});
+        call(kByRax, 0x20, kHelper);
         for (const uint64_t pc : {kJit + 0x100, kJit + 0x200, at(kMiddle, 0x20), at(kRoot, 0x20), kModule + 0x1920})
             space_.set_code(pc - 5, {0xe8, 0, 0, 0, 0});
     }
 
     static uint64_t at(uint64_t function, uint64_t offset = 0) { return kModule + function + offset; }
+
+    // A direct call that ends at `offset`.
+    void call(uint64_t function, uint64_t offset, uint64_t called) {
+        const auto distance = static_cast<uint32_t>(called - function - offset);
+        space_.set_code(at(function, offset) - 5, {0xe8});
+        for (unsigned i = 0; i < 4; ++i)
+            space_.set_code(at(function, offset) - 4 + i, {static_cast<uint8_t>(distance >> (8 * i))});
+    }
 
     dwunw_status walk_from(const Registers &regs, const StackMemory &memory) {
         const WalkRequest request{space_, x86_64(), regs, memory, pending_, std::span(frames_).first(room_), cfi_only_};
@@ -98,6 +113,8 @@ class WalkTest : public ::testing::Test {
             EXPECT_EQ(result_.written, cold.written);
             EXPECT_EQ(result_.frame_pointer_frames, cold.frame_pointer_frames);
             EXPECT_EQ(result_.trampoline_frames, cold.trampoline_frames);
+            EXPECT_EQ(result_.unmentioned_frames, cold.unmentioned_frames);
+            EXPECT_EQ(result_.no_code_frames, cold.no_code_frames);
             EXPECT_EQ(result_.used_interpreter, cold.used_interpreter);
             EXPECT_EQ(0, std::memcmp(frames_.data(), cold_frames.data(), cold.written * sizeof(frames_[0])));
         };
@@ -223,7 +240,7 @@ TEST_F(WalkTest, ACfaFromAnyRegister) {
         ASSERT_EQ(result.written, 2u);
         EXPECT_EQ(frames[1].pc, kModule + 0x210);
         EXPECT_EQ(frames[1].sp, kSp + 424);
-        EXPECT_TRUE(result.used_interpreter);
+        EXPECT_FALSE(result.used_interpreter); // frame 0's registers are all known
         EXPECT_EQ(walk_with(registers({{RIP, kModule + 0x110}, {RSP, kSp}})).status, DWUNW_ERR_REGISTER_UNKNOWN);
     }
 }
@@ -233,6 +250,322 @@ TEST_F(WalkTest, AnUnknownRegisterIsNeverGuessed) {
     const Registers without_rbx = registers({{RIP, at(kLeaf)}, {RSP, kSp}});
     EXPECT_EQ(walk_from(without_rbx, stack_.memory()), DWUNW_ERR_REGISTER_UNKNOWN);
     EXPECT_EQ(result_.written, 2u);
+}
+
+// As OpenSSL's assembly does it: helper ← by_rax, which keeps its caller's SP in rax ← middle.
+class UnmentionedRegister : public WalkTest {
+  protected:
+    static constexpr uint64_t kRax = kSp + 96;
+    UnmentionedRegister() {
+        stack_.set(kSp, at(kByRax, 0x20)).set(kRax, at(kMiddle, 0x20)).set(kRax + 8 + 24, at(kRoot, 0x20));
+    }
+    static Registers at_helper(uint64_t rax, uint64_t offset = 0) {
+        return registers({{RIP, at(kHelper, offset)}, {RSP, kSp}, {RBP, 0}, {RBX, 0}, {RAX, rax}});
+    }
+    dwunw_status walk_from_helper(uint64_t rax = kRax) { return walk_from(at_helper(rax), stack_.memory()); }
+    void expect_stop(const char *why, uint64_t rax = kRax) {
+        SCOPED_TRACE(why);
+        EXPECT_EQ(walk_from_helper(rax), DWUNW_ERR_REGISTER_UNKNOWN);
+        EXPECT_EQ(result_.written, 2u);
+        EXPECT_EQ(result_.unmentioned_frames, 0u);
+    }
+};
+
+TEST_F(UnmentionedRegister, IsUsedWhereTheHelperDoesNotWriteIt) {
+    for (const uint64_t offset : {0, 1, 3}) {
+        ASSERT_EQ(walk_from(at_helper(kRax, offset), stack_.memory()), DWUNW_OK);
+        EXPECT_EQ(pcs(), (Pcs{at(kHelper, offset), at(kByRax, 0x20), at(kMiddle, 0x20), at(kRoot, 0x20)}));
+        EXPECT_EQ(frames_[0].flags, DWUNW_FRAME_FLAG_EXACT_PC);
+        EXPECT_EQ(frames_[1].flags, DWUNW_FRAME_FLAG_CFA_UNMENTIONED);
+        EXPECT_EQ(frames_[2].flags, 0u);
+        EXPECT_EQ(frames_[1].cfa, kRax + 8);
+        EXPECT_EQ(frames_[2].sp, kRax + 8);
+        EXPECT_EQ(result_.unmentioned_frames, 1u);
+        EXPECT_FALSE(result_.used_interpreter);
+    }
+    expect_stop("what is not an instruction's beginning", kRax + 8);
+}
+
+// Warm, no file is looked at: neither for the rule, nor for the code.
+TEST_F(UnmentionedRegister, IsWarm) {
+    space_.rules = std::make_unique<RuleCache>();
+    const Registers regs = at_helper(kRax);
+    const StackMemory memory = stack_.memory();
+    const WalkRequest request{space_, x86_64(), regs, memory, {}, frames_};
+    for (int i = 0; i < 3; ++i)
+        ASSERT_EQ(walk(request).status, DWUNW_OK);
+    const size_t finds = space_.finds;
+    EXPECT_EQ(walk(request).written, 4u);
+    EXPECT_EQ(space_.finds, finds);
+}
+
+TEST_F(UnmentionedRegister, IsNotUsedWhereTheHelperMayHaveWrittenIt) {
+    space_.set_code(at(kHelper), {0x31, 0xc0, 0xc3, 0xc3});
+    expect_stop("xor %eax, %eax");
+    space_.set_code(at(kHelper), {0x58, 0x50, 0x90, 0xc3});
+    expect_stop("pop %rax");
+    space_.set_code(at(kHelper), {0xff, 0xd1, 0x90, 0xc3});
+    expect_stop("call *%rcx");
+    space_.set_code(at(kHelper), {0xeb, 0x10, 0x90, 0xc3});
+    expect_stop("jmp to elsewhere");
+    space_.set_code(at(kHelper), {0x0f, 0x05, 0x90, 0xc3});
+    expect_stop("syscall");
+    space_.set_code(at(kHelper), {0x90, 0x90, 0x90, 0x90});
+    expect_stop("the next function follows");
+    space_.set_code(at(kHelper), {0x31, 0xc9, 0x90, 0xc3});
+    EXPECT_EQ(walk_from_helper(), DWUNW_OK) << "xor %ecx, %ecx";
+}
+
+TEST_F(UnmentionedRegister, IsNotUsedWhereSomethingElseWasCalled) {
+    call(kByRax, 0x20, kLeaf);
+    expect_stop("another function");
+    call(kByRax, 0x20, kHelperEnd);
+    expect_stop("the function behind it");
+    space_.set_code(at(kByRax, 0x20 - 5), {0x90, 0x90, 0x90, 0xff, 0xd1});
+    expect_stop("whatever rcx held");
+    call(kByRax, 0x20, kHelper + 2);
+    expect_stop("the middle of an instruction");
+    call(kByRax, 0x20, kHelper + 1);
+    EXPECT_EQ(walk_from_helper(), DWUNW_OK) << "another entry of the helper's";
+}
+
+TEST_F(UnmentionedRegister, IsNotUsedForACfaThatIsNone) {
+    expect_stop("not above SP", kSp);
+    expect_stop("the helper's own return address", kSp + 8 - 8);
+    expect_stop("no return address there", kRax + 16);
+    expect_stop("far away", kSp + (uint64_t{1} << 20) + 8);
+    expect_stop("not in the stack", 0);
+    stack_.set(kRax, at(kLeaf, 0x40));
+    expect_stop("no call before it");
+    // It may be right, and lies beyond the slice.
+    EXPECT_EQ(walk_from_helper(kStack + stack_.bytes()), DWUNW_ERR_SLICE_EXHAUSTED);
+    EXPECT_EQ(result_.written, 2u);
+    const Registers without_rax = registers({{RIP, at(kHelper)}, {RSP, kSp}});
+    EXPECT_EQ(walk_from(without_rax, stack_.memory()), DWUNW_ERR_REGISTER_UNKNOWN);
+}
+
+// Two calls away, another may have been made and have returned in between.
+TEST_F(UnmentionedRegister, IsKnownForOneCallOnly) {
+    FrameSection section;
+    const size_t cie = section.cie();
+    section.fde(cie, 0x100, 4);
+    section.fde(cie, 0x200, 0x20);
+    section.fde(cie, 0x300, 0x40, Bytes().def_cfa(RAX, 8));
+    FakeSpace space;
+    space.add_module(kModule, 0x1000, section);
+    space.set_code(kModule + 0x100, {0x90, 0x90, 0x90, 0xc3});
+    space.set_code(kModule + 0x200, {0xe8, 0xfb, 0xfe, 0xff, 0xff, 0xc3}); // call 0x100; ret
+    space.set_code(kModule + 0x300, {0xe8, 0xfb, 0xfe, 0xff, 0xff});       // call 0x200
+    FakeStack stack(kStack, 256);
+    stack.set(kSp, kModule + 0x205).set(kSp + 8, kModule + 0x305).set(kRax, kModule + 0x205);
+    const Registers regs = registers({{RIP, kModule + 0x100}, {RSP, kSp}, {RAX, kRax}});
+    const StackMemory memory = stack.memory();
+    const WalkResult result = walk({space, x86_64(), regs, memory, {}, frames_});
+    EXPECT_EQ(result.status, DWUNW_ERR_REGISTER_UNKNOWN);
+    EXPECT_EQ(result.written, 3u);
+}
+
+// The handler's rax is not the helper's, which the signal frame holds.
+TEST_F(UnmentionedRegister, OfAnInterruptedFrame) {
+    const uint64_t frame = kStack + 1024;
+    stack_.set(frame - 8, at(kMusl)).set(frame + 144, kRax).set(frame + 160, kSp).set(frame + 168, at(kHelper, 1));
+    const auto in_handler = [&](uint64_t rax) {
+        return registers({{RIP, at(kLeaf)}, {RSP, frame - 8}, {RAX, rax}, {RBP, 0}});
+    };
+    ASSERT_EQ(walk_from(in_handler(0), stack_.memory()), DWUNW_OK);
+    EXPECT_EQ(pcs(), (Pcs{at(kLeaf), at(kMusl), at(kHelper, 1), at(kByRax, 0x20), at(kMiddle, 0x20), at(kRoot, 0x20)}));
+    EXPECT_EQ(frames_[3].flags, DWUNW_FRAME_FLAG_CFA_UNMENTIONED);
+    EXPECT_TRUE(result_.used_interpreter);
+    stack_.set(frame + 144, 0);
+    EXPECT_EQ(walk_from(in_handler(kRax), stack_.memory()), DWUNW_ERR_REGISTER_UNKNOWN);
+    EXPECT_EQ(result_.written, 4u);
+}
+
+TEST_F(UnmentionedRegister, BeforeAPendingUretprobe) {
+    stack_.set(kRax, kUprobes);
+    pending_ = {{kRax, at(kMiddle, 0x20)}};
+    ASSERT_EQ(walk_from_helper(), DWUNW_OK);
+    EXPECT_EQ(pcs(), (Pcs{at(kHelper), at(kByRax, 0x20), at(kMiddle, 0x20), at(kRoot, 0x20)}));
+    pending_ = {{kRax + 8, at(kMiddle, 0x20)}};
+    EXPECT_EQ(walk_from_helper(), DWUNW_ERR_UPROBE_TRAMPOLINE);
+}
+
+// A call of what is no code: middle called `pc`, and its return address is on top of the stack.
+class NoCode : public WalkTest {
+  protected:
+    static constexpr uint64_t kHeap = 0x900000;
+    static constexpr uint64_t kTop = kSp + 8; // as a call leaves it: 8 below a multiple of 16
+    NoCode() {
+        static_assert(kTop % 16 == 8);
+        // An odd number: whoever asks whether a `ret` led there is not helped by it.
+        stack_.set(kTop, at(kMiddle, 0x20)).set(kTop + 8 + 24, at(kRoot, 0x20)).set(kTop - 8, 0x1111);
+    }
+    void called_by(std::initializer_list<uint8_t> code) {
+        space_.set_code(at(kMiddle, 0x20) - 9, {0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90});
+        space_.set_code(at(kMiddle, 0x20) - code.size(), code);
+    }
+    dwunw_status walk_called(uint64_t pc, std::pair<testing::Reg, uint64_t> reg = {RAX, 0}, uint64_t sp = kTop) {
+        return walk_from(registers({{RIP, pc}, {RSP, sp}, {RBP, 77}, {RBX, 0}, reg}), stack_.memory());
+    }
+    void expect_caller(uint64_t pc) {
+        EXPECT_EQ(pcs(), (Pcs{pc, at(kMiddle, 0x20), at(kRoot, 0x20)}));
+        EXPECT_EQ(frames_[0].flags, DWUNW_FRAME_FLAG_EXACT_PC | DWUNW_FRAME_FLAG_NO_CODE);
+        EXPECT_EQ(frames_[0].cfa, kTop + 8);
+        EXPECT_EQ(frames_[0].module, nullptr);
+        EXPECT_EQ(frames_[1].source, DWUNW_SOURCE_CALL);
+        EXPECT_EQ(frames_[1].flags, 0u);
+        EXPECT_EQ(frames_[1].sp, kTop + 8);
+        EXPECT_EQ(result_.no_code_frames, 1u);
+    }
+    void expect_stop(const char *why, dwunw_status status = DWUNW_ERR_NO_MAPPING) {
+        SCOPED_TRACE(why);
+        EXPECT_EQ(result_.status, status);
+        EXPECT_EQ(result_.written, 1u);
+        EXPECT_EQ(result_.no_code_frames, 0u);
+    }
+};
+
+TEST_F(NoCode, CalledByARegister) {
+    for (const uint64_t pc : {uint64_t{0}, kHeap, kStack + 8, ~uint64_t{0} - 7}) {
+        called_by({0xff, 0xd0});
+        EXPECT_EQ(walk_called(pc, {RAX, pc}), DWUNW_OK);
+        expect_caller(pc);
+        walk_called(pc, {RAX, pc + 8});
+        expect_stop("rax is another address");
+        called_by({0x41, 0xff, 0xd3});
+        EXPECT_EQ(walk_called(pc, {R11, pc}), DWUNW_OK);
+        expect_caller(pc);
+    }
+    walk_called(kHeap);
+    expect_stop("r11 is not known");
+}
+
+TEST_F(NoCode, CalledByAWordOfTheStack) {
+    called_by({0xff, 0x54, 0x24, 0x10}); // call *16(%rsp), rsp being what it was before the call
+    stack_.set(kTop + 8 + 16, kHeap);
+    EXPECT_EQ(walk_called(kHeap), DWUNW_OK);
+    expect_caller(kHeap);
+    walk_called(kHeap + 1);
+    expect_stop("another address is there");
+    called_by({0xff, 0x54, 0xc8, 0x10}); // call *16(%rax, %rcx, 8)
+    EXPECT_EQ(walk_from(registers({{RIP, kHeap}, {RSP, kTop}, {RAX, kTop - 8}, {RCX, 2}}), stack_.memory()), DWUNW_OK);
+    expect_caller(kHeap);
+    called_by({0xff, 0x90, 0, 0, 1, 0}); // call *0x10000(%rax), beyond the slice
+    walk_called(0, {RAX, kTop});
+    expect_stop("more of the stack would decide", DWUNW_ERR_SLICE_EXHAUSTED);
+}
+
+// A slice does not hold a program's variables. That pc 0 was called by one is then taken on trust, that another pc was,
+// not.
+TEST_F(NoCode, CalledByAWordThatCannotBeRead) {
+    for (const auto &code : {std::initializer_list<uint8_t>{0xff, 0x15, 0, 0x10, 0, 0}, {0xff, 0x50, 0x18}}) {
+        called_by(code);
+        EXPECT_EQ(walk_called(0, {RAX, kHeap}), DWUNW_OK);
+        expect_caller(0);
+        walk_called(kHeap, {RAX, kHeap});
+        expect_stop("it may be code that the map does not show");
+    }
+    called_by({0x64, 0xff, 0x14, 0x25, 0x10, 0, 0, 0}); // call *%fs:16
+    EXPECT_EQ(walk_called(0), DWUNW_OK);
+    expect_caller(0);
+}
+
+TEST_F(NoCode, CalledDirectly) {
+    call(kMiddle, 0x20, 0x500000);
+    EXPECT_EQ(walk_called(kModule + 0x500000), DWUNW_OK);
+    expect_caller(kModule + 0x500000);
+    walk_called(0);
+    expect_stop("the call went elsewhere");
+    // To an entry of a PLT, which jumps through a word.
+    call(kMiddle, 0x20, kNoCfi + 0x80);
+    space_.set_code(at(kNoCfi, 0x80), {0xf3, 0x0f, 0x1e, 0xfa, 0xf2, 0xff, 0x25, 0, 0x10, 0, 0});
+    EXPECT_EQ(walk_called(0), DWUNW_OK);
+    expect_caller(0);
+    space_.set_code(at(kNoCfi, 0x80), {0xff, 0x25, 0, 0x10, 0, 0});
+    EXPECT_EQ(walk_called(0), DWUNW_OK);
+    expect_caller(0);
+}
+
+TEST_F(NoCode, NobodyCalledIt) {
+    called_by({0x90, 0x90});
+    walk_called(0);
+    expect_stop("no call there");
+    stack_.set(kTop, kHeap);
+    walk_called(0);
+    expect_stop("no code there");
+    stack_.set(kTop, 0);
+    walk_called(0);
+    expect_stop("nothing there");
+    walk_called(0, {RAX, 0}, kStack + stack_.bytes() + 8);
+    expect_stop("nothing is known to be there", DWUNW_ERR_SLICE_EXHAUSTED);
+}
+
+// A return address that was overwritten: `ret` leaves it below SP, and SP a multiple of 16.
+TEST_F(NoCode, AReturnToItIsNoCall) {
+    called_by({0xff, 0xd0});
+    stack_.set(kTop - 8, 0);
+    EXPECT_EQ(walk_called(0), DWUNW_OK); // a zero may lie there by chance: SP decides
+    expect_caller(0);
+    stack_.set(kTop + 8, at(kMiddle, 0x20)).set(kTop, 0);
+    walk_called(0, {RAX, 0}, kTop + 8);
+    expect_stop("a ret");
+    stack_.set(kTop, 0x1111).set(kTop + 16 + 24, at(kRoot, 0x20));
+    EXPECT_EQ(walk_called(0, {RAX, 0}, kTop + 8), DWUNW_OK) << "code that does not keep to the psABI";
+}
+
+TEST_F(NoCode, BeforeAPendingUretprobe) {
+    called_by({0xff, 0xd0});
+    stack_.set(kTop, kUprobes);
+    walk_called(0);
+    expect_stop("not known", DWUNW_ERR_UPROBE_TRAMPOLINE);
+    pending_ = {{kTop, at(kMiddle, 0x20)}};
+    EXPECT_EQ(walk_called(0), DWUNW_OK);
+    EXPECT_EQ(pcs(), (Pcs{0, at(kMiddle, 0x20), at(kRoot, 0x20)}));
+    pending_ = {{kTop, at(kLeaf, 0x20)}};
+    walk_called(0);
+    expect_stop("nobody called from there");
+}
+
+// The kernel's page of old system calls, which no file is.
+TEST_F(NoCode, InVsyscall) {
+    constexpr uint64_t kVsyscall = 0xffffffffff600400;
+    called_by({0xff, 0xd0});
+    EXPECT_EQ(walk_called(kVsyscall, {RAX, kVsyscall}), DWUNW_OK);
+    expect_caller(kVsyscall);
+    space_.add_other(CodeKind::kAnonymous, kVsyscall & ~uint64_t{0xfff}, 0x1000);
+    EXPECT_EQ(walk_called(kVsyscall, {RAX, kVsyscall}), DWUNW_OK);
+    expect_caller(kVsyscall);
+}
+
+// A handler of the SIGSEGV: the interrupted pc is 0, which is not the root.
+TEST_F(NoCode, InterruptedByASignal) {
+    const uint64_t frame = kStack + 1024;
+    called_by({0xff, 0xd0});
+    stack_.set(frame - 8, at(kMusl)).set(frame + 144, 0).set(frame + 160, kTop).set(frame + 168, 0);
+    const Registers handler = registers({{RIP, at(kLeaf)}, {RSP, frame - 8}, {RAX, 1}, {RBP, 0}});
+    ASSERT_EQ(walk_from(handler, stack_.memory()), DWUNW_OK);
+    EXPECT_EQ(pcs(), (Pcs{at(kLeaf), at(kMusl), 0, at(kMiddle, 0x20), at(kRoot, 0x20)}));
+    EXPECT_EQ(frames_[2].flags, DWUNW_FRAME_FLAG_EXACT_PC | DWUNW_FRAME_FLAG_NO_CODE);
+    EXPECT_EQ(frames_[2].source, DWUNW_SOURCE_SIGNAL);
+    EXPECT_EQ(frames_[3].source, DWUNW_SOURCE_CALL);
+    stack_.set(frame + 144, 8); // rax
+    EXPECT_EQ(walk_from(handler, stack_.memory()), DWUNW_ERR_NO_MAPPING);
+    EXPECT_EQ(pcs(), (Pcs{at(kLeaf), at(kMusl)}));
+}
+
+TEST_F(NoCode, SlicesCutAnywhere) {
+    called_by({0xff, 0x54, 0x24, 0x10});
+    stack_.set(kTop + 8 + 16, 0);
+    ASSERT_EQ(walk_called(0), DWUNW_OK);
+    const size_t whole = result_.written;
+    for (size_t size = kTop - kStack; size < stack_.bytes(); ++size) {
+        SCOPED_TRACE(size);
+        walk_from(registers({{RIP, 0}, {RSP, kTop}, {RBP, 77}}), stack_.memory(size));
+        EXPECT_LE(result_.written, whole);
+        if (result_.written < whole) {
+            EXPECT_EQ(result_.status, DWUNW_ERR_SLICE_EXHAUSTED);
+        }
+    }
 }
 
 TEST_F(WalkTest, ThroughASignal) {

@@ -121,6 +121,8 @@ void print_text(const StackOptions &options, const std::vector<ThreadStack> &sta
                 print(" %s+0x%" PRIx64, printable(symbol->name).c_str(), symbol->offset);
             if (frame.module)
                 print(" - %s", printable(dwunw_module_path(frame.module)).c_str());
+            if (frame.flags & DWUNW_FRAME_FLAG_NO_CODE)
+                print(" [no code]");
             // Not from call-frame information: a reader should know.
             if (frame.source == DWUNW_SOURCE_FRAME_POINTER)
                 print(" [frame pointer]");
@@ -166,6 +168,8 @@ const char *source_name(uint32_t source) {
         return "frame-pointer";
     case DWUNW_SOURCE_CODE:
         return "code";
+    case DWUNW_SOURCE_CALL:
+        return "call";
     default:
         return "unknown";
     }
@@ -178,6 +182,8 @@ nlohmann::json json_frame(const dwunw_frame &frame, dwunw_symbolizer *symbolizer
         {"source", source_name(frame.source)},
         {"exact_pc", (frame.flags & DWUNW_FRAME_FLAG_EXACT_PC) != 0},
         {"signal", (frame.flags & DWUNW_FRAME_FLAG_SIGNAL) != 0},
+        {"no_code", (frame.flags & DWUNW_FRAME_FLAG_NO_CODE) != 0},
+        {"cfa_unmentioned", (frame.flags & DWUNW_FRAME_FLAG_CFA_UNMENTIONED) != 0},
     };
     if (frame.module) {
         json["module"] = dwunw_module_path(frame.module);

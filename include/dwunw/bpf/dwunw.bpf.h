@@ -704,7 +704,8 @@ static __always_inline int dwunw_step(struct dwunw_walk *walk) {
     }
     if (dwunw_read_word(walk, slot, &outer))
         return dwunw_stop(walk, DWUNW_BPF_UNREADABLE);
-    if (!outer)
+    /* Where a signal interrupted a call through a null pointer, it is the pc. */
+    if (!outer && !(rule & DWUNW_RULE_SIGNAL))
         return dwunw_stop(walk, DWUNW_BPF_COMPLETE);
     if (outer == pc && cfa == walk->last_cfa)
         return dwunw_stop(walk, DWUNW_BPF_NO_PROGRESS);
@@ -981,6 +982,9 @@ __noinline __s64 dwunw_leave_to_user(void) {
     for (i = 0; i < DWUNW_BPF_PT_REGS; i++)
         if (walk->regs[i] - walk->slice_start < walk->slice_size)
             walk->identity = dwunw_hash(dwunw_hash(walk->identity, i), walk->regs[i] - walk->initial_sp);
+        /* Where the pc is no code, whether a register that was called held it decides. */
+        else if (walk->reason == DWUNW_BPF_NO_MAPPING && walk->regs[i] == walk->pc)
+            walk->identity = dwunw_hash(walk->identity, i);
     walk->any_code = 0;
     if (!walk->layout) {
         walk->any_code = 1;
@@ -988,8 +992,10 @@ __noinline __s64 dwunw_leave_to_user(void) {
     } else if (walk->reason == DWUNW_BPF_NO_MAPPING) {
         dwunw_identify_unpublished(walk);
     }
-    /* Of a stack between the words that are looked at nothing is known but the moment. */
-    if ((walk->initial_sp | walk->sp) & 7)
+    /* Of a stack between the words that are looked at nothing is known but the moment; nor of the registers that a
+       signal saved, any of which may be what was called where the interrupted pc is no code. */
+    if (((walk->initial_sp | walk->sp) & 7) ||
+        (walk->reason == DWUNW_BPF_NO_MAPPING && walk->exact && walk->stack.count))
         walk->identity = dwunw_hash(walk->identity, bpf_ktime_get_ns());
     dwunw_identify_pending(walk);
     dwunw_identify(walk, walk->slice_start & ~7ull, walk->slice_size);

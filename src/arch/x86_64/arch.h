@@ -36,6 +36,11 @@ inline constexpr uint8_t kNone = 0xff;
 inline constexpr std::array<uint8_t, 21> kPtRegs = {kR15, kR14, kR13, kR12, kRbp,  kRbx, kR11,  kR10,  kR9,  kR8,  kRax,
                                                     kRcx, kRdx, kRsi, kRdi, kNone, kRip, kNone, kNone, kRsp, kNone};
 
+// The numbers that instructions have for registers, by the psABI's, and the other way round.
+inline constexpr std::array<uint8_t, 16> kEncoded = {0, 2, 1, 3, 6, 7, 5, 4, 8, 9, 10, 11, 12, 13, 14, 15};
+inline constexpr std::array<uint8_t, 16> kDecoded = {kRax, kRcx, kRdx, kRbx, kRsp, kRbp, kRsi, kRdi,
+                                                     kR8,  kR9,  kR10, kR11, kR12, kR13, kR14, kR15};
+
 extern const Arch kArch;
 
 // Whether code that ends at a return address can end in a near call (Intel SDM volume 2, CALL: E8 and FF /2; prefixes
@@ -43,6 +48,12 @@ extern const Arch kArch;
 bool ends_in_call(std::span<const uint8_t> code);
 inline constexpr size_t kFrameSetUpContext = 32;
 std::optional<bool> frame_set_up(std::span<const uint8_t> code, size_t pc, bool in_call, size_t context);
+
+size_t call_targets(std::span<const uint8_t> code, std::span<CodeTarget, kMaxCallTargets> out);
+bool is_jump_stub(std::span<const uint8_t> code, CodeTarget &target, size_t &length);
+
+// register_writes.cc. `entered_at`: offsets of code at which instructions are known to begin.
+bool leaves_alone(std::span<const uint8_t> code, uint8_t reg, std::span<const size_t> entered_at);
 
 // code_flow.cc
 CodeFlow follow(std::span<const uint8_t> code, size_t pc, std::optional<uint64_t> rax);
