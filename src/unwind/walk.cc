@@ -101,7 +101,7 @@ class Walk {
             }
             if (location_.kind == CodeKind::kUnmapped) {
                 if (pc.is_return_address())
-                    return DWUNW_ERR_NO_MAPPING;
+                    return location_.status;
                 // A signal's interrupted pc is a frame if it is known what called it.
                 Registers called = registers_;
                 const Step by_call = step_by_call(pc, called);
@@ -475,8 +475,13 @@ class Walk {
         // What was called may be the content of any register.
         if (!interpret_ && result_.written > 1)
             return Step{.outcome = Step::Outcome::kNeedsInterpreter};
-        return unwind::step_by_call(arch_, request_.space, pc.pc(), request_.memory,
-                                    original_return(registers[arch_.sp]), registers);
+        Step step = unwind::step_by_call(arch_, request_.space, pc.pc(), request_.memory,
+                                         original_return(registers[arch_.sp]), registers);
+        // What is at the pc, if anything, says more.
+        if (step.outcome == Step::Outcome::kStopped && step.status == DWUNW_ERR_NO_MAPPING &&
+            location_.kind == CodeKind::kUnmapped)
+            step.status = location_.status;
+        return step;
     }
 
     std::optional<PackedRule> known_without_cfi(CodeAddr pc) const {
