@@ -240,13 +240,12 @@ void Session::take_stack(const void *data, size_t size) {
         ++malformed_;
         return;
     }
-    auto layout = publisher_->layout(event.layout);
+    const auto layout = publisher_->layout(event.layout);
     if (layout == nullptr) {
         ++malformed_;
         return;
     }
-    if (!dictionary_.add(event.id, static_cast<int32_t>(event.head.tgid), std::move(layout),
-                         {event.frames, event.count}))
+    if (!dictionary_.add(event.id, static_cast<int32_t>(event.head.tgid), *layout, {event.frames, event.count}))
         ++collisions_;
 }
 
