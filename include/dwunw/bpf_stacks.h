@@ -109,8 +109,9 @@ struct dwunw_bpf_stack {
 };
 
 /*
- * A stack's frames, innermost first, up to max_frames of them; for those that the kernel found `sp` and `cfa` are 0.
- * DWUNW_ERR_NOT_FOUND: no such id, or its record is still to be polled. Allocates nothing.
+ * A stack's frames, innermost first, up to max_frames of them; their `sp` and `cfa` are 0: those differ from call to
+ * call. DWUNW_ERR_NOT_FOUND: no such id, or its record is still to be polled. DWUNW_ERR_LIMIT: its frames found no room
+ * within kept_bytes. Allocates nothing.
  */
 dwunw_status dwunw_bpf_lookup(const struct dwunw_bpf *bpf, uint64_t id, struct dwunw_bpf_stack *stack,
                               struct dwunw_frame *frames, size_t max_frames);
@@ -148,7 +149,14 @@ struct dwunw_bpf_counters {
     uint64_t pool_bytes;
     uint64_t pool_bytes_used;
     uint64_t mappings_used;
-    uint64_t memory_bytes; /* of all maps of this kind in the kernel, about */
+    uint64_t memory_bytes;      /* of all maps of this kind in the kernel, about */
+    uint64_t user_walks_then;   /* with the map as it had been at the stack's moment */
+    uint64_t kept_bytes;        /* of stacks and ids here, about */
+    uint64_t distinct_stacks;   /* kept */
+    uint64_t forgotten;         /* ids, by dwunw_bpf_retain */
+    uint64_t map_records;       /* executable mappings that came, in all processes of the machine */
+    uint64_t map_record_losses; /* times that some of them were lost: until the map has been read again, stacks that are
+                                   walked here need it to be as it was */
 };
 dwunw_status dwunw_bpf_get_counters(const struct dwunw_bpf *bpf, struct dwunw_bpf_counters *out);
 
