@@ -252,6 +252,14 @@ void Publisher::asked(int32_t pid, uint64_t exec_pages) {
     Known *known = find(pid);
     if (known == nullptr)
         return;
+    constexpr uint64_t kMoment = 50'000'000;
+    constexpr uint64_t kFirstRest = 5'000'000;
+    constexpr uint64_t kLongestRest = 500'000'000;
+    const uint64_t now = now_ns();
+    if (!known->wanted)
+        known->rest = now - known->published_at > kMoment ? 0 : std::clamp(2 * known->rest, kFirstRest, kLongestRest);
+    if (known->may_wait())
+        known->not_before = std::max(known->not_before, known->published_at + known->rest);
     known->wanted = true;
     known->asked_pages = exec_pages;
 }
@@ -293,9 +301,9 @@ dwunw_status Publisher::publish_timed(Known &known) {
     const uint64_t before = now_ns();
     const dwunw_status status = publish(known);
     const uint64_t after = now_ns();
-    const bool may_wait = known.reading.has_value() && known.lasting_generation != 0;
     known.failed = status != DWUNW_OK;
-    known.not_before = after + (may_wait ? 19 : 2) * (after - before);
+    known.published_at = after;
+    known.not_before = after + (known.may_wait() ? 19 : 2) * (after - before);
     known.in_time_not_before = known.failed || after - before > kCheap ? after + 2 * (after - before) : 0;
     return status;
 }
