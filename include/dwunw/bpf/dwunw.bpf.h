@@ -1134,8 +1134,9 @@ static __always_inline __s64 dwunw_walk_stack(struct dwunw_walk *walk, void *ctx
     walk->sp = walk->initial_sp = regs[19];
     walk->fp = regs[4];
     walk->hash = dwunw_hash(walk->layout ^ dwunw_settings.seed, tgid);
-    if (!walk->reason && flags & DWUNW_USER_ONLY)
-        walk->reason = walk->lasting ? DWUNW_BPF_CHANGED : DWUNW_BPF_FORCED;
+    /* Whoever asked for it has all of them sent, whatever becomes of the map. */
+    if (flags & DWUNW_USER_ONLY)
+        walk->reason = DWUNW_BPF_FORCED;
     if (!walk->reason) {
         walk->exact = walk->fp_known = 1;
         walk->repaired = walk->pending_begun = 0;
