@@ -40,7 +40,7 @@ bool Dictionary::add(uint64_t id, int32_t pid, dwunw_status status, uint32_t rea
     }
     const uint32_t stack = take_stack(id, pid, status, frames);
     without_room_ += stack == kNoRoom;
-    insert(id, reason, stack);
+    insert({id, stack, reason & 0x7fffffffu, 0});
     return true;
 }
 
@@ -189,7 +189,7 @@ bool Dictionary::room_for_id() const {
     return std::max(kFirstIds, ids_.size() * 2) * sizeof(Alias) + bytes_ <= limit_;
 }
 
-void Dictionary::insert(uint64_t id, uint32_t reason, uint32_t stack) {
+void Dictionary::insert(const Alias &added) {
     const auto put = [&](const Alias &alias) {
         size_t at = mix(seed_, alias.id) >> 32;
         while (ids_[at & (ids_.size() - 1)].id != 0)
@@ -203,7 +203,7 @@ void Dictionary::insert(uint64_t id, uint32_t reason, uint32_t stack) {
             if (alias.id != 0)
                 put(alias);
     }
-    put({id, stack, reason});
+    put(added);
     ++id_count_;
 }
 
@@ -233,7 +233,7 @@ void Dictionary::rebuild(const std::vector<Alias> &kept) {
             next.take_stack(stack.first_id, stack.pid, static_cast<dwunw_status>(stack.status), scratch_);
     }
     for (const Alias &alias : kept)
-        next.insert(alias.id, alias.reason, alias.stack != kNoRoom ? numbers[alias.stack] : kNoRoom);
+        next.insert({alias.id, alias.stack != kNoRoom ? numbers[alias.stack] : kNoRoom, alias.reason, alias.unneeded});
     next.without_room_ = without_room_;
     next.forgotten_ = forgotten_ + (id_count_ - kept.size());
     next.refused_ = std::move(refused_);

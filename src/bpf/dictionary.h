@@ -52,21 +52,35 @@ class Dictionary {
                 visit(alias.id);
     }
 
-    // Forgets the ids that `keep` refuses, and what no id needs any more. The first id of a stack stays as long as one of
-    // its ids does: it is the one that lookup() gives.
-    template <typename Keep> void retain(Keep &&keep) {
-        std::vector<bool> needed(stack_list_.size());
+    // Forgets the ids that `needed` refuses now, refused the last time, and that were not touched in between; calls
+    // `unneeded` with those that it refuses for the first time. The first id of a stack stays as long as one of its ids
+    // does: it is the one that lookup() gives.
+    template <typename Needed, typename Unneeded> void retain(Needed &&needed, Unneeded &&unneeded) {
         std::vector<bool> wanted(ids_.size());
+        std::vector<bool> stack_wanted(stack_list_.size());
         for (size_t i = 0; i < ids_.size(); ++i) {
-            wanted[i] = ids_[i].id != 0 && keep(ids_[i].id);
-            if (wanted[i] && ids_[i].stack != kNoRoom)
-                needed[stack_list_[ids_[i].stack].alike] = true;
+            Alias &alias = ids_[i];
+            if (alias.id == 0)
+                continue;
+            const bool is_needed = needed(alias.id);
+            wanted[i] = is_needed || !alias.unneeded;
+            if (!is_needed && !alias.unneeded)
+                unneeded(alias.id);
+            alias.unneeded = !is_needed;
+            if (wanted[i] && alias.stack != kNoRoom)
+                stack_wanted[stack_list_[alias.stack].alike] = true;
         }
         std::vector<Alias> kept;
         for (size_t i = 0; i < ids_.size(); ++i)
-            if (wanted[i] || (is_first(ids_[i]) && needed[ids_[i].stack]))
+            if (wanted[i] || (is_first(ids_[i]) && stack_wanted[ids_[i].stack]))
                 kept.push_back(ids_[i]);
-        rebuild(kept);
+        if (kept.size() != id_count_)
+            rebuild(kept);
+    }
+    // An id has come again.
+    void touch(uint64_t id) {
+        if (const Alias *alias = find(id))
+            const_cast<Alias *>(alias)->unneeded = 0;
     }
 
   private:
@@ -93,7 +107,8 @@ class Dictionary {
     struct Alias {
         uint64_t id;
         uint32_t stack;
-        uint32_t reason;
+        uint32_t reason : 31;
+        uint32_t unneeded : 1; // by the last retain()
     };
     static_assert(sizeof(Frame) == 16 && sizeof(Alias) == 16);
 
@@ -111,7 +126,7 @@ class Dictionary {
     uint32_t find_frame(const dwunw_frame &frame) const;
     uint32_t take_frame(const dwunw_frame &frame);
     uint32_t take_stack(uint64_t id, int32_t pid, dwunw_status status, std::span<const dwunw_frame> frames);
-    void insert(uint64_t id, uint32_t reason, uint32_t stack);
+    void insert(const Alias &added);
     void refuse(uint64_t id);
     void rebuild(const std::vector<Alias> &kept);
     size_t id_bytes() const { return ids_.size() * sizeof(Alias); }

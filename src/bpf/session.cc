@@ -263,6 +263,7 @@ void Session::take_stack(const void *data, size_t size) {
         ++malformed_;
         return;
     }
+    dictionary_.touch(event.id);
     const auto layout = publisher_->layout(event.layout);
     if (layout == nullptr) {
         ++malformed_;
@@ -368,6 +369,7 @@ void Session::take_walk(const void *data, size_t size) {
         ++malformed_;
         return;
     }
+    dictionary_.touch(event.id);
     if (dictionary_.contains(event.id))
         return;
     const auto pid = static_cast<int32_t>(event.head.tgid);
@@ -424,6 +426,17 @@ void Session::take_process(const void *data, size_t size) {
     }
     publisher_->asked(pid, event.exec_pages);
     publisher_->look_again(now_ns());
+}
+
+// Two lists: the kernel forgets that it has sent an id that the first does not have, so whoever gets that id from then on
+// has it sent again, and whoever got it before has it in the second.
+dwunw_status Session::retain(std::span<const uint64_t> ids) {
+    std::vector<uint64_t> needed(ids.begin(), ids.end());
+    std::ranges::sort(needed);
+    dictionary_.retain([&](uint64_t id) { return std::ranges::binary_search(needed, id); },
+                       [&](uint64_t id) { bpf_map_delete_elem(maps_.sent_fd, &id); }); // where it is there
+    // Programs that have found an id in there are over when this has returned.
+    return maps_.grace.wait() ? DWUNW_OK : DWUNW_ERR_BPF;
 }
 
 void Session::read_counters(dwunw_bpf_counters &out) const {

@@ -48,6 +48,7 @@ class Session {
     bool started() const { return publisher_.has_value(); }
     Publisher &publisher() { return *publisher_; }
     const Dictionary &dictionary() const { return dictionary_; }
+    dwunw_status retain(std::span<const uint64_t> ids);
     void read_counters(dwunw_bpf_counters &out) const;
     std::string describe() const;
 

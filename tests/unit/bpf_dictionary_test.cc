@@ -271,7 +271,16 @@ TEST(Dictionary, ForgetsWhatNobodyNeeds) {
     ASSERT_TRUE(dictionary.add(4, 43, layout(), kWords));
     ASSERT_TRUE(dictionary.add(5, 43, layout(), kWords));
     const size_t before = dictionary.bytes();
-    dictionary.retain([](uint64_t id) { return id == 3 || id == 5; });
+    std::set<uint64_t> unneeded;
+    const auto retain = [&](std::set<uint64_t> needed) {
+        unneeded.clear();
+        dictionary.retain([&](uint64_t id) { return needed.contains(id); }, [&](uint64_t id) { unneeded.insert(id); });
+    };
+    retain({3, 5});
+    EXPECT_EQ(dictionary.size(), 5u) << "whoever had one when the list was made has it in the next";
+    EXPECT_EQ(unneeded, (std::set<uint64_t>{1, 2, 4}));
+    retain({3, 5});
+    EXPECT_TRUE(unneeded.empty());
     EXPECT_EQ(dictionary.size(), 4u);
     EXPECT_EQ(dictionary.forgotten(), 1u);
     EXPECT_EQ(look_up(dictionary, 2).status, DWUNW_ERR_NOT_FOUND);
@@ -279,7 +288,13 @@ TEST(Dictionary, ForgetsWhatNobodyNeeds) {
     EXPECT_EQ(look_up(dictionary, 1).frames.size(), 2u) << "the id that lookup gives is one to look up";
     EXPECT_EQ(look_up(dictionary, 3).frames[1].source, static_cast<uint32_t>(DWUNW_SOURCE_FRAME_POINTER));
     EXPECT_EQ(first_id(dictionary, 5), 4u);
-    dictionary.retain([](uint64_t id) { return id == 2; });
+    retain({});
+    EXPECT_EQ(dictionary.size(), 4u);
+    dictionary.touch(3);
+    retain({});
+    EXPECT_EQ(dictionary.size(), 2u) << "3, which has come again, and 1, its stack's first";
+    EXPECT_EQ(look_up(dictionary, 3).frames.size(), 2u);
+    retain({});
     EXPECT_EQ(dictionary.size(), 0u);
     EXPECT_EQ(dictionary.stacks(), 0u);
     EXPECT_LT(dictionary.bytes(), before);
