@@ -21,7 +21,7 @@
 /* A record that an earlier one holds up comes within one of these, if it comes. */
 #define LOOKS_FOR_RECORDS 8
 /* Stacks that no block has any more are forgotten from so many bytes of them on. */
-#define FORGET_FROM (8ull << 20)
+#define FORGET_FROM (4ull << 20)
 
 struct dwunw_stacks {
 	enum dwunw_mode mode;

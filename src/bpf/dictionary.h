@@ -80,7 +80,7 @@ class Dictionary {
     // An id has come again.
     void touch(uint64_t id) {
         if (const Alias *alias = find(id))
-            const_cast<Alias *>(alias)->unneeded = 0;
+            ids_[static_cast<size_t>(alias - ids_.data())].unneeded = 0;
     }
 
   private:

@@ -23,6 +23,7 @@ import memleak_report  # noqa: E402
 MOST_MEMORY_KB = 100 << 10
 MOST_GROWTH_KB = 8 << 10
 MOST_LOST = 0.001
+REPORT_EACH = 10  # s: each one also forgets what no block has any more
 ALLOCATOR = {"malloc", "__libc_malloc"}
 
 
@@ -90,12 +91,20 @@ def main():
                                   stdout=subprocess.PIPE, text=True)
         pid = json.loads(target.stdout.readline())["pid"]
         memleak = subprocess.Popen([args.memleak, "-p", str(pid), "-a", "-T", "1000000", "--dwunw-mode=force",
-                                    *args.options, str(args.seconds + 3600), "1"], stdout=subprocess.PIPE, text=True)
-        first = ""
-        while not first.rsplit("\n", 2)[-2:][0].startswith("Tracing outstanding"):
-            line = memleak.stdout.readline()
-            assert line, "memleak did not start: " + first
-            first += line
+                                    *args.options, str(REPORT_EACH)], stdout=subprocess.PIPE, text=True)
+        lines, ready = [], threading.Event()
+
+        def read():
+            for line in memleak.stdout:
+                lines.append(line)
+                if line.startswith("Tracing outstanding"):
+                    ready.set()
+            ready.set()
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        ready.wait()
+        assert lines and lines[-1].startswith("Tracing outstanding"), "memleak did not start: " + "".join(lines)
         target.stdin.write("\n")
         target.stdin.flush()
 
@@ -112,13 +121,14 @@ def main():
         watcher.join()
         spent = cpu_seconds(memleak.pid)
         memleak.send_signal(2)
-        output, _ = memleak.communicate(timeout=300)
+        assert memleak.wait(timeout=300) == 0, memleak.returncode
+        reader.join()
         target.communicate("\n", timeout=30)
         truth = {}
         for line in log.read_text(encoding="ascii").splitlines():
             address, *names = line.split()
             truth[int(address, 16)] = names
-    reports, _ = memleak_report.parse(first + output)
+    reports, _ = memleak_report.parse("".join(lines))
     report = reports[-1]
     found, kinds, notes, wrong = judge(truth, report)
     dropped, walked = report.account.dropped, report.account.walked
