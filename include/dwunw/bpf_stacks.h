@@ -120,11 +120,11 @@ dwunw_status dwunw_bpf_lookup(const struct dwunw_bpf *bpf, uint64_t id, struct d
 void dwunw_bpf_each_stack(const struct dwunw_bpf *bpf, void (*visit)(void *arg, uint64_t id), void *arg);
 
 /*
- * Forgets stacks that the caller has no use for any more; without it they are kept until kept_bytes are full. `ids`: all
- * that the caller has, in any order, those that its BPF programs have stored included. Forgotten is what was in the list
- * neither of this call nor of the one before, and did not come again in between: so an id that a program was about to
- * store while a list was made is in the next one. Calls should be as far apart as a program may hold an id before it is
- * where the caller finds it: seconds. Allocates.
+ * Forgets stacks that the caller has no use for any more; without it they are kept until kept_bytes are full. `ids`:
+ * all that the caller has, in any order, those that its BPF programs have stored included. Forgotten is what was in the
+ * list neither of this call nor of the one before, and did not come again in between: so an id that a program was about
+ * to store while a list was made is in the next one. Calls should be as far apart as a program may hold an id before it
+ * is where the caller finds it: seconds. Allocates.
  */
 dwunw_status dwunw_bpf_retain(struct dwunw_bpf *bpf, const uint64_t *ids, size_t count);
 

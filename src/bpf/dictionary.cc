@@ -229,8 +229,7 @@ void Dictionary::rebuild(const std::vector<Alias> &kept) {
         scratch_.clear();
         for (uint32_t at = 0; at < stack.count; ++at)
             scratch_.push_back(frame(stack.frames[at]));
-        numbers[i] =
-            next.take_stack(stack.first_id, stack.pid, static_cast<dwunw_status>(stack.status), scratch_);
+        numbers[i] = next.take_stack(stack.first_id, stack.pid, static_cast<dwunw_status>(stack.status), scratch_);
     }
     for (const Alias &alias : kept)
         next.insert({alias.id, alias.stack != kNoRoom ? numbers[alias.stack] : kNoRoom, alias.reason, alias.unneeded});

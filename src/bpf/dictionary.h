@@ -41,7 +41,7 @@ class Dictionary {
     // of another id.
     dwunw_status lookup(uint64_t id, dwunw_bpf_stack &out, std::span<dwunw_frame> frames) const;
 
-    size_t size() const { return id_count_; }           // ids, with and without frames
+    size_t size() const { return id_count_; }            // ids, with and without frames
     size_t stacks() const { return stack_list_.size(); } // kept
     size_t bytes() const { return id_bytes() + bytes_; }
     uint64_t without_room() const { return without_room_; } // ids whose frames were not taken in

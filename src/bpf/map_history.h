@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// What has been mapped executable in a process, and when: what lies at an address at a moment is the last thing that was
-// mapped there before. That something was unmapped is not known, and does not matter to a stack: no code is running where
-// none is mapped.
+// What has been mapped executable in a process, and when: what lies at an address at a moment is the last thing that
+// was mapped there before. That something was unmapped is not known, and does not matter to a stack: no code is running
+// where none is mapped.
 //
 // Not thread-safe. Proved by tests/unit/bpf_map_history_test.
 #pragma once
@@ -22,7 +22,7 @@ namespace dwunw::bpf {
 struct Mapped {
     uint64_t time = 0; // CLOCK_MONOTONIC, ns; the kernel's, taken when it was there
     std::string path;
-    process::Mapping mapping; // its path is a view of `path`
+    process::Mapping mapping;                // its path is a view of `path`
     std::optional<process::Binding> binding; // once somebody has asked
 };
 

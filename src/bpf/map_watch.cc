@@ -73,8 +73,8 @@ Result<MapWatch::Buffer> MapWatch::open_processor(int number) const {
     attributes.watermark = 1;
     attributes.wakeup_watermark = kDataPages * kPage;
     Buffer buffer;
-    buffer.fd = UniqueFd(static_cast<int>(
-        ::syscall(SYS_perf_event_open, &attributes, -1, number, -1, PERF_FLAG_FD_CLOEXEC)));
+    buffer.fd =
+        UniqueFd(static_cast<int>(::syscall(SYS_perf_event_open, &attributes, -1, number, -1, PERF_FLAG_FD_CLOEXEC)));
     if (!buffer.fd.valid())
         return Error{DWUNW_ERR_BPF, static_cast<uint64_t>(errno)};
     void *memory = ::mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_SHARED, buffer.fd.get(), 0);

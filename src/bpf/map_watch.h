@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Tells of every executable mapping that comes, in any process, with its file and its time: the kernel's mmap records of
-// perf_event_open(2), one buffer a processor. Complete, or it says that something was lost.
+// Tells of every executable mapping that comes, in any process, with its file and its time: the kernel's mmap records
+// of perf_event_open(2), one buffer a processor. Complete, or it says that something was lost.
 //
 // Not thread-safe.
 #pragma once

@@ -45,9 +45,9 @@ Moment::Answer Moment::look(RunAddr address) {
     } else {
         return {};
     }
-    const bool is_known = answer.binding.kind == CodeKind::kUprobeTrampoline ||
-                          (answer.binding.kind == CodeKind::kModule &&
-                           checks_.unchanged(*answer.binding.module->file, now_));
+    const bool is_known =
+        answer.binding.kind == CodeKind::kUprobeTrampoline ||
+        (answer.binding.kind == CodeKind::kModule && checks_.unchanged(*answer.binding.module->file, now_));
     if (!is_known)
         answer.binding = {CodeKind::kUnusableModule, DWUNW_ERR_MODULE_CHANGED, nullptr, {}};
     return answer;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // A process's code as it was at a moment that has passed: a map that was read before, and what came since.
 //
-// Only a module's rules are gone by: code without a file, or in one that cannot be used or has changed since, is not what
-// it was, for all that is known here.
+// Only a module's rules are gone by: code without a file, or in one that cannot be used or has changed since, is not
+// what it was, for all that is known here.
 //
 // For one walk, on one thread. Proved by tests/unit/bpf_moment_test.
 #pragma once

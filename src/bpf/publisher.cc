@@ -404,7 +404,8 @@ std::optional<Publisher::Block> Publisher::store(std::span<const dwunw_mapping> 
     return Block{*first, count};
 }
 
-// All of the map; where there is no room for that, the modules that have a table; where there is none for those, nothing.
+// All of the map; where there is no room for that, the modules that have a table; where there is none for those,
+// nothing.
 Publisher::Block Publisher::store_map(Known &known, const Entries &entries) {
     known.incomplete = false;
     if (const auto all = store(entries.mappings))
@@ -445,8 +446,9 @@ void Publisher::publish_lasting(Known &known, const Process::CodeMappings &code,
     if (same_program && known.lasting_whole && keeps(known.lasting, entries.mappings))
         return;
     const StartAddresses at = start_addresses(known.pid);
-    const Lasting lasting = find_lasting(code.mappings, RunAddr(at.entry), RunAddr(at.linker),
-                                         [&](const dwunw_module &module) -> const elf::Dynamic & { return dynamic(module); });
+    const Lasting lasting =
+        find_lasting(code.mappings, RunAddr(at.entry), RunAddr(at.linker),
+                     [&](const dwunw_module &module) -> const elf::Dynamic & { return dynamic(module); });
     std::vector<dwunw_mapping> mappings;
     std::vector<Process::CodeMapping> named;
     for (const size_t number : lasting.mappings) {
@@ -554,8 +556,8 @@ dwunw_status Publisher::publish(Known &known) {
 void Publisher::note_reading(Known &known, const MapReading &reading) {
     if (!watch_.is_open())
         return;
-    const bool goes_on = known.reading && known.reading->execs == reading.execs &&
-                         known.reading->begin > known.history.known_since();
+    const bool goes_on =
+        known.reading && known.reading->execs == reading.execs && known.reading->begin > known.history.known_since();
     if (!goes_on) {
         known.reading = reading;
         known.next_reading.reset();
@@ -567,10 +569,9 @@ void Publisher::note_reading(Known &known, const MapReading &reading) {
 void Publisher::watch_maps() {
     if (!watch_.is_open())
         return;
-    const bool complete = watch_.drain([&](int32_t pid) { return known_.contains(pid); },
-                                       [&](int32_t pid, std::shared_ptr<Mapped> mapped) {
-                                           known_.at(pid)->history.add(std::move(mapped));
-                                       });
+    const bool complete = watch_.drain(
+        [&](int32_t pid) { return known_.contains(pid); },
+        [&](int32_t pid, std::shared_ptr<Mapped> mapped) { known_.at(pid)->history.add(std::move(mapped)); });
     if (complete)
         return;
     for (const auto &[pid, known] : known_)

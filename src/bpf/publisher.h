@@ -12,9 +12,9 @@
 //
 // Where a process has more mappings than there is room for, fewer are published, and the kernel is told so.
 //
-// To read a map costs what the process likes. So while the map's changes are known otherwise (map_watch.h), and what lasts
-// is published, a process's map takes a twentieth of the time at most, and one that is never the same for long is read
-// twice a second: each reading of it would give its stacks new ids, for nothing.
+// To read a map costs what the process likes. So while the map's changes are known otherwise (map_watch.h), and what
+// lasts is published, a process's map takes a twentieth of the time at most, and one that is never the same for long is
+// read twice a second: each reading of it would give its stacks new ids, for nothing.
 //
 // Not thread-safe.
 #pragma once
@@ -90,7 +90,7 @@ class Publisher {
         uint64_t not_before = 0;
         uint64_t in_time_not_before = 0; // publish_in_time
         uint64_t published_at = 0;
-        uint64_t rest = 0; // before the next look, where the last ones were true for moments only
+        uint64_t rest = 0;       // before the next look, where the last ones were true for moments only
         uint64_t gone_since = 0; // seen to have exited; 0: not
 
         // Stacks do well with what is published.

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A record with registers and stack bytes is walked with the process's map as it is now, or as it was when the record was
-// made.
+// A record with registers and stack bytes is walked with the process's map as it is now, or as it was when the record
+// was made.
 //
 // Now: right only if the map still means what it did then. Three things say so: the kernel had a layout for the record,
-// and the process still has that layout, so no address has come to mean something else; the kernel's count of changes and
-// of executable pages are those of the map that was read, before and behind; or the record lies between two readings
-// that leave no room for anything that neither shows (published.h).
+// and the process still has that layout, so no address has come to mean something else; the kernel's count of changes
+// and of executable pages are those of the map that was read, before and behind; or the record lies between two
+// readings that leave no room for anything that neither shows (published.h).
 //
 // Then: the map of an earlier reading, and every mapping that came since, each with its time (map_watch.h, moment.h). A
 // thread that is in a probe has its stack's code mapped: so at the record's moment the last thing that was mapped at an
-// address of its stack is what is there, whatever has come and gone since. The times are one clock's, and a mapping's is
-// taken before the call that made it returns; code that came by way of it runs later. This holds for files' modules whose
-// content is the one that was loaded, and is gone by for call-frame information only: whether other code is there cannot
-// be looked at any more.
+// address of its stack is what is there, whatever has come and gone since. The times are one clock's, and a mapping's
+// is taken before the call that made it returns; code that came by way of it runs later. This holds for files' modules
+// whose content is the one that was loaded, and is gone by for call-frame information only: whether other code is there
+// cannot be looked at any more.
 //
 // Where neither can be had, the stack keeps its first address, and ends with DWUNW_ERR_MODULE_CHANGED.
 #include "bpf/session.h"
@@ -346,8 +346,7 @@ std::optional<Session::Walked> Session::walk_then(const Record &record, Publishe
     if (!moment || arch == nullptr)
         return std::nullopt;
     Slice slice = record.slice;
-    const unwind::Registers registers(std::span(record.regs.regs).first<dwarf::kTrackedRegisters>(),
-                                      record.regs.valid);
+    const unwind::Registers registers(std::span(record.regs.regs).first<dwarf::kTrackedRegisters>(), record.regs.valid);
     unwind::StackMemory memory(RunAddr(slice.start), {slice.bytes, slice.contiguous()});
     memory.add_reader({slice.contiguous() < slice.size ? Slice::read : nullptr, &slice});
     const unwind::WalkResult result = unwind::walk({
@@ -428,8 +427,8 @@ void Session::take_process(const void *data, size_t size) {
     publisher_->look_again(now_ns());
 }
 
-// Two lists: the kernel forgets that it has sent an id that the first does not have, so whoever gets that id from then on
-// has it sent again, and whoever got it before has it in the second.
+// Two lists: the kernel forgets that it has sent an id that the first does not have, so whoever gets that id from then
+// on has it sent again, and whoever got it before has it in the second.
 dwunw_status Session::retain(std::span<const uint64_t> ids) {
     std::vector<uint64_t> needed(ids.begin(), ids.end());
     std::ranges::sort(needed);

@@ -24,8 +24,7 @@ std::optional<std::string> read_name(const ByteSource &source, FileOffset at) {
 
 Dynamic read_dynamic(const Image &image, const ByteSource &source) {
     Dynamic result;
-    const auto section =
-        std::ranges::find_if(image.sections(), [](const Section &s) { return s.type == SHT_DYNAMIC; });
+    const auto section = std::ranges::find_if(image.sections(), [](const Section &s) { return s.type == SHT_DYNAMIC; });
     if (section == image.sections().end())
         return result;
     const size_t count = std::min<uint64_t>(section->size / sizeof(Elf64_Dyn), kMaxDynamicEntries);
@@ -43,9 +42,8 @@ Dynamic read_dynamic(const Image &image, const ByteSource &source) {
         if (entry.d_tag != DT_NEEDED && entry.d_tag != DT_SONAME)
             continue;
         // An offset beyond the file reads nothing.
-        auto name = strings_at && entry.d_un.d_val < source.size()
-                        ? read_name(source, *strings_at + entry.d_un.d_val)
-                        : std::nullopt;
+        auto name = strings_at && entry.d_un.d_val < source.size() ? read_name(source, *strings_at + entry.d_un.d_val)
+                                                                   : std::nullopt;
         if (!name)
             result.whole = false;
         else if (entry.d_tag == DT_SONAME)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The names in an ELF file's dynamic section: its own, and those of the libraries that it is loaded with (System V gABI,
-// chapter 5, "Dynamic Section").
+// The names in an ELF file's dynamic section: its own, and those of the libraries that it is loaded with (System V
+// gABI, chapter 5, "Dynamic Section").
 #pragma once
 
 #include "base/byte_source.h"

@@ -31,8 +31,8 @@ bool may_be_stale(dwunw_status status) {
     return status == DWUNW_ERR_MODULE_CHANGED || status == DWUNW_ERR_NO_FILE || status == DWUNW_ERR_MEMORY_UNREADABLE;
 }
 
-// Whether a file may have been written to after a moment, by its own times: those are of the wall clock, in steps of some
-// milliseconds. Whoever has set that clock since has made all files old or new.
+// Whether a file may have been written to after a moment, by its own times: those are of the wall clock, in steps of
+// some milliseconds. Whoever has set that clock since has made all files old or new.
 bool changed_since(const FileIdentity &identity, uint64_t moment) {
     constexpr int64_t kSecond = 1'000'000'000;
     constexpr int64_t kClockStep = 20'000'000;
@@ -295,8 +295,8 @@ Binding Process::bind_past(const Mapping &mapping, uint64_t time) {
     const auto &identity = module->file->identity();
     if (!identity)
         return unknown;
-    const bool is_the_file = identity->inode == mapping.inode &&
-                             identity->device == makedev(mapping.device_major, mapping.device_minor);
+    const bool is_the_file =
+        identity->inode == mapping.inode && identity->device == makedev(mapping.device_major, mapping.device_minor);
     if ((!is_the_file || changed_since(*identity, time)) && !still_mapped(*target, mapping))
         return unknown;
     const Result<elf::Image> &image = module->file->image();

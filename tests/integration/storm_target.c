@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 /*
- * storm_target SECONDS LOG PLUGIN…: a program in which everything goes on at once: plugins that are loaded, allocate and
- * are unloaded at once; threads that come and go; children; and threads that allocate by some thousand paths. Prints
+ * storm_target SECONDS LOG PLUGIN…: a program in which everything goes on at once: plugins that are loaded, allocate
+ * and are unloaded at once; threads that come and go; children; and threads that allocate by some thousand paths.
+ * Prints
  * {"pid": n}, waits for a line, storms, writes LOG, prints {"done": …}, and waits for another line.
  *
  * LOG has a line for each block that was never freed: its address and the functions that led to it, innermost first,
@@ -212,7 +213,9 @@ static int write_log(void) {
         else
             for (int level = LEVELS - 1; level >= -1; level--)
                 fprintf(log, " branch%s",
-                        level < 0 ? "" : kept[i].path >> level & 1 ? " branch_left" : " branch_right");
+                        level < 0                   ? ""
+                        : kept[i].path >> level & 1 ? " branch_left"
+                                                    : " branch_right");
         if (kept[i].plugin < 0)
             fprintf(log, " walk_path");
         fprintf(log, " %s\n", roots[kept[i].root]);

@@ -23,8 +23,8 @@ Layout layout(uint64_t number = 1) {
     };
     Layout made(number);
     EXPECT_TRUE(made.extend(std::vector{mapping(0x1000, CodeKind::kModule, kA, 0x400),
-                                         mapping(0x2000, CodeKind::kModule, kB, 0),
-                                         mapping(0x3000, CodeKind::kAnonymous, nullptr, 0)}));
+                                        mapping(0x2000, CodeKind::kModule, kB, 0),
+                                        mapping(0x3000, CodeKind::kAnonymous, nullptr, 0)}));
     return made;
 }
 
@@ -211,7 +211,8 @@ TEST(Dictionary, StacksBeyondItsLimitAreCounted) {
     EXPECT_EQ(dictionary.without_room(), without_room);
 }
 
-// Found in use: a storm of dlopen and dlclose gave 6,516 stacks so many ids that 256 MiB of copies were full after 65 s.
+// Found in use: a storm of dlopen and dlclose gave 6,516 stacks so many ids that 256 MiB of copies were full after 65
+// s.
 TEST(Dictionary, AKnownStackCostsAnIdAlone) {
     constexpr size_t kLimit = 1 << 20;
     constexpr uint64_t kLayouts = 20000;

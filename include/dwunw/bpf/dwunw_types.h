@@ -210,7 +210,8 @@ DWUNW_ASSERT(sizeof(struct dwunw_mapping) == 32);
 
 /*
  * A published process. `lock` is odd while user space writes; a reader that sees it odd, or changed, has seen nothing.
- * `changes` and `execs` are the kernel's: what may have changed the map, and programs executed. Two things are published:
+ * `changes` and `execs` are the kernel's: what may have changed the map, and programs executed. Two things are
+ * published:
  *
  *   the map      true as long as `changes` is what it was and the address space has as many executable pages as it had
  *   what stays   the mappings of the program itself, of the dynamic linker, and of what that loaded at the start: it
