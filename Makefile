@@ -16,6 +16,7 @@ DWUNW_WERROR ?= 0
 PREFIX ?= /usr/local
 DESTDIR ?=
 FUZZ_SECONDS ?= 60
+STORM_SECONDS ?= 270
 FUZZ_RUNS ?=
 FUZZ_TARGETS ?=
 JOBS ?= $(shell nproc)
@@ -30,7 +31,7 @@ CONFIGURE = cmake --preset $(PRESET) -B '$(BUILD)' -DARCH='$(ARCH)' -DCROSS_COMP
 	$(if $(filter release,$(PRESET)),-DDWUNW_WERROR='$(DWUNW_WERROR)') --log-level=NOTICE
 COMPILE = cmake --build '$(BUILD)' --parallel $(JOBS)
 
-.PHONY: all examples test test-exhaustive bench bench-bpf demo install check asan tsan fuzz format setup clean help
+.PHONY: all examples test test-exhaustive test-storm bench bench-bpf demo install check asan tsan fuzz format setup clean help
 
 all: ## build every product into build/$(ARCH) (the default)
 	@$(CONFIGURE) >/dev/null
@@ -70,6 +71,12 @@ test-exhaustive: ## compare the unwind table of every installed program and libr
 	@$(CONFIGURE) -DDWUNW_TESTS=ON >/dev/null
 	@$(COMPILE)
 	@ctest --test-dir '$(BUILD)' -C exhaustive -L exhaustive --verbose --no-tests=error $(CTEST_ARGS)
+
+test-storm: ## memleak on programs that do everything at once, STORM_SECONDS=270 each (root)
+	@scripts/setup build test
+	@$(CONFIGURE) -DDWUNW_TESTS=ON >/dev/null
+	@$(COMPILE)
+	@STORM_SECONDS='$(STORM_SECONDS)' ctest --test-dir '$(BUILD)' -C storm -L storm --verbose --no-tests=error $(CTEST_ARGS)
 
 asan: ## run the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@scripts/setup build test
@@ -132,4 +139,4 @@ help: ## list these
 	@echo
 	@echo 'Variables: ARCH CROSS_COMPILE CLANG BPFTOOL LIBBPF_CFLAGS LIBBPF_LDLIBS DWUNW_EXAMPLE_CFLAGS'
 	@echo '           DWUNW_MEMLEAK_BCC=0|1 DWUNW_WERROR=0|1 PRESET=release|dev|asan|tsan PREFIX DESTDIR JOBS CTEST_ARGS'
-	@echo '           FUZZ_SECONDS FUZZ_RUNS FUZZ_TARGETS'
+	@echo '           FUZZ_SECONDS FUZZ_RUNS FUZZ_TARGETS STORM_SECONDS'

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/types.h>
 #include <time.h>
 
 #include <bpf/bpf.h>
@@ -19,6 +20,8 @@
 #define STATUSES 64
 /* A record that an earlier one holds up comes within one of these, if it comes. */
 #define LOOKS_FOR_RECORDS 8
+/* Stacks that no block has any more are forgotten from so many bytes of them on. */
+#define FORGET_FROM (4ull << 20)
 
 struct dwunw_stacks {
 	enum dwunw_mode mode;
@@ -30,6 +33,9 @@ struct dwunw_stacks {
 	/* of this report's account */
 	uint64_t distinct;
 	uint64_t partial[STATUSES];
+	/* those of all blocks, in this report; −1: there was no memory for them */
+	uint64_t *ids;
+	ssize_t id_count, id_room;
 	struct dwunw_frame frames[MAX_FRAMES]; /* of the stack being printed */
 };
 
@@ -102,6 +108,7 @@ void dwunw_stacks__free(struct dwunw_stacks *stacks)
 {
 	if (!stacks)
 		return;
+	free(stacks->ids);
 	dwunw_bpf_close(stacks->bpf);
 	dwunw_symbolizer_destroy(stacks->symbolizer);
 	dwunw_shutdown(stacks->context);
@@ -145,7 +152,26 @@ void dwunw_stacks__begin_report(struct dwunw_stacks *stacks)
 {
 	stacks->started_ns = now_ns();
 	stacks->looks_left = LOOKS_FOR_RECORDS;
+	stacks->id_count = 0;
 	take_in(stacks);
+}
+
+static void note_id(struct dwunw_stacks *stacks, int64_t id)
+{
+	if (id <= 0 || stacks->id_count < 0)
+		return;
+	if (stacks->id_count == stacks->id_room) {
+		const ssize_t room = stacks->id_room ? 2 * stacks->id_room : 4096;
+		uint64_t *ids = realloc(stacks->ids, (size_t)room * sizeof(*ids));
+
+		if (!ids) {
+			stacks->id_count = -1;
+			return;
+		}
+		stacks->ids = ids;
+		stacks->id_room = room;
+	}
+	stacks->ids[stacks->id_count++] = (uint64_t)id;
 }
 
 static size_t kernel_stack_depth(int map_fd, int stack_id, uint64_t *ips, size_t max_ips)
@@ -165,6 +191,7 @@ uint64_t dwunw_stacks__stack_of(struct dwunw_stacks *stacks, const struct alloc_
 	struct dwunw_bpf_stack stack = { .size = sizeof(stack) };
 	dwunw_status found = DWUNW_ERR_NOT_FOUND;
 
+	note_id(stacks, info->dwunw_id);
 	if (info->timestamp_ns >= stacks->started_ns)
 		return DWUNW_STACK_LATER;
 	if (info->dwunw_id > 0) {
@@ -303,5 +330,8 @@ void dwunw_stacks__end_report(struct dwunw_stacks *stacks, uint64_t blocks_lost)
 	print_loss("stack ids that could not be noted as sent", counters.failed_inserts);
 	print_loss("looks at the map that were put off", counters.requests_dropped);
 	print_loss("malformed records", counters.records_malformed);
+
+	if (counters.kept_bytes >= FORGET_FROM && stacks->id_count >= 0)
+		dwunw_bpf_retain(stacks->bpf, stacks->ids, (size_t)stacks->id_count);
 }
 /* dwunw-added: end */

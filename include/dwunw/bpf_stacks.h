@@ -110,14 +110,24 @@ struct dwunw_bpf_stack {
 };
 
 /*
- * A stack's frames, innermost first, up to max_frames of them; for those that the kernel found `sp` and `cfa` are 0.
- * DWUNW_ERR_NOT_FOUND: no such id, or its record is still to be polled. Allocates nothing.
+ * A stack's frames, innermost first, up to max_frames of them; their `sp` and `cfa` are 0: those differ from call to
+ * call. DWUNW_ERR_NOT_FOUND: no such id, or its record is still to be polled. DWUNW_ERR_LIMIT: its frames found no room
+ * within kept_bytes. Allocates nothing.
  */
 dwunw_status dwunw_bpf_lookup(const struct dwunw_bpf *bpf, uint64_t id, struct dwunw_bpf_stack *stack,
                               struct dwunw_frame *frames, size_t max_frames);
 
 /* Calls `visit` for every id there is; not to call into `bpf` except for dwunw_bpf_lookup. */
 void dwunw_bpf_each_stack(const struct dwunw_bpf *bpf, void (*visit)(void *arg, uint64_t id), void *arg);
+
+/*
+ * Forgets stacks that the caller has no use for any more; without it they are kept until kept_bytes are full. `ids`:
+ * all that the caller has, in any order, those that its BPF programs have stored included. Forgotten is what was in the
+ * list neither of this call nor of the one before, and did not come again in between: so an id that a program was about
+ * to store while a list was made is in the next one. Calls should be as far apart as a program may hold an id before it
+ * is where the caller finds it: seconds. Allocates.
+ */
+dwunw_status dwunw_bpf_retain(struct dwunw_bpf *bpf, const uint64_t *ids, size_t count);
 
 struct dwunw_bpf_counters {
     uint32_t size;
@@ -153,6 +163,13 @@ struct dwunw_bpf_counters {
     uint64_t other_stack_calls; /* dwunw_calls.bpf.h: calls that were left alone, because another one may be pending on
                                    another stack of the thread */
     uint64_t abandoned_calls;   /* dwunw_calls.bpf.h: pending calls that were left without a return, e.g. by longjmp */
+    uint64_t user_walks_then;   /* with the map as it had been at the stack's moment */
+    uint64_t kept_bytes;        /* of stacks and ids here, about */
+    uint64_t distinct_stacks;   /* kept */
+    uint64_t forgotten;         /* ids, by dwunw_bpf_retain */
+    uint64_t map_records;       /* executable mappings that came, in all processes of the machine */
+    uint64_t map_record_losses; /* times that some of them were lost: until the map has been read again, stacks that are
+                                   walked here need it to be as it was */
 };
 dwunw_status dwunw_bpf_get_counters(const struct dwunw_bpf *bpf, struct dwunw_bpf_counters *out);
 

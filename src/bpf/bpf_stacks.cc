@@ -89,6 +89,12 @@ extern "C" void dwunw_bpf_each_stack(const struct dwunw_bpf *bpf, void (*visit)(
         bpf->session.dictionary().each([&](uint64_t id) { visit(arg, id); });
 }
 
+extern "C" dwunw_status dwunw_bpf_retain(struct dwunw_bpf *bpf, const uint64_t *ids, size_t count) {
+    if (!ready(bpf) || (ids == nullptr && count != 0))
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    return dwunw::guarded([&] { return bpf->session.retain({ids, count}); });
+}
+
 extern "C" dwunw_status dwunw_bpf_get_counters(const struct dwunw_bpf *bpf, struct dwunw_bpf_counters *out) {
     if (bpf == nullptr || out == nullptr || out->size != sizeof(*out) || out->reserved != 0)
         return DWUNW_ERR_INVALID_ARGUMENT;

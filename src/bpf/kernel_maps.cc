@@ -69,7 +69,8 @@ Status KernelMaps::open(const bpf_object *object) {
     reported_fd = map_fd(object, "dwunw_reported");
     events_fd = map_fd(object, "dwunw_events");
     counters_fd = map_fd(object, "dwunw_counters");
-    if (slots_fd < 0 || reported_fd < 0 || events_fd < 0 || counters_fd < 0)
+    sent_fd = map_fd(object, "dwunw_sent");
+    if (sent_fd < 0 || slots_fd < 0 || reported_fd < 0 || events_fd < 0 || counters_fd < 0)
         return Error{DWUNW_ERR_INVALID_ARGUMENT};
     return grace.open();
 }

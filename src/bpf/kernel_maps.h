@@ -67,6 +67,7 @@ struct KernelMaps {
     int slots_fd = -1;
     int reported_fd = -1;
     int events_fd = -1;
+    int sent_fd = -1;
     int counters_fd = -1;
 };
 

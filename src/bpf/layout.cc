@@ -7,37 +7,40 @@
 
 namespace dwunw::bpf {
 
-bool Layout::same(const Range &range, const process::Binding &binding) {
-    return range.kind == binding.kind && range.place.module == binding.module &&
-           range.place.bias.value == binding.bias.value;
-}
-
 bool Layout::extend(std::span<const process::Process::CodeMapping> mappings) {
-    const auto first_overlap = [&](RunAddr start) {
-        auto it = ranges_.upper_bound(start);
-        return it != ranges_.begin() && std::prev(it)->second.end > start ? std::prev(it) : it;
-    };
-    for (const auto &mapping : mappings)
-        for (auto it = first_overlap(mapping.start); it != ranges_.end() && it->first < mapping.end; ++it)
-            if (!same(it->second, mapping.binding))
-                return false;
-    for (const auto &mapping : mappings) {
-        RunAddr start = mapping.start;
-        RunAddr end = mapping.end;
-        for (auto it = first_overlap(start); it != ranges_.end() && it->first < end; it = ranges_.erase(it)) {
-            start = std::min(start, it->first);
-            end = std::max(end, it->second.end);
+    // Both are sorted: what overlaps meets in one pass. Parts of one mapping become one.
+    std::vector<Range> merged;
+    merged.reserve(ranges_.size() + mappings.size());
+    const auto take = [&](const Range &range) {
+        if (merged.empty() || merged.back().end <= range.start) {
+            merged.push_back(range);
+            return true;
         }
-        ranges_.emplace(start, Range{end, mapping.binding.kind, {mapping.binding.module, mapping.binding.bias}});
+        if (!same(merged.back(), range))
+            return false;
+        merged.back().end = std::max(merged.back().end, range.end);
+        return true;
+    };
+    auto known = ranges_.begin();
+    for (const auto &mapping : mappings) {
+        for (; known != ranges_.end() && known->start <= mapping.start; ++known)
+            if (!take(*known))
+                return false;
+        if (!take({mapping.start, mapping.end, mapping.binding.kind, {mapping.binding.module, mapping.binding.bias}}))
+            return false;
     }
+    for (; known != ranges_.end(); ++known)
+        if (!take(*known))
+            return false;
+    ranges_ = std::move(merged);
     return true;
 }
 
 std::optional<Layout::Place> Layout::find(RunAddr address) const {
-    const auto after = ranges_.upper_bound(address);
+    const auto after = std::ranges::upper_bound(ranges_, address, {}, &Range::start);
     if (after == ranges_.begin())
         return std::nullopt;
-    const Range &range = std::prev(after)->second;
+    const Range &range = *std::prev(after);
     if (range.end <= address)
         return std::nullopt;
     return range.place;

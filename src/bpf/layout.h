@@ -10,9 +10,9 @@
 #include "process/process.h"
 
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <span>
+#include <vector>
 
 struct dwunw_module;
 
@@ -24,9 +24,9 @@ class Layout {
 
     uint64_t number() const { return number_; }
     // Of memory, about.
-    size_t bytes() const { return sizeof(*this) + ranges_.size() * (sizeof(*ranges_.begin()) + 4 * sizeof(void *)); }
+    size_t bytes() const { return sizeof(*this) + ranges_.capacity() * sizeof(Range); }
 
-    // Takes in what is mapped now. False, and unchanged, where an address has meant something else.
+    // Takes in what is mapped now, ascending. False, and unchanged, where an address has meant something else.
     bool extend(std::span<const process::Process::CodeMapping> mappings);
 
     struct Place {
@@ -37,14 +37,17 @@ class Layout {
 
   private:
     struct Range {
+        RunAddr start;
         RunAddr end;
         unwind::CodeKind kind;
         Place place;
     };
-    static bool same(const Range &range, const process::Binding &binding);
+    static bool same(const Range &a, const Range &b) {
+        return a.kind == b.kind && a.place.module == b.place.module && a.place.bias.value == b.place.bias.value;
+    }
 
     uint64_t number_;
-    std::map<RunAddr, Range> ranges_; // by start; none overlap
+    std::vector<Range> ranges_; // by start; none overlap
 };
 
 } // namespace dwunw::bpf

@@ -26,27 +26,34 @@ uint64_t now_ns() {
     return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
 }
 
-template <typename T> T load(const T &shared) { return __atomic_load_n(&shared, __ATOMIC_ACQUIRE); }
-template <typename T> void store(T &shared, T value) { __atomic_store_n(&shared, value, __ATOMIC_RELEASE); }
+// Records of a moment are not taken in before a later one's, or it took them this long to get into the ring.
+constexpr uint64_t kOnTheWay = 1'000'000'000;
 
-// Where the dynamic linker was mapped; the program itself where it was given none.
-uint64_t linker_address(int32_t pid) {
+template <typename T> T load(const T &shared) { return __atomic_load_n(&shared, __ATOMIC_ACQUIRE); }
+template <typename T> void put(T &shared, T value) { __atomic_store_n(&shared, value, __ATOMIC_RELEASE); }
+
+// Where the dynamic linker was mapped, 0: the program was given none; and where the program begins.
+struct StartAddresses {
+    uint64_t linker = 0;
+    uint64_t entry = 0;
+    uint64_t linker_or_program() const { return linker != 0 ? linker : entry; }
+};
+StartAddresses start_addresses(int32_t pid) {
     std::array<char, 32> path{};
     std::snprintf(path.data(), path.size(), "/proc/%d/auxv", pid);
     const UniqueFd fd(::open(path.data(), O_RDONLY | O_CLOEXEC));
     std::array<Elf64_auxv_t, 64> entries{};
+    StartAddresses result;
     if (!fd.valid())
-        return 0;
+        return result;
     const ssize_t got = ::read(fd.get(), entries.data(), sizeof(entries));
-    uint64_t base = 0;
-    uint64_t entry = 0;
     for (size_t i = 0; got > 0 && i < static_cast<size_t>(got) / sizeof(entries[0]); ++i) {
         if (entries[i].a_type == AT_BASE)
-            base = entries[i].a_un.a_val;
+            result.linker = entries[i].a_un.a_val;
         else if (entries[i].a_type == AT_ENTRY)
-            entry = entries[i].a_un.a_val;
+            result.entry = entries[i].a_un.a_val;
     }
-    return base != 0 ? base : entry;
+    return result;
 }
 
 bool same(const dwunw_mapping &a, const dwunw_mapping &b) {
@@ -67,9 +74,9 @@ bool keeps(std::span<const dwunw_mapping> before, std::span<const dwunw_mapping>
 
 // The same of modules alone: code without a file has no meaning to keep.
 bool keeps_modules(std::span<const dwunw_mapping> before, std::span<const dwunw_mapping> after) {
-    return std::ranges::all_of(before, [&](const dwunw_mapping &mapping) {
-        return mapping.kind == DWUNW_BPF_ANONYMOUS || keeps({&mapping, 1}, after);
-    });
+    std::vector<dwunw_mapping> modules(before.begin(), before.end());
+    std::erase_if(modules, [](const dwunw_mapping &mapping) { return mapping.kind == DWUNW_BPF_ANONYMOUS; });
+    return keeps(modules, after);
 }
 
 uint64_t code_filter(std::span<const dwunw_mapping> mappings) {
@@ -112,7 +119,10 @@ Publisher::Publisher(dwunw_context *context, KernelMaps &maps, std::optional<Lin
       pool_(maps.pool(), [&] { return maps.grace.wait(); }),
       mapping_blocks_(static_cast<uint32_t>(maps.mappings().size()), [&] { return maps.grace.wait(); }),
       slots_(static_cast<uint32_t>(maps.processes().size()), [&] { return maps.grace.wait(); }),
-      generation_(first_generation) {}
+      generation_(first_generation) {
+    // Without it, a stack that is walked here needs the map to be as it was.
+    (void)watch_.open();
+}
 
 Publisher::Known *Publisher::find(int32_t pid) {
     const auto found = known_.find(pid);
@@ -174,7 +184,7 @@ dwunw_status Publisher::add(int32_t pid) {
 void Publisher::watch_linker(Known &known) {
     if (!linker_probe_)
         return;
-    const uint64_t address = linker_address(known.pid);
+    const uint64_t address = start_addresses(known.pid).linker_or_program();
     const auto code = process::of_handle(*known.process).code_mappings();
     for (const auto &mapping : code.mappings) {
         // AT_BASE is the file's first byte, which lies in a mapping before its code.
@@ -210,35 +220,51 @@ void Publisher::exited(int32_t pid) {
     known.linker_probe.reset();
     slots_.give_back(known.slot, 1);
     retire(std::move(known.layout));
+    retire(std::move(known.lasting_layout));
     known_.erase(found);
 }
 
 void Publisher::retire(std::shared_ptr<const Layout> layout) {
     constexpr size_t kKept = 256;
+    constexpr size_t kKeptBytes = size_t{16} << 20;
     if (layout == nullptr)
         return;
+    former_bytes_ += layout->bytes();
     former_layouts_.push_back(std::move(layout));
-    if (former_layouts_.size() > kKept)
+    while (former_layouts_.size() > kKept || (former_bytes_ > kKeptBytes && former_layouts_.size() > 2)) {
+        former_bytes_ -= former_layouts_.front()->bytes();
         former_layouts_.pop_front();
+    }
 }
 
-void Publisher::rearm(const Known &known) { store(maps_.processes()[known.slot].need_sent, uint32_t{0}); }
+void Publisher::rearm(const Known &known) { put(maps_.processes()[known.slot].need_sent, uint32_t{0}); }
 
 // Nothing is published of it any more, and what was will be free.
 void Publisher::withdraw(Known &known) {
-    write(known, {}, 0, 0, 0);
-    mapping_blocks_.give_back(known.first, static_cast<uint32_t>(known.mappings.size()));
+    mapping_blocks_.give_back(known.first, known.count);
+    mapping_blocks_.give_back(known.lasting_first, static_cast<uint32_t>(known.lasting.size()));
+    known.first = known.count = known.generation = known.lasting_first = known.lasting_generation = 0;
+    known.incomplete = false;
+    write(known, {}, 0);
     for (const process::ModuleFile *file : known.tables)
         pool_.release(*file);
     known.mappings.clear();
+    known.lasting.clear();
     known.tables.clear();
-    known.generation = 0;
 }
 
 void Publisher::asked(int32_t pid, uint64_t exec_pages) {
     Known *known = find(pid);
     if (known == nullptr)
         return;
+    constexpr uint64_t kMoment = 50'000'000;
+    constexpr uint64_t kFirstRest = 5'000'000;
+    constexpr uint64_t kLongestRest = 500'000'000;
+    const uint64_t now = now_ns();
+    if (!known->wanted)
+        known->rest = now - known->published_at > kMoment ? 0 : std::clamp(2 * known->rest, kFirstRest, kLongestRest);
+    if (known->may_wait())
+        known->not_before = std::max(known->not_before, known->published_at + known->rest);
     known->wanted = true;
     known->asked_pages = exec_pages;
 }
@@ -274,82 +300,72 @@ uint64_t Publisher::look_again(uint64_t now) {
     return next;
 }
 
-// At most a third of the time goes into one process's map.
+// At most a third of the time goes into one process's map, or a twentieth.
 dwunw_status Publisher::publish_timed(Known &known) {
+    constexpr uint64_t kCheap = 1'000'000;
     const uint64_t before = now_ns();
     const dwunw_status status = publish(known);
     const uint64_t after = now_ns();
     known.failed = status != DWUNW_OK;
-    known.not_before = after + 2 * (after - before);
+    known.published_at = after;
+    known.not_before = after + (known.may_wait() ? 19 : 2) * (after - before);
+    known.in_time_not_before = known.failed || after - before > kCheap ? after + 2 * (after - before) : 0;
     return status;
 }
 
 dwunw_status Publisher::publish_in_time(Known &known) {
-    return known.failed && now_ns() < known.not_before ? DWUNW_ERR_LIMIT : publish_timed(known);
+    return now_ns() < known.in_time_not_before ? DWUNW_ERR_LIMIT : publish_timed(known);
 }
 
-bool Publisher::next_generation(Known &known) {
-    if (generation_ > DWUNW_BPF_MAX_GENERATION) {
-        // They come round: nobody may be using an old one when its number is given out again.
-        for (const auto &[pid, other] : known_) {
-            withdraw(*other);
-            other->wanted = true;
-        }
-        if (!maps_.grace.wait())
-            return false;
-        std::ranges::fill(maps_.rules(), dwunw_cached_rule{});
-        generation_ = 1;
-        known.wanted = false;
+// One publication takes two.
+bool Publisher::generations_for_one_more() {
+    if (generation_ + 1 <= DWUNW_BPF_MAX_GENERATION)
+        return true;
+    // They come round: nobody may be using an old one when its number is given out again.
+    for (const auto &[pid, other] : known_) {
+        withdraw(*other);
+        other->wanted = true;
     }
-    known.generation = generation_++;
+    if (!maps_.grace.wait())
+        return false;
+    std::ranges::fill(maps_.rules(), dwunw_cached_rule{});
+    generation_ = 1;
     return true;
 }
 
-void Publisher::write(Known &known, const Published &published, uint32_t first, uint32_t count, uint64_t filter) {
+void Publisher::write(Known &known, const Published &published, uint64_t filter) {
     dwunw_process_slot &slot = maps_.processes()[known.slot];
     const uint32_t lock = slot.lock;
-    store(slot.lock, lock + 1);
+    put(slot.lock, lock + 1);
     std::atomic_thread_fence(std::memory_order_seq_cst);
     slot.seen_changes = published.changes;
     slot.exec_pages = published.exec_pages;
     slot.layout = known.layout != nullptr ? known.layout->number() : 0;
     slot.code_filter = filter;
-    slot.first = first;
-    slot.count = count;
-    slot.generation = count != 0 ? known.generation : 0;
+    slot.first = known.first;
+    slot.count = known.count;
+    slot.generation = known.count != 0 || known.incomplete ? known.generation : 0;
+    slot.incomplete = known.incomplete;
+    slot.seen_execs = known.execs;
+    slot.lasting_layout = known.lasting_layout != nullptr ? known.lasting_layout->number() : 0;
+    slot.lasting_first = known.lasting_first;
+    slot.lasting_count = static_cast<uint32_t>(known.lasting.size());
+    slot.lasting_generation = known.lasting_generation;
     slot.need_sent = 0;
     std::atomic_thread_fence(std::memory_order_seq_cst);
-    store(slot.lock, lock + 2);
+    put(slot.lock, lock + 2);
 }
 
-dwunw_status Publisher::publish(Known &known) {
-    Published next;
-    next.changes = changes(known);
-    Process &process = process::of_handle(*known.process);
-    if (auto status = process.refresh(); !status)
-        return status.status();
-    next.changes_after = changes(known);
-    Process::CodeMappings code = process.code_mappings();
-    const auto has_linker = [&] {
-        return std::ranges::any_of(code.mappings,
-                                   [&](const auto &mapping) { return mapping.binding.module == known.linker; });
-    };
-    if (known.linker != nullptr && !has_linker()) {
-        // Another program, with another linker. What that did before it was watched is read once more.
-        known.linker = nullptr;
-        known.linker_probe.reset();
-        watch_linker(known);
-        next.changes = changes(known);
-        if (auto status = process.refresh(); !status)
-            return status.status();
-        next.changes_after = changes(known);
-        code = process.code_mappings();
-    }
-    next.map_generation = code.generation;
-
+struct Publisher::Entries {
     std::vector<dwunw_mapping> mappings;
+    std::vector<size_t> of_code; // which of the code mappings each is
     std::vector<const process::ModuleFile *> tables;
-    for (const auto &mapping : code.mappings) {
+};
+
+Publisher::Entries Publisher::entries_of(const Process::CodeMappings &code) {
+    Entries entries;
+    for (size_t i = 0; i < code.mappings.size(); ++i) {
+        const auto &mapping = code.mappings[i];
         dwunw_mapping out = {
             .start = mapping.start.value, .end = mapping.end.value, .origin = 0, .table = 0, .kind = 0};
         switch (mapping.binding.kind) {
@@ -365,7 +381,7 @@ dwunw_status Publisher::publish(Known &known) {
                 out.kind = DWUNW_BPF_NO_ROOM;
                 const process::ModuleFile &file = *mapping.binding.module->file;
                 if (const auto table = pool_.acquire(file, **compiled)) {
-                    tables.push_back(&file);
+                    entries.tables.push_back(&file);
                     out.kind = DWUNW_MAPPING_MODULE;
                     out.table = *table;
                     out.origin = mapping.binding.bias.run((*compiled)->base()).value;
@@ -376,60 +392,215 @@ dwunw_status Publisher::publish(Known &known) {
             out.kind = DWUNW_BPF_NO_TABLE;
             break;
         }
-        mappings.push_back(out);
+        entries.mappings.push_back(out);
+        entries.of_code.push_back(i);
     }
-    const auto give_up = [&](dwunw_status status) {
-        for (const process::ModuleFile *file : tables)
-            pool_.release(*file);
-        return status;
-    };
-    if (mappings.size() > DWUNW_BPF_MAX_MAPPINGS)
-        return give_up(DWUNW_ERR_LIMIT);
+    return entries;
+}
+
+std::optional<Publisher::Block> Publisher::store(std::span<const dwunw_mapping> mappings) {
+    if (mappings.empty())
+        return Block{};
     const auto count = static_cast<uint32_t>(mappings.size());
-    uint32_t first = 0;
-    if (count != 0) {
-        const auto block = mapping_blocks_.take(count);
-        if (!block)
-            return give_up(DWUNW_ERR_LIMIT);
-        first = *block;
-        std::ranges::copy(mappings, maps_.mappings().begin() + first);
+    const auto first = mappings.size() <= DWUNW_BPF_MAX_MAPPINGS ? mapping_blocks_.take(count) : std::nullopt;
+    if (!first)
+        return std::nullopt;
+    std::ranges::copy(mappings, maps_.mappings().begin() + *first);
+    return Block{*first, count};
+}
+
+// All of the map; where there is no room for that, the modules that have a table; where there is none for those,
+// nothing.
+Publisher::Block Publisher::store_map(Known &known, const Entries &entries) {
+    known.incomplete = false;
+    if (const auto all = store(entries.mappings))
+        return *all;
+    known.incomplete = true;
+    std::vector<dwunw_mapping> modules(entries.mappings);
+    std::erase_if(modules, [](const dwunw_mapping &mapping) { return mapping.kind != DWUNW_MAPPING_MODULE; });
+    return store(modules).value_or(Block{});
+}
+
+bool Publisher::extend(std::shared_ptr<Layout> &layout, std::span<const Process::CodeMapping> mappings) {
+    if (layout != nullptr && layout->extend(mappings))
+        return true;
+    retire(std::move(layout));
+    layout = std::make_shared<Layout>(++layouts_);
+    layout->extend(mappings);
+    std::erase_if(layout_numbers_, [](const auto &entry) { return entry.second.expired(); });
+    layout_numbers_.emplace(layout->number(), layout);
+    return false;
+}
+
+const elf::Dynamic &Publisher::dynamic(const dwunw_module &module) {
+    const process::ModuleFile *file = module.file;
+    auto found = dynamics_.find(file);
+    if (found == dynamics_.end()) {
+        elf::Dynamic names;
+        if (file != nullptr && file->image())
+            names = elf::read_dynamic(*file->image(), file->source());
+        found = dynamics_.emplace(file, std::move(names)).first;
     }
+    return found->second;
+}
+
+// `before` becomes what is to be given back when the new one has been written.
+void Publisher::publish_lasting(Known &known, const Process::CodeMappings &code, const Entries &entries, uint64_t execs,
+                                Block &before) {
+    const bool same_program = known.lasting_generation != 0 && known.execs == execs;
+    if (same_program && known.lasting_whole && keeps(known.lasting, entries.mappings))
+        return;
+    const StartAddresses at = start_addresses(known.pid);
+    const Lasting lasting =
+        find_lasting(code.mappings, RunAddr(at.entry), RunAddr(at.linker),
+                     [&](const dwunw_module &module) -> const elf::Dynamic & { return dynamic(module); });
+    std::vector<dwunw_mapping> mappings;
+    std::vector<Process::CodeMapping> named;
+    for (const size_t number : lasting.mappings) {
+        const auto entry = std::ranges::lower_bound(entries.of_code, number);
+        if (entry == entries.of_code.end() || *entry != number)
+            continue;
+        mappings.push_back(entries.mappings[static_cast<size_t>(entry - entries.of_code.begin())]);
+        named.push_back(code.mappings[number]);
+    }
+    known.lasting_whole = lasting.whole;
+    if (same_program && mappings.size() == known.lasting.size() && keeps(known.lasting, mappings))
+        return;
+    const auto block = mappings.empty() ? std::nullopt : store(mappings);
+    const bool kept = block && same_program && keeps(known.lasting, mappings);
+    before = {known.lasting_first, static_cast<uint32_t>(known.lasting.size())};
+    known.execs = execs;
+    if (!block) {
+        known.lasting.clear();
+        known.lasting_first = known.lasting_generation = 0;
+        return;
+    }
+    extend(known.lasting_layout, named);
+    if (!kept)
+        known.lasting_generation = generation_++;
+    known.lasting_first = block->first;
+    known.lasting = std::move(mappings);
+}
+
+dwunw_status Publisher::publish(Known &known) {
+    if (!generations_for_one_more())
+        return DWUNW_ERR_BPF;
+    known.wanted = false;
+    Process &process = process::of_handle(*known.process);
+    const dwunw_process_slot &slot = maps_.processes()[known.slot];
+    Published next;
+    MapReading reading;
+    const auto read = [&]() -> dwunw_status {
+        reading.execs = load(slot.execs);
+        next.changes = changes(known);
+        reading.begin = now_ns();
+        if (auto status = process.refresh(); !status)
+            return status.status();
+        reading.end = now_ns();
+        next.changes_after = changes(known);
+        reading.snapshot = process.snapshot();
+        return DWUNW_OK;
+    };
+    if (const dwunw_status status = read(); status != DWUNW_OK)
+        return status;
+    Process::CodeMappings code = process.code_mappings();
+    const auto has_linker = [&] {
+        return std::ranges::any_of(code.mappings,
+                                   [&](const auto &mapping) { return mapping.binding.module == known.linker; });
+    };
+    if (known.linker != nullptr && !has_linker()) {
+        // Another program, with another linker. What that did before it was watched is read once more.
+        known.linker = nullptr;
+        known.linker_probe.reset();
+        watch_linker(known);
+        if (const dwunw_status status = read(); status != DWUNW_OK)
+            return status;
+        code = process.code_mappings();
+    }
+    next.map_generation = code.generation;
+    if (code.generation == reading.snapshot->generation && load(slot.execs) == reading.execs)
+        note_reading(known, reading);
+
+    Entries entries = entries_of(code);
+    const std::vector<dwunw_mapping> &mappings = entries.mappings;
     // A map that explains what it did before, and a kernel that has asked because of its count of pages: it counts some
     // that the map does not show, or the other way round.
-    const bool same_map = known.mappings.size() == mappings.size() && keeps(known.mappings, mappings);
+    const bool keeps_all = keeps(known.mappings, mappings);
+    const bool same_map = known.mappings.size() == mappings.size() && keeps_all;
     if (same_map && known.published.changes == next.changes && known.asked_pages != 0)
         known.unexplained_pages = known.asked_pages - code.exec_pages;
     known.asked_pages = 0;
+    Block before;
+    Block lasting_before;
+    if (known.generation == 0 || !same_map) {
+        before = {known.first, known.count};
+        const Block now = store_map(known, entries);
+        known.first = now.first;
+        known.count = now.count;
+    }
     next.exec_pages = code.exec_pages + known.unexplained_pages;
 
     next.follow(known.generation != 0 ? &known.published : nullptr, keeps_modules(known.mappings, mappings));
-    if (known.layout == nullptr || !known.layout->extend(code.mappings)) {
+    if (!extend(known.layout, code.mappings))
         next.begin();
-        retire(std::move(known.layout));
-        known.layout = std::make_shared<Layout>(++layouts_);
-        known.layout->extend(code.mappings);
-        std::erase_if(layout_numbers_, [](const auto &entry) { return entry.second.expired(); });
-        layout_numbers_.emplace(known.layout->number(), known.layout);
-    }
-    const bool kept = known.generation != 0 && keeps(known.mappings, mappings);
-    const uint32_t old_first = known.first;
-    const auto old_count = static_cast<uint32_t>(known.mappings.size());
-    if (!kept && !next_generation(known)) {
-        mapping_blocks_.give_back(first, count);
-        return give_up(DWUNW_ERR_BPF);
-    }
-    write(known, next, first, count, code_filter(mappings));
-    // All of them may have been withdrawn for the generations to come round, this one included.
-    if (!known.mappings.empty() || old_count == 0)
-        mapping_blocks_.give_back(old_first, old_count);
+    if (known.generation == 0 || !keeps_all)
+        known.generation = generation_++;
+    publish_lasting(known, code, entries, reading.execs, lasting_before);
+    write(known, next, code_filter(mappings));
+    mapping_blocks_.give_back(before.first, before.count);
+    mapping_blocks_.give_back(lasting_before.first, lasting_before.count);
     for (const process::ModuleFile *file : known.tables)
         pool_.release(*file);
-    known.first = first;
-    known.mappings = std::move(mappings);
-    known.tables = std::move(tables);
+    known.mappings = std::move(entries.mappings);
+    known.tables = std::move(entries.tables);
     known.published = next;
     ++publications_;
     return DWUNW_OK;
+}
+
+void Publisher::note_reading(Known &known, const MapReading &reading) {
+    if (!watch_.is_open())
+        return;
+    const bool goes_on =
+        known.reading && known.reading->execs == reading.execs && known.reading->begin > known.history.known_since();
+    if (!goes_on) {
+        known.reading = reading;
+        known.next_reading.reset();
+    } else if (!known.next_reading) {
+        known.next_reading = reading;
+    }
+}
+
+void Publisher::watch_maps() {
+    if (!watch_.is_open())
+        return;
+    const bool complete = watch_.drain(
+        [&](int32_t pid) { return known_.contains(pid); },
+        [&](int32_t pid, std::shared_ptr<Mapped> mapped) { known_.at(pid)->history.add(std::move(mapped)); });
+    if (complete)
+        return;
+    for (const auto &[pid, known] : known_)
+        known->history.lose(watch_.drained());
+}
+
+void Publisher::settled(uint64_t time) {
+    for (const auto &[pid, known] : known_) {
+        if (!known->next_reading || known->next_reading->end + kOnTheWay > time)
+            continue;
+        known->reading = std::move(known->next_reading);
+        known->next_reading.reset();
+        known->history.forget_before(known->reading->begin);
+    }
+}
+
+std::optional<Moment> Publisher::moment(Known &known, uint64_t time, uint64_t execs, uint64_t now) {
+    if (time > watch_.drained())
+        watch_maps();
+    if (!watch_.is_open() || !known.reading || known.reading->execs != execs || time < known.reading->end ||
+        time > watch_.drained() || known.reading->begin <= known.history.known_since())
+        return std::nullopt;
+    return std::make_optional<Moment>(process::of_handle(*known.process), *known.reading, known.history, time,
+                                      file_checks_, now);
 }
 
 } // namespace dwunw::bpf

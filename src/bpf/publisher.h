@@ -5,15 +5,27 @@
 // executable pages as it says. The kernel uses it while both still are what they were, so whatever happened meanwhile
 // makes it unused, not wrong. What was published before is left in place until no walk can be reading it any more.
 //
+// What never goes while the process's program runs (lasting.h) is published beside it, and is true until the next exec.
+//
 // A generation says which cached rules are true: a new one comes whenever something that was published is so no more.
-// A layout says what frames mean (layout.h).
+// A layout says what frames mean (layout.h). Both the map and what lasts have their own.
+//
+// Where a process has more mappings than there is room for, fewer are published, and the kernel is told so.
+//
+// To read a map costs what the process likes. So while the map's changes are known otherwise (map_watch.h), and what
+// lasts is published, a process's map takes a twentieth of the time at most, and one that is never the same for long is
+// read twice a second: each reading of it would give its stacks new ids, for nothing.
 //
 // Not thread-safe.
 #pragma once
 
 #include "bpf/block_allocator.h"
 #include "bpf/kernel_maps.h"
+#include "bpf/lasting.h"
 #include "bpf/layout.h"
+#include "bpf/map_history.h"
+#include "bpf/map_watch.h"
+#include "bpf/moment.h"
 #include "bpf/published.h"
 #include "bpf/table_pool.h"
 
@@ -53,17 +65,36 @@ class Publisher {
         const dwunw_module *linker = nullptr; // that it is on, or could not be put on
         std::shared_ptr<Layout> layout;
         Published published;
-        std::vector<dwunw_mapping> mappings;
-        uint32_t first = 0;
+        std::vector<dwunw_mapping> mappings; // all
+        uint32_t first = 0;                  // of those that are published
+        uint32_t count = 0;
+        bool incomplete = false;
         std::vector<const process::ModuleFile *> tables; // acquired
         uint32_t generation = 0;
+        // What lasts.
+        std::shared_ptr<Layout> lasting_layout;
+        std::vector<dwunw_mapping> lasting;
+        uint32_t lasting_first = 0;
+        uint32_t lasting_generation = 0;
+        bool lasting_whole = false;
+        uint64_t execs = 0; // when that was found out
+        // What was mapped when: from `reading` on. `next_reading` takes its place when no record is older than that.
+        MapHistory history;
+        std::optional<MapReading> reading;
+        std::optional<MapReading> next_reading;
         // The kernel counts other pages than the map shows; by how many, once it has said so twice of the same map.
         uint64_t asked_pages = 0;
         uint64_t unexplained_pages = 0;
         bool wanted = false; // to be looked at again
         bool failed = false; // the last look
         uint64_t not_before = 0;
+        uint64_t in_time_not_before = 0; // publish_in_time
+        uint64_t published_at = 0;
+        uint64_t rest = 0;       // before the next look, where the last ones were true for moments only
         uint64_t gone_since = 0; // seen to have exited; 0: not
+
+        // Stacks do well with what is published.
+        bool may_wait() const { return reading.has_value() && lasting_generation != 0; }
     };
 
     Publisher(dwunw_context *context, KernelMaps &maps, std::optional<LinkerProbe> linker_probe,
@@ -88,22 +119,45 @@ class Publisher {
     uint64_t changes(const Known &known) const;
     // Publishes the map as it is now.
     dwunw_status publish(Known &known);
-    // The same, but not at once again where it has failed: DWUNW_ERR_LIMIT.
+    // The same, but not at once again where it has failed or takes long: DWUNW_ERR_LIMIT.
     dwunw_status publish_in_time(Known &known);
+
+    // The process's code at a moment when it had executed so many programs; nullopt where that is not known.
+    std::optional<Moment> moment(Known &known, uint64_t time, uint64_t execs, uint64_t now);
+    // What has come to be mapped until now, anywhere.
+    void watch_maps();
+    // Every record of a moment before `time` has been taken in.
+    void settled(uint64_t time);
 
     uint64_t publications() const { return publications_; }
     const TablePool &pool() const { return pool_; }
     uint32_t mappings_used() const { return mapping_blocks_.used(); }
+    const MapWatch &map_watch() const { return watch_; }
     size_t watched_linkers() const;
     size_t size() const { return known_.size(); }
 
   private:
+    struct Entries; // a map as it is published
+    struct Block {
+        uint32_t first = 0;
+        uint32_t count = 0;
+    };
+
     dwunw_status publish_timed(Known &known);
     void watch_linker(Known &known);
-    void write(Known &known, const Published &published, uint32_t first, uint32_t count, uint64_t code_filter);
+    Entries entries_of(const process::Process::CodeMappings &code);
+    std::optional<Block> store(std::span<const dwunw_mapping> mappings);
+    Block store_map(Known &known, const Entries &entries);
+    void publish_lasting(Known &known, const process::Process::CodeMappings &code, const Entries &entries,
+                         uint64_t execs, Block &before);
+    void write(Known &known, const Published &published, uint64_t code_filter);
     void withdraw(Known &known);
-    bool next_generation(Known &known);
+    bool generations_for_one_more();
+    // A layout that takes in the mappings: `layout`, or where that is not possible a new one.
+    bool extend(std::shared_ptr<Layout> &layout, std::span<const process::Process::CodeMapping> mappings);
+    void note_reading(Known &known, const MapReading &reading);
     void retire(std::shared_ptr<const Layout> layout);
+    const elf::Dynamic &dynamic(const dwunw_module &module);
 
     dwunw_context *context_;
     KernelMaps &maps_;
@@ -118,6 +172,10 @@ class Publisher {
     std::unordered_map<uint64_t, std::weak_ptr<const Layout>> layout_numbers_;
     // Layouts that came to an end: records of their time may still be on their way.
     std::deque<std::shared_ptr<const Layout>> former_layouts_;
+    size_t former_bytes_ = 0;
+    MapWatch watch_;
+    FileChecks file_checks_;
+    std::unordered_map<const process::ModuleFile *, elf::Dynamic> dynamics_;
 };
 
 } // namespace dwunw::bpf

@@ -1,13 +1,24 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A record with registers and stack bytes is walked with the process's map as it is now, which is right only if it
-// still means what it did when the record was made. Three things vouch for that: the kernel had a layout for it, and
-// the process still has that layout, so no address has come to mean something else; the kernel's count of changes and
-// of executable pages are those of the map that was read, before and behind; or the record lies between two readings
-// that leave no room for anything that neither shows (published.h). Otherwise the stack keeps its first address, and
-// ends with DWUNW_ERR_MODULE_CHANGED.
+// A record with registers and stack bytes is walked with the process's map as it is now, or as it was when the record
+// was made.
+//
+// Now: right only if the map still means what it did then. Three things say so: the kernel had a layout for the record,
+// and the process still has that layout, so no address has come to mean something else; the kernel's count of changes
+// and of executable pages are those of the map that was read, before and behind; or the record lies between two
+// readings that leave no room for anything that neither shows (published.h).
+//
+// Then: the map of an earlier reading, and every mapping that came since, each with its time (map_watch.h, moment.h). A
+// thread that is in a probe has its stack's code mapped: so at the record's moment the last thing that was mapped at an
+// address of its stack is what is there, whatever has come and gone since. The times are one clock's, and a mapping's
+// is taken before the call that made it returns; code that came by way of it runs later. This holds for files' modules
+// whose content is the one that was loaded, and is gone by for call-frame information only: whether other code is there
+// cannot be looked at any more.
+//
+// Where neither can be had, the stack keeps its first address, and ends with DWUNW_ERR_MODULE_CHANGED.
 #include "bpf/session.h"
 
 #include "bpf/pid_namespace.h"
+#include "unwind/walk.h"
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -96,6 +107,14 @@ struct Slice {
 };
 
 } // namespace
+
+uint64_t random_number() {
+    uint64_t number = 0;
+    // Without randomness targets could make lookups slow, no more than that.
+    if (::getrandom(&number, sizeof(number), 0) != sizeof(number))
+        number = now_ns();
+    return number;
+}
 
 void LinkDestroyer::operator()(bpf_link *link) const { bpf_link__destroy(link); }
 
@@ -190,6 +209,7 @@ dwunw_status Session::poll(int timeout_ms, size_t *taken) {
     constexpr uint64_t kMillisecond = 1'000'000;
     portion_ = {};
     const uint64_t now = now_ns();
+    publisher_->watch_maps();
     if (const uint64_t due = publisher_->look_again(now); due != 0) {
         const int left = due > now ? static_cast<int>(std::min<uint64_t>((due - now) / kMillisecond + 1, 1000)) : 0;
         timeout_ms = timeout_ms < 0 ? left : std::min(timeout_ms, left);
@@ -197,6 +217,8 @@ dwunw_status Session::poll(int timeout_ms, size_t *taken) {
     const int result = ring_buffer__poll(ring_.get(), timeout_ms);
     if (taken != nullptr)
         *taken = portion_.taken();
+    if (!portion_.full())
+        publisher_->settled(now);
     publisher_->look_again(now_ns());
     if (result < 0 && !portion_.full()) {
         errno = -result;
@@ -248,13 +270,13 @@ void Session::take_stack(const void *data, size_t size) {
         ++malformed_;
         return;
     }
-    auto layout = publisher_->layout(event.layout);
+    dictionary_.touch(event.id);
+    const auto layout = publisher_->layout(event.layout);
     if (layout == nullptr) {
         ++malformed_;
         return;
     }
-    if (!dictionary_.add(event.id, static_cast<int32_t>(event.head.tgid), std::move(layout),
-                         {event.frames, event.count}))
+    if (!dictionary_.add(event.id, static_cast<int32_t>(event.head.tgid), *layout, {event.frames, event.count}))
         ++collisions_;
 }
 
@@ -279,6 +301,73 @@ bool Session::is_of_the_moment(const dwunw_walk_event &event, Publisher::Known &
     return publisher_->publish_in_time(known) == DWUNW_OK && vouched(true);
 }
 
+struct Session::Record {
+    const dwunw_walk_event &event;
+    Slice slice;
+    dwunw_regset regs{};
+
+    explicit Record(const dwunw_walk_event &from) : event(from), slice(from) {
+        uint64_t pt_regs[DWUNW_BPF_PT_REGS];
+        std::memcpy(pt_regs, event.pt_regs, sizeof(pt_regs));
+        dwunw_regset_from_x86_64_pt_regs(&regs, pt_regs);
+    }
+    std::span<const dwunw_pending_return> pending() const {
+        static_assert(sizeof(dwunw_bpf_pending) == sizeof(dwunw_pending_return));
+        return {reinterpret_cast<const dwunw_pending_return *>(event.pending), event.pending_count};
+    }
+};
+
+// With the map as it is now, which is that of the moment; nullopt: it is not, or cannot be told.
+std::optional<Session::Walked> Session::walk_now(const Record &record, Publisher::Known &known) {
+    if (!is_of_the_moment(record.event, known))
+        return std::nullopt;
+    Slice slice = record.slice;
+    const auto pending = record.pending();
+    const dwunw_unwind_request request = {
+        .size = sizeof(request),
+        .options = 0,
+        .process = known.process.get(),
+        .regs = &record.regs,
+        .stack_addr = slice.start,
+        .stack = slice.bytes,
+        .stack_size = slice.contiguous(),
+        .read_memory = slice.contiguous() < slice.size ? Slice::read : nullptr,
+        .memory_arg = &slice,
+        .pending_returns = pending.data(),
+        .pending_return_count = pending.size(),
+        .frames = frames_.data(),
+        .max_frames = frames_.size(),
+    };
+    Walked walked;
+    walked.status = dwunw_capture(context_, &request, &walked.count);
+    // The capture may have read the map again.
+    if (!is_of_the_moment(record.event, known))
+        return std::nullopt;
+    return walked;
+}
+
+// With the map as it was then, by call-frame information alone; nullopt: that map is not known.
+std::optional<Session::Walked> Session::walk_then(const Record &record, Publisher::Known &known) {
+    auto moment = publisher_->moment(known, record.event.time_ns, record.event.execs, now_ns());
+    const arch::Arch *arch = arch::find_by_id(record.regs.arch);
+    if (!moment || arch == nullptr)
+        return std::nullopt;
+    Slice slice = record.slice;
+    const unwind::Registers registers(std::span(record.regs.regs).first<dwarf::kTrackedRegisters>(), record.regs.valid);
+    unwind::StackMemory memory(RunAddr(slice.start), {slice.bytes, slice.contiguous()});
+    memory.add_reader({slice.contiguous() < slice.size ? Slice::read : nullptr, &slice});
+    const unwind::WalkResult result = unwind::walk({
+        .space = *moment,
+        .arch = *arch,
+        .registers = registers,
+        .memory = memory,
+        .pending_returns = record.pending(),
+        .frames = frames_,
+        .cfi_only = true,
+    });
+    return Walked{result.status, result.written};
+}
+
 void Session::take_walk(const void *data, size_t size) {
     constexpr size_t kHead = sizeof(dwunw_walk_event);
     const auto &event = *static_cast<const dwunw_walk_event *>(data);
@@ -286,58 +375,41 @@ void Session::take_walk(const void *data, size_t size) {
         ++malformed_;
         return;
     }
+    dictionary_.touch(event.id);
     if (dictionary_.contains(event.id))
         return;
     const auto pid = static_cast<int32_t>(event.head.tgid);
-    dwunw_regset regs;
-    uint64_t pt_regs[DWUNW_BPF_PT_REGS];
-    std::memcpy(pt_regs, event.pt_regs, sizeof(pt_regs));
-    dwunw_regset_from_x86_64_pt_regs(&regs, pt_regs);
-    static_assert(sizeof(dwunw_bpf_pending) == sizeof(dwunw_pending_return));
-
-    frames_[0] = {};
-    frames_[0].pc = regs.regs[16];
-    frames_[0].sp = regs.regs[7];
-    frames_[0].flags = DWUNW_FRAME_FLAG_EXACT_PC;
-    size_t count = 1;
-    dwunw_status status = DWUNW_ERR_NO_PROCESS;
+    const Record record(event);
+    const auto begin = [&] {
+        frames_[0] = {};
+        frames_[0].pc = record.regs.regs[16];
+        frames_[0].sp = record.regs.regs[7];
+        frames_[0].flags = DWUNW_FRAME_FLAG_EXACT_PC;
+    };
+    begin();
+    Walked walked{DWUNW_ERR_NO_PROCESS, 1};
     Publisher::Known *known = publisher_->find(pid);
     if (known == nullptr && (options_.flags & DWUNW_BPF_ADD_UNKNOWN) != 0) {
-        status = publisher_->add(pid);
+        walked.status = publisher_->add(pid);
         known = publisher_->find(pid);
     }
     if (known != nullptr) {
-        status = DWUNW_ERR_MODULE_CHANGED;
-        if (is_of_the_moment(event, *known)) {
-            Slice slice(event);
-            const dwunw_unwind_request request = {
-                .size = sizeof(request),
-                .options = 0,
-                .process = known->process.get(),
-                .regs = &regs,
-                .stack_addr = event.stack_addr,
-                .stack = slice.bytes,
-                .stack_size = slice.contiguous(),
-                .read_memory = slice.contiguous() < slice.size ? Slice::read : nullptr,
-                .memory_arg = &slice,
-                .pending_returns = reinterpret_cast<const dwunw_pending_return *>(event.pending),
-                .pending_return_count = event.pending_count,
-                .frames = frames_.data(),
-                .max_frames = frames_.size(),
-            };
-            const dwunw_frame first = frames_[0];
-            status = dwunw_capture(context_, &request, &count);
-            // The capture may have read the map again.
-            if (!is_of_the_moment(event, *known)) {
-                frames_[0] = first;
-                count = 1;
-                status = DWUNW_ERR_MODULE_CHANGED;
-            }
-        }
+        // Of a map that had changed already, what it was then can be told sooner than whether it still is.
+        const bool then_first = event.layout == 0;
+        std::optional<Walked> then = then_first ? walk_then(record, *known) : std::nullopt;
+        std::optional<Walked> now;
+        if (!then || then->status != DWUNW_OK)
+            now = walk_now(record, *known);
+        if (!now && (!then_first || (then && then->status != DWUNW_OK)))
+            then = walk_then(record, *known); // again: frames_ may be the other one's
+        if (!now && !then)
+            begin();
+        user_walks_then_ += !now && then;
+        walked = now ? *now : then.value_or(Walked{});
     }
-    user_walks_complete_ += status == DWUNW_OK;
-    user_walks_stale_ += status == DWUNW_ERR_MODULE_CHANGED;
-    if (!dictionary_.add(event.id, pid, status, event.reason, {frames_.data(), count}))
+    user_walks_complete_ += walked.status == DWUNW_OK;
+    user_walks_stale_ += walked.status == DWUNW_ERR_MODULE_CHANGED;
+    if (!dictionary_.add(event.id, pid, walked.status, event.reason, {frames_.data(), walked.count}))
         ++collisions_;
 }
 
@@ -362,6 +434,17 @@ void Session::take_process(const void *data, size_t size) {
     publisher_->look_again(now_ns());
 }
 
+// Two lists: the kernel forgets that it has sent an id that the first does not have, so whoever gets that id from then
+// on has it sent again, and whoever got it before has it in the second.
+dwunw_status Session::retain(std::span<const uint64_t> ids) {
+    std::vector<uint64_t> needed(ids.begin(), ids.end());
+    std::ranges::sort(needed);
+    dictionary_.retain([&](uint64_t id) { return std::ranges::binary_search(needed, id); },
+                       [&](uint64_t id) { bpf_map_delete_elem(maps_.sent_fd, &id); }); // where it is there
+    // Programs that have found an id in there are over when this has returned.
+    return maps_.grace.wait() ? DWUNW_OK : DWUNW_ERR_BPF;
+}
+
 void Session::read_counters(dwunw_bpf_counters &out) const {
     std::array<uint64_t, DWUNW_BPF_COUNTERS> counts{};
     if (started() && maps_.read_counters(counts)) {
@@ -383,6 +466,10 @@ void Session::read_counters(dwunw_bpf_counters &out) const {
     }
     out.user_walks_complete = user_walks_complete_;
     out.user_walks_stale = user_walks_stale_;
+    out.user_walks_then = user_walks_then_;
+    out.kept_bytes = dictionary_.bytes();
+    out.distinct_stacks = dictionary_.stacks();
+    out.forgotten = dictionary_.forgotten();
     out.stacks = dictionary_.size();
     out.id_collisions = collisions_;
     out.records_malformed = malformed_;
@@ -397,6 +484,8 @@ void Session::read_counters(dwunw_bpf_counters &out) const {
     out.pool_bytes = pool.bytes();
     out.pool_bytes_used = pool.bytes_used();
     out.mappings_used = publisher_->mappings_used();
+    out.map_records = publisher_->map_watch().seen();
+    out.map_record_losses = publisher_->map_watch().losses();
     const bpf_map *map = nullptr;
     bpf_object__for_each_map(map, object_) {
         if (std::strncmp(bpf_map__name(map), "dwunw_", 6) == 0 && bpf_map__fd(map) >= 0)

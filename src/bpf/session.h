@@ -31,11 +31,14 @@ struct RingDestroyer {
     void operator()(ring_buffer *ring) const;
 };
 
+// Unknown to targets.
+uint64_t random_number();
+
 class Session {
   public:
     Session(dwunw_context *context, bpf_object *object, const dwunw_bpf_options &options)
         : context_(context), object_(object), options_(options),
-          dictionary_(options.kept_bytes != 0 ? options.kept_bytes : Dictionary::kDefaultLimit) {}
+          dictionary_(options.kept_bytes != 0 ? options.kept_bytes : Dictionary::kDefaultLimit, random_number()) {}
 
     dwunw_status open();
     dwunw_status start();
@@ -45,6 +48,7 @@ class Session {
     bool started() const { return publisher_.has_value(); }
     Publisher &publisher() { return *publisher_; }
     const Dictionary &dictionary() const { return dictionary_; }
+    dwunw_status retain(std::span<const uint64_t> ids);
     void read_counters(dwunw_bpf_counters &out) const;
     std::string describe() const;
 
@@ -56,6 +60,14 @@ class Session {
     void take_process(const void *data, size_t size);
     // Whether a walk with the map as it is now sees what the kernel saw.
     bool is_of_the_moment(const dwunw_walk_event &event, Publisher::Known &known);
+    // A walk's result; its frames are in frames_.
+    struct Walked {
+        dwunw_status status = DWUNW_ERR_MODULE_CHANGED;
+        size_t count = 1;
+    };
+    struct Record;
+    std::optional<Walked> walk_now(const Record &record, Publisher::Known &known);
+    std::optional<Walked> walk_then(const Record &record, Publisher::Known &known);
 
     dwunw_context *context_;
     bpf_object *object_;
@@ -72,6 +84,7 @@ class Session {
     Portion portion_;                 // of the poll that is under way
     uint64_t user_walks_complete_ = 0;
     uint64_t user_walks_stale_ = 0;
+    uint64_t user_walks_then_ = 0;
     uint64_t collisions_ = 0;
     uint64_t malformed_ = 0;
     uint64_t lost_to_memory_ = 0;

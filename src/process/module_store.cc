@@ -2,6 +2,7 @@
 #include "process/module_store.h"
 
 #include <elf.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <array>
@@ -69,6 +70,19 @@ const ModuleFile *ModuleStore::known(const FileIdentity &identity) const {
     const auto found =
         std::ranges::find_if(versions, [&](const auto &version) { return version->identity() == identity; });
     return found != versions.end() ? found->get() : nullptr;
+}
+
+const dwunw_module *ModuleStore::current(uint64_t device, uint64_t inode, std::string_view path) {
+    const std::lock_guard lock(mutex_);
+    const auto known = inodes_.find({device, inode});
+    struct stat status {};
+    if (known == inodes_.end() || ::fstat(known->second.fd->get(), &status) != 0)
+        return nullptr;
+    const FileIdentity identity = FileIdentity::from(status);
+    for (const auto &version : known->second.versions)
+        if (version->identity() == identity)
+            return name(version.get(), DWUNW_OK, path);
+    return nullptr;
 }
 
 Result<const dwunw_module *> ModuleStore::intern(std::unique_ptr<const MemoryImage> image, std::string_view path) {

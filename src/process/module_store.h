@@ -48,6 +48,8 @@ class ModuleStore {
                                         Content content = Content::kElf);
     // The file with that identity, if it has a module; nullptr where it has none.
     const ModuleFile *known(const FileIdentity &identity) const;
+    // The module of a file that is known, by device and inode, as the file is now; nullptr where there is none.
+    const dwunw_module *current(uint64_t device, uint64_t inode, std::string_view path);
     // The module of an image from memory. DWUNW_ERR_NOT_ELF.
     Result<const dwunw_module *> intern(std::unique_ptr<const MemoryImage> image, std::string_view path);
     // The module of a file that could not be opened: only a name.

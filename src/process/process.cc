@@ -5,6 +5,7 @@
 #include "process/module_open.h"
 
 #include <sched.h>
+#include <sys/sysmacros.h>
 
 #include <algorithm>
 #include <ctime>
@@ -28,6 +29,17 @@ uint64_t exact_now() { return read_clock(CLOCK_MONOTONIC); }
 // Whether a file's failure may be the map's: the mapping was replaced or split after the map was read.
 bool may_be_stale(dwunw_status status) {
     return status == DWUNW_ERR_MODULE_CHANGED || status == DWUNW_ERR_NO_FILE || status == DWUNW_ERR_MEMORY_UNREADABLE;
+}
+
+// Whether a file may have been written to after a moment, by its own times: those are of the wall clock, in steps of
+// some milliseconds. Whoever has set that clock since has made all files old or new.
+bool changed_since(const FileIdentity &identity, uint64_t moment) {
+    constexpr int64_t kSecond = 1'000'000'000;
+    constexpr int64_t kClockStep = 20'000'000;
+    const auto age = static_cast<int64_t>(exact_now() - moment);
+    const int64_t then = static_cast<int64_t>(read_clock(CLOCK_REALTIME)) - age - kClockStep;
+    return std::max(identity.mtime.seconds * kSecond + identity.mtime.nanoseconds,
+                    identity.ctime.seconds * kSecond + identity.ctime.nanoseconds) >= then;
 }
 
 // Whether what a mapping was bound to can be taken over by the same line of a newer map. The store holds a file open,
@@ -303,6 +315,46 @@ bool Process::is_still_moved_code(const Snapshot &snapshot, const Mapping &mappi
                                   RunAddr address) const {
     return same_page(memory_of(snapshot), mapping.start, binding.module->file->source(),
                      {binding.offset, binding.moved}, address);
+}
+
+std::shared_ptr<const Snapshot> Process::snapshot() const {
+    const std::lock_guard lock(publish_mutex_);
+    return published_;
+}
+
+Binding Process::binding(const Snapshot &snapshot, size_t index) {
+    const Snapshot::Slot &slot = snapshot.slots[index];
+    if (!slot.bound.load(std::memory_order_acquire))
+        return {CodeKind::kUnusableModule, DWUNW_ERR_MODULE_CHANGED, nullptr, {}};
+    return slot.binding;
+}
+
+Binding Process::bind_past(const Mapping &mapping, uint64_t time) {
+    const Binding unknown{CodeKind::kUnusableModule, DWUNW_ERR_MODULE_CHANGED, nullptr, {}};
+    if (mapping.kind != Mapping::Kind::kFile)
+        return unknown;
+    const std::shared_ptr<const Target> target = snapshot()->target;
+    if (target == nullptr)
+        return unknown;
+    const dwunw_module *module =
+        store_.current(makedev(mapping.device_major, mapping.device_minor), mapping.inode, mapping.path);
+    if (module == nullptr) {
+        const auto opened = open_module(store_, Maps::assemble({mapping}, {}), mapping, target.get());
+        if (!opened)
+            return unknown;
+        module = *opened;
+    }
+    // A copy of memory is one of the memory that is there now.
+    const auto &identity = module->file->identity();
+    if (!identity)
+        return unknown;
+    const bool is_the_file =
+        identity->inode == mapping.inode && identity->device == makedev(mapping.device_major, mapping.device_minor);
+    if ((!is_the_file || changed_since(*identity, time)) && !still_mapped(*target, mapping))
+        return unknown;
+    const Result<elf::Image> &image = module->file->image();
+    const auto bias = image ? load_bias(*image, mapping) : std::nullopt;
+    return bias ? Binding{CodeKind::kModule, DWUNW_OK, module, *bias} : unknown;
 }
 
 void Process::count_failure(const Mapping &mapping) {

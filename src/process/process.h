@@ -137,6 +137,14 @@ class Process final : public unwind::AddressSpace {
         uint64_t generation = 0; // Snapshot::generation
     };
     CodeMappings code_mappings();
+
+    ModuleStore &store() { return store_; }
+    // What a mapping of a map was bound to while it was the newest; kUnusableModule with DWUNW_ERR_MODULE_CHANGED where
+    // nobody had asked.
+    static Binding binding(const Snapshot &snapshot, size_t index);
+    // The same for a mapping of a file that came at `time` (CLOCK_MONOTONIC, ns) and may be gone: of a file whose
+    // content has not changed since then.
+    Binding bind_past(const Mapping &mapping, uint64_t time);
     uint64_t map_generation() const { return generation_.load(std::memory_order_acquire); }
 
     // What memory without a file is bound to, if it is moved code; nullptr otherwise. Lives as long as the snapshot.

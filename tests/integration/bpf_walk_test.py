@@ -462,7 +462,7 @@ class Test:
         """Their numbers come round: the cache is emptied, and everything goes on."""
         target, walker = self.run(("storm", 60, *self.plugins, 3000), "-c", "-g", 65533)
         self.check_plugins(target, walker)
-        check(walker.counters["publications"] > 5, f"{walker.counters}")
+        check(walker.counters["publications"] > 1, f"{walker.counters}")
         target, walker = self.run(("stays", 60, self.plugins[0], 2000), "-c", "-g", 65535)
         self.check_plugins(target, walker)
         check(walker.calls[-1]["kernel"]["reason"] == IN_KERNEL, f"{walker.calls[-1]['kernel']}")

@@ -4,8 +4,9 @@
 add_library(bpf_user_walk STATIC ../support/bpf_user_walk.c)
 target_link_libraries(bpf_user_walk PUBLIC dwunw)
 
-foreach(name IN ITEMS block_allocator calls dictionary function_file kernel_features layout pid_namespace placement portion
-                      process_walk published return_instructions rule_word
+foreach(name IN ITEMS block_allocator calls dictionary function_file kernel_features lasting layout map_history map_watch
+                      moment number_index pid_namespace placement portion process_walk published return_instructions
+                      rule_word
                       table_pool walk)
     set(test bpf_${name}_test)
     add_executable(${test} ${test}.cc)

@@ -49,7 +49,7 @@ TEST(Layout, EndsWhereAnAddressComesToMeanSomethingElse) {
     EXPECT_FALSE(extend(layout, {mapping(50, 101, kB, 7)}));
     EXPECT_FALSE(extend(layout, {mapping(150, 160, nullptr)}));
     EXPECT_FALSE(extend(layout, {mapping(0, 1000, kB)}));
-    EXPECT_FALSE(extend(layout, {mapping(300, 400, kB), mapping(199, 201, kB)}));
+    EXPECT_FALSE(extend(layout, {mapping(199, 201, kB), mapping(300, 400, kB)}));
     EXPECT_FALSE(layout.find(RunAddr(300))) << "taken in whole or not at all";
     EXPECT_TRUE(extend(layout, {mapping(200, 300, kB), mapping(50, 100, kB)}));
 }

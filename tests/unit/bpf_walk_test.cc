@@ -507,6 +507,70 @@ TEST_F(BpfWalk, RulesOfAnotherGenerationAreNotUsed) {
     EXPECT_EQ(world_.reason, DWUNW_BPF_GAP);
 }
 
+// Found in use: while plugins were loaded and unloaded all the time, every stack went to user space.
+TEST_F(BpfWalk, WhatLastsIsWalkedWhileTheMapChanges) {
+    process_.lasting_first = 1; // the module
+    process_.lasting_count = 1;
+    process_.lasting_generation = 7;
+    process_.lasting_layout = 9;
+    process_.changes = 1;
+    set(kSp, at(kRoot, 1));
+    const int64_t id = kernel_walk(at(kLeaf), 0);
+    ASSERT_GT(id, 0);
+    EXPECT_EQ(world_.reason, DWUNW_BPF_COMPLETE);
+    EXPECT_EQ(world_.stack.layout, 9u);
+    EXPECT_EQ(world_.processes_sent, 1u) << "the map is to be read all the same";
+    process_.changes = 2;
+    world_.exec_pages = 12;
+    EXPECT_EQ(kernel_walk(at(kLeaf), 0), id) << "what lasts means the same";
+
+    set(kSp, kJit + 0x10);
+    const int64_t through_other_code = kernel_walk(at(kLeaf), 0);
+    ASSERT_GT(through_other_code, 0);
+    EXPECT_EQ(world_.walk_reason, DWUNW_BPF_CHANGED) << "in no mapping that lasts";
+    EXPECT_EQ(world_.walk_layout, 0u) << "user space may need other mappings, too";
+    process_.changes = 3;
+    EXPECT_NE(kernel_walk(at(kLeaf), 0), through_other_code) << "another moment";
+
+    set(kSp, at(kRoot, 1));
+    process_.execs = 1;
+    ASSERT_GT(kernel_walk(at(kLeaf), 0), 0);
+    EXPECT_EQ(world_.reason, DWUNW_BPF_CHANGED) << "another program";
+    process_.execs = 0;
+    process_.lock = 1;
+    ASSERT_GT(kernel_walk(at(kLeaf), 0), 0);
+    EXPECT_EQ(world_.reason, DWUNW_BPF_CHANGED) << "being written";
+}
+
+TEST_F(BpfWalk, CachedRulesOfWhatDoesNotLastAreNotUsedWhileTheMapChanges) {
+    set(kSp, at(kRoot, 1));
+    ASSERT_GT(kernel_walk(at(kLeaf), 0), 0);
+    ASSERT_EQ(world_.reason, DWUNW_BPF_COMPLETE) << "and its rules are cached";
+    process_.lasting_count = 1; // the other mapping
+    process_.lasting_generation = 7;
+    process_.lasting_layout = 9;
+    process_.changes = 1;
+    ASSERT_GT(kernel_walk(at(kLeaf), 0), 0);
+    EXPECT_EQ(world_.reason, DWUNW_BPF_CHANGED);
+}
+
+TEST_F(BpfWalk, MoreMappingsThanArePublished) {
+    process_.incomplete = 1;
+    set(kSp, at(kRoot, 1));
+    ASSERT_GT(kernel_walk(at(kLeaf), 0), 0);
+    EXPECT_EQ(world_.reason, DWUNW_BPF_COMPLETE) << "those that are";
+    set(kSp, 0x12345678);
+    const int64_t id = kernel_walk(at(kLeaf), 0);
+    ASSERT_GT(id, 0);
+    EXPECT_EQ(world_.walk_reason, DWUNW_BPF_NOT_PUBLISHED);
+    EXPECT_EQ(world_.walk_layout, 1u) << "the map is known in user space";
+    set(kSp + 512, 0x23456789);
+    EXPECT_NE(kernel_walk(at(kLeaf), 0), id) << "any word may be code that is not published";
+    process_.count = 0;
+    ASSERT_GT(kernel_walk(at(kLeaf, 8), 0), 0);
+    EXPECT_EQ(world_.walk_reason, DWUNW_BPF_NOT_PUBLISHED);
+}
+
 TEST_F(BpfWalk, EqualStacksForUserSpaceHaveOneId) {
     set(kSp, kJit + 0x100).set(kSp + 64, at(kMiddle, 0x20)).set(kSp + 72, kSp + 128);
     const int64_t id = kernel_walk(at(kLeaf), 0);

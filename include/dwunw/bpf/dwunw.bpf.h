@@ -18,7 +18,9 @@
  *
  * How it stays true while the process goes on: a walk uses what was published only while (a) the dynamic linker has
  * not been at work since, (b) the address space has as many executable pages as it had, and (c) the process has not
- * executed another program. Otherwise user space is asked, once, to look at the process's map again.
+ * executed another program. Otherwise user space is asked, once, to look at the process's map again. Until it has, a
+ * walk uses the mappings that the dynamic linker never unloads, for which (c) alone counts: a process that loads and
+ * unloads plugins all the time is walked here all the same, but for the stacks that lead through a plugin.
  *
  * Which memory a walk's state lies in matters: uprobe programs can be preempted, and per-CPU memory would then be
  * another task's. Task storage where there is one, else a hash by thread.
@@ -72,17 +74,18 @@ struct dwunw_walk {
     __u32 busy;
     __u32 ended;
     __u32 any_code; /* what is published cannot say of a word that it is no code */
-    __u32 reserved;
+    __u32 lasting;  /* the map has changed: what is used of it is what stays */
 
     /* what was published of the process */
     __u64 layout;
     __u64 changes;
     __u64 exec_pages;
+    __u64 execs;
     __u64 code_filter;
     __u32 first;
     __u32 count;
     __u32 generation;
-    __u32 slot_number;
+    __u32 incomplete; /* not all is published */
 
     struct dwunw_mapping mapping; /* the last one found */
 
@@ -633,7 +636,10 @@ __noinline __u64 dwunw_find_rule(void) {
         mapped = dwunw_locate(walk, walk->pc - 1);
     }
     if (!mapped) {
-        dwunw_stop(walk, DWUNW_BPF_NO_MAPPING);
+        /* What is not said to stay may be anything by now, and what is not published is not known here. */
+        dwunw_stop(walk, walk->lasting      ? DWUNW_BPF_CHANGED
+                         : walk->incomplete ? DWUNW_BPF_NOT_PUBLISHED
+                                            : DWUNW_BPF_NO_MAPPING);
         return 0;
     }
     if (walk->mapping.kind != DWUNW_MAPPING_MODULE) {
@@ -884,6 +890,8 @@ static __always_inline void dwunw_fill_event(struct dwunw_walk_event *event, str
     event->layout = walk->layout;
     event->changes = walk->changes;
     event->exec_pages = walk->exec_pages;
+    event->execs = walk->execs;
+    event->time_ns = bpf_ktime_get_ns();
     event->reason = walk->reason;
     for (i = 0; i < DWUNW_BPF_PT_REGS; i++)
         event->pt_regs[i] = walk->regs[i];
@@ -1018,6 +1026,9 @@ __noinline __s64 dwunw_leave_to_user(void) {
     if (!walk)
         return -DWUNW_BPF_NO_SCRATCH;
     path = dwunw_hash(walk->hash, walk->reason);
+    /* Whatever plugin calls: each of them is a path of its own. */
+    if (walk->lasting)
+        path = dwunw_hash(path, walk->pc);
     walk->slice_start = walk->initial_sp - DWUNW_BPF_RED_ZONE;
     walk->slice_size = dwunw_slice_length(walk->slice_start);
     walk->identity = path;
@@ -1037,6 +1048,8 @@ __noinline __s64 dwunw_leave_to_user(void) {
         walk->code_filter = ~0ull;
     } else if (walk->reason == DWUNW_BPF_NO_MAPPING) {
         dwunw_identify_unpublished(walk);
+    } else if (walk->incomplete) {
+        walk->any_code = 1; /* the filter is of all mappings */
     }
     /* Of a stack between the words that are looked at nothing is known but the moment; nor of the registers that a
        signal saved, any of which may be what was called where the interrupted pc is no code. */
@@ -1109,9 +1122,9 @@ __noinline int dwunw_begin(__u32 tgid) {
 
     if (!walk)
         return DWUNW_BPF_NO_SCRATCH;
-    walk->layout = walk->changes = 0;
+    walk->layout = walk->changes = walk->execs = 0;
     walk->exec_pages = dwunw_exec_pages();
-    walk->first = walk->count = 0;
+    walk->first = walk->count = walk->lasting = walk->incomplete = 0;
     if (!number) {
         if (!tgid || !dwunw_settings.report_unknown)
             return DWUNW_BPF_UNKNOWN_PROCESS;
@@ -1129,6 +1142,7 @@ __noinline int dwunw_begin(__u32 tgid) {
     if (slot->tgid != tgid)
         return DWUNW_BPF_UNKNOWN_PROCESS;
     walk->changes = slot->changes;
+    walk->execs = slot->execs;
     seen = slot->seen_changes;
     walk->generation = slot->generation;
     walk->code_filter = slot->code_filter;
@@ -1136,6 +1150,7 @@ __noinline int dwunw_begin(__u32 tgid) {
         walk->first = slot->first;
         walk->count = slot->count;
         walk->layout = slot->layout;
+        walk->incomplete = slot->incomplete;
         if (slot->lock == lock)
             return 0;
         walk->layout = 0;
@@ -1144,6 +1159,16 @@ __noinline int dwunw_begin(__u32 tgid) {
     if (!slot->need_sent)
         dwunw_ask_for_process(DWUNW_BPF_EVENT_PROCESS, tgid, walk->changes, walk->exec_pages,
                               (__u32 *)&slot->need_sent);
+    walk->generation = slot->lasting_generation;
+    if (lock & 1 || !walk->generation || slot->seen_execs != walk->execs)
+        return DWUNW_BPF_CHANGED;
+    walk->first = slot->lasting_first;
+    walk->count = slot->lasting_count;
+    walk->layout = slot->lasting_layout;
+    walk->lasting = 1;
+    if (slot->lock == lock)
+        return 0;
+    walk->layout = 0;
     return DWUNW_BPF_CHANGED;
 }
 
@@ -1184,7 +1209,8 @@ static __always_inline __s64 dwunw_walk_stack(struct dwunw_walk *walk, void *ctx
     walk->initial_sp = walk->sp;
     walk->fp = regs[4];
     walk->hash = dwunw_hash(walk->layout ^ dwunw_settings.seed, tgid);
-    if (!walk->reason && flags & DWUNW_USER_ONLY)
+    /* Whoever asked for it has all of them sent, whatever becomes of the map. */
+    if (flags & DWUNW_USER_ONLY)
         walk->reason = DWUNW_BPF_FORCED;
     if (!walk->reason) {
         walk->exact = walk->fp_known = 1;
@@ -1207,6 +1233,9 @@ static __always_inline __s64 dwunw_walk_stack(struct dwunw_walk *walk, void *ctx
     } else {
         walk->hash = dwunw_hash(walk->hash, walk->pc);
     }
+    /* User space goes on through more than what stays. */
+    if (walk->lasting)
+        walk->layout = 0;
     /* Why it goes to user space, whatever becomes of it there. */
     dwunw_count(walk->reason, 1);
     if (flags & DWUNW_KERNEL_ONLY)
@@ -1246,7 +1275,7 @@ static __noinline __attribute__((unused)) __s64 dwunw_get_stackid(void *ctx, __u
 }
 
 #ifndef DWUNW_BPF_USER
-static __always_inline void dwunw_map_changed(__u64 changes) {
+static __always_inline void dwunw_map_changed(__u64 changes, __u64 execs) {
     __u32 tgid = dwunw_tgid();
     __u32 *number = bpf_map_lookup_elem(&dwunw_slots, &tgid);
     struct dwunw_process_slot *slot;
@@ -1254,8 +1283,11 @@ static __always_inline void dwunw_map_changed(__u64 changes) {
     if (!number)
         return;
     slot = bpf_map_lookup_elem(&dwunw_processes, number);
-    if (slot)
+    if (slot) {
+        if (execs)
+            __sync_fetch_and_add(&slot->execs, execs);
         __sync_fetch_and_add(&slot->changes, changes);
+    }
     dwunw_count(DWUNW_BPF_LINKER_EVENTS, 1);
 }
 
@@ -1263,14 +1295,14 @@ static __always_inline void dwunw_map_changed(__u64 changes) {
 SEC("uprobe")
 int dwunw_on_linker(void *ctx) {
     (void)ctx;
-    dwunw_map_changed(1);
+    dwunw_map_changed(1, 0);
     return 0;
 }
 
 SEC("raw_tp/sched_process_exec")
 int dwunw_on_exec(void *ctx) {
     (void)ctx;
-    dwunw_map_changed(DWUNW_BPF_HIDING_CHANGES);
+    dwunw_map_changed(DWUNW_BPF_HIDING_CHANGES, 1);
     return 0;
 }
 

@@ -44,14 +44,15 @@
     X(DWUNW_BPF_TRAMPOLINE, 11, "a pending return that is not known")                                                  \
     X(DWUNW_BPF_NO_CALL, 12, "a return to where no call may have been")                                                \
     X(DWUNW_BPF_FRAME_LIMIT, 13, "frame limit of the kernel's walk")                                                   \
-    X(DWUNW_BPF_FORCED, 14, "user walk asked for")                                                                     \
-    X(DWUNW_BPF_UNKNOWN_PROCESS, 15, "the process is not known")                                                       \
-    X(DWUNW_BPF_NOT_USER, 16, "not 64-bit user registers")                                                             \
-    X(DWUNW_BPF_BUSY, 17, "a walk of the same thread was interrupted")                                                 \
-    X(DWUNW_BPF_NO_SCRATCH, 18, "no room for a walk's state")                                                          \
-    X(DWUNW_BPF_DROPPED, 19, "the ring buffer is full")                                                                \
-    X(DWUNW_BPF_LIMITED, 20, "too many new stacks behind one path")                                                    \
-    X(DWUNW_BPF_KERNEL_ONLY_END, 21, "for user space, which was not wanted")
+    X(DWUNW_BPF_NOT_PUBLISHED, 14, "more executable mappings than are published")                                      \
+    X(DWUNW_BPF_FORCED, 15, "user walk asked for")                                                                     \
+    X(DWUNW_BPF_UNKNOWN_PROCESS, 16, "the process is not known")                                                       \
+    X(DWUNW_BPF_NOT_USER, 17, "not 64-bit user registers")                                                             \
+    X(DWUNW_BPF_BUSY, 18, "a walk of the same thread was interrupted")                                                 \
+    X(DWUNW_BPF_NO_SCRATCH, 19, "no room for a walk's state")                                                          \
+    X(DWUNW_BPF_DROPPED, 20, "the ring buffer is full")                                                                \
+    X(DWUNW_BPF_LIMITED, 21, "too many new stacks behind one path")                                                    \
+    X(DWUNW_BPF_KERNEL_ONLY_END, 22, "for user space, which was not wanted")
 
 enum dwunw_bpf_reason {
 #define DWUNW_BPF_REASON_ENUM(name, value, text) name = (value),
@@ -59,7 +60,7 @@ enum dwunw_bpf_reason {
 #undef DWUNW_BPF_REASON_ENUM
 };
 #define DWUNW_BPF_LAST_FALLBACK DWUNW_BPF_FORCED
-#define DWUNW_BPF_REASONS 22
+#define DWUNW_BPF_REASONS 23
 DWUNW_ASSERT(DWUNW_BPF_KERNEL_ONLY_END + 1 == DWUNW_BPF_REASONS);
 
 /*
@@ -218,8 +219,12 @@ DWUNW_ASSERT(sizeof(struct dwunw_mapping) == 32);
 
 /*
  * A published process. `lock` is odd while user space writes; a reader that sees it odd, or changed, has seen nothing.
- * `changes` is the kernel's: it counts what may have changed the map; the published fields are true as long as it is
- * what it was, and the address space has as many executable pages as it had.
+ * `changes` and `execs` are the kernel's: what may have changed the map, and programs executed. Two things are
+ * published:
+ *
+ *   the map      true as long as `changes` is what it was and the address space has as many executable pages as it had
+ *   what stays   the mappings of the program itself, of the dynamic linker, and of what that loaded at the start: it
+ *                never unloads them, so they are true until the next exec
  */
 struct dwunw_process_slot {
     __u32 lock;
@@ -233,8 +238,16 @@ struct dwunw_process_slot {
     __u32 count;
     __u32 generation; /* 0: nothing is published */
     __u32 tgid;       /* a slot may have become another process's; 0: it has exited */
+    __u64 execs;
+    __u64 seen_execs;
+    __u64 lasting_layout;
+    __u32 lasting_first;
+    __u32 lasting_count;
+    __u32 lasting_generation; /* 0: nothing is known to stay */
+    __u32 incomplete;         /* not every executable mapping is published */
+    __u64 reserved[3];
 };
-DWUNW_ASSERT(sizeof(struct dwunw_process_slot) == 64);
+DWUNW_ASSERT(sizeof(struct dwunw_process_slot) == 128);
 
 /* The bit of code_filter that says that an address near this one may be code. The lowest 2 MiB have a bit of their own:
    most of a stack's words are small numbers, and were they to share one with a module, each would be looked up. */
@@ -281,6 +294,8 @@ struct dwunw_walk_event {
     __u64 layout;  /* 0: the map had changed, or was not known */
     __u64 changes; /* of the process, when this was taken */
     __u64 exec_pages;
+    __u64 execs;
+    __u64 time_ns; /* CLOCK_MONOTONIC */
     __u64 pt_regs[DWUNW_BPF_PT_REGS];
     __u64 stack_addr;
     __u32 stack_len;

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// What has been mapped executable in a process, and when: what lies at an address at a moment is the last thing that
+// was mapped there before. That something was unmapped is not known, and does not matter to a stack: no code is running
+// where none is mapped.
+//
+// Not thread-safe. Proved by tests/unit/bpf_map_history_test.
+#pragma once
+
+#include "process/maps.h"
+#include "process/process.h"
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace dwunw::bpf {
+
+// One mapping that came.
+struct Mapped {
+    uint64_t time = 0; // CLOCK_MONOTONIC, ns; the kernel's, taken when it was there
+    std::string path;
+    process::Mapping mapping;                // its path is a view of `path`
+    std::optional<process::Binding> binding; // once somebody has asked
+};
+
+class MapHistory {
+  public:
+    // So many together, of one process; beyond that the oldest are forgotten.
+    static constexpr size_t kMost = 32768;
+
+    void add(std::shared_ptr<Mapped> mapped);
+    // Everything up to `time` is unknown.
+    void lose(uint64_t time);
+    // Nobody will ask about what was before, beyond what was there then.
+    void forget_before(uint64_t time);
+
+    // From when on it is known.
+    uint64_t known_since() const { return known_since_; }
+    size_t size() const { return size_; }
+
+    struct Found {
+        std::shared_ptr<Mapped> mapped; // nullptr: nothing came here in this time
+        RunAddr start;                  // from where to where the answer is the same
+        RunAddr end;
+    };
+    // What came last from `since` to `until`, both included.
+    Found find(RunAddr address, uint64_t since, uint64_t until) const;
+
+  private:
+    struct Range {
+        RunAddr end;
+        std::vector<std::shared_ptr<Mapped>> came; // by time
+    };
+    void split(RunAddr at);
+    void drop_oldest();
+
+    std::map<RunAddr, Range> ranges_; // by start; none overlap
+    size_t size_ = 0;                 // of all `came`
+    uint64_t known_since_ = 0;
+};
+
+} // namespace dwunw::bpf
