@@ -69,6 +69,22 @@ extern "C" struct dwunw_process *dwunw_bpf_process(struct dwunw_bpf *bpf, int32_
     return known != nullptr ? known->process.get() : nullptr;
 }
 
+extern "C" dwunw_status dwunw_bpf_unchanged_since(struct dwunw_bpf *bpf, int32_t pid, uint64_t *since_ns) {
+    if (!ready(bpf) || since_ns == nullptr)
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    return dwunw::guarded([&]() -> dwunw_status {
+        auto &publisher = bpf->session.publisher();
+        auto *known = publisher.find(pid);
+        if (known == nullptr)
+            return DWUNW_ERR_NOT_FOUND;
+        if (known->layout == nullptr || publisher.changes(*known) != known->published.changes)
+            if (const dwunw_status status = publisher.publish(*known); status != DWUNW_OK)
+                return status;
+        *since_ns = known->layout->began_ns();
+        return DWUNW_OK;
+    });
+}
+
 extern "C" dwunw_status dwunw_bpf_poll(struct dwunw_bpf *bpf, int timeout_ms, size_t *taken) {
     if (!ready(bpf))
         return DWUNW_ERR_INVALID_ARGUMENT;
