@@ -438,6 +438,24 @@ class Losses(unittest.TestCase):
         self.assertEqual(sum(stack.count for stack in report.stacks), blocks)
         self.assertEqual(report.others, {})
 
+    def test_tables_beyond_their_room(self):
+        linked = subprocess.run(["ldd", shutil.which("clang")], capture_output=True, text=True, check=True).stdout
+        library = re.search(r"=> (\S*/libLLVM\S*)", linked)[1]
+        program = f"import ctypes, sys; ctypes.CDLL({library!r}); print('ready', flush=True); sys.stdin.readline()"
+        large = subprocess.Popen(["/usr/bin/python3", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            self.assertEqual(large.stdout.readline(), "ready\n")
+            reports = {}
+            for size in ("1", "16"):
+                with memleak("-p", str(large.pid), f"--dwunw-table-size={size}", PAST_THE_END) as process:
+                    reports[size], *_ = finish(process)
+        finally:
+            large.kill()
+            large.communicate()
+        what = "modules whose tables found no room"
+        self.assertEqual(reports["1"].options.get(what), "--dwunw-table-size", reports["1"].others)
+        self.assertNotIn(what, reports["16"].others)
+
     def test_a_target_that_never_rests(self):
         # memleak once took in records for as long as they came.
         with target(None, str(2**62)) as running:
