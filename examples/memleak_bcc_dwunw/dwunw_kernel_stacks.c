@@ -2,7 +2,6 @@
 /* dwunw-added: begin the whole file: the kernel's frame-pointer stacks, as far as they are certain */
 #include "dwunw_kernel_stacks.h"
 
-#include <stdbool.h>
 #include <stdlib.h>
 
 #include <bpf/bpf.h>
@@ -23,17 +22,17 @@ static void forget_all(struct dwunw_kernel_stacks *stacks)
 	stacks->count = stacks->capacity = 0;
 }
 
-void dwunw_kernel_stacks__begin(struct dwunw_kernel_stacks *stacks, uint64_t now_ns)
+bool dwunw_kernel_stacks__look(struct dwunw_kernel_stacks *stacks)
 {
 	uint64_t since_ns;
 
 	/* Of a process that has ended, what was found out while it lived stays true. */
 	if (dwunw_bpf_unchanged_since(stacks->bpf, stacks->pid, &since_ns) != DWUNW_OK)
-		return;
+		return false;
 	if (since_ns != stacks->since_ns)
 		forget_all(stacks);
 	stacks->since_ns = since_ns;
-	stacks->until_ns = now_ns;
+	return true;
 }
 
 void dwunw_kernel_stacks__free(struct dwunw_kernel_stacks *stacks)

@@ -3,6 +3,7 @@
 #ifndef __DWUNW_KERNEL_STACKS_H
 #define __DWUNW_KERNEL_STACKS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,14 +15,17 @@ struct dwunw_kernel_stack;
 struct dwunw_kernel_stacks {
 	struct dwunw_bpf *bpf;
 	int pid;
-	/* Of blocks that were allocated within this time, addresses meant what they mean now. */
+	/* Of blocks that were allocated within this time, addresses meant what they mean now. `until_ns` is the user's. */
 	uint64_t since_ns, until_ns;
 	struct dwunw_kernel_stack **stacks; /* an open hash table of a power of two */
 	size_t count, capacity;
 };
 
-/* To be called at the beginning of each report, `now_ns`. */
-void dwunw_kernel_stacks__begin(struct dwunw_kernel_stacks *stacks, uint64_t now_ns);
+/*
+ * Looks whether the process's map has changed; to be called often, and at the beginning of each report. False: it
+ * cannot be said, as of a process that has ended.
+ */
+bool dwunw_kernel_stacks__look(struct dwunw_kernel_stacks *stacks);
 void dwunw_kernel_stacks__free(struct dwunw_kernel_stacks *stacks);
 
 /*

@@ -124,6 +124,7 @@ int dwunw_stacks__start(struct dwunw_stacks *stacks, int pid, bool verbose, cons
 		status = dwunw_bpf_add_process(stacks->bpf, pid);
 	stacks->kernel.bpf = stacks->bpf;
 	stacks->kernel.pid = pid;
+	dwunw_kernel_stacks__look(&stacks->kernel);
 	if (status == DWUNW_OK && verbose) {
 		dwunw_bpf_describe(stacks->bpf, choices, sizeof(choices));
 		fprintf(stderr, "%s", choices);
@@ -167,6 +168,7 @@ void dwunw_stacks__wait(struct dwunw_stacks *stacks, const struct dwunw_target *
 		const uint64_t left_ms = (until_ns - now) / 1000000 + 1;
 
 		dwunw_bpf_poll(stacks->bpf, left_ms < 1000 ? (int)left_ms : 1000, NULL);
+		dwunw_kernel_stacks__look(&stacks->kernel);
 	}
 }
 
@@ -187,8 +189,8 @@ void dwunw_stacks__begin_report(struct dwunw_stacks *stacks, uint32_t image)
 	stacks->image = image;
 	stacks->looks_left = LOOKS_FOR_RECORDS;
 	dwunw_rows__clear(&stacks->rows);
-	if (stacks->mode == DWUNW_MODE_FALLBACK)
-		dwunw_kernel_stacks__begin(&stacks->kernel, stacks->started_ns);
+	if (dwunw_kernel_stacks__look(&stacks->kernel))
+		stacks->kernel.until_ns = stacks->started_ns;
 	take_in(stacks);
 }
 

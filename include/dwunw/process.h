@@ -47,9 +47,8 @@ dwunw_status dwunw_process_find_module(struct dwunw_process *process, uint64_t a
  * What is true of return addresses that somebody else found by following frame pointers, such as bpf_get_stackid:
  * innermost first, the first one being a return address too. DWUNW_OK only where each of them lies in executable memory
  * behind a call instruction, as the process is mapped now. Then `frames`, with room for `count`, holds them with their
- * modules, and *certain says how many of them, from the innermost on, are certain: each step to those is what the
- * call-frame information says, or the function's own code where there is none. A frame-pointer walk leaves callers out
- * and takes data for frames behind that one.
+ * modules, and *certain says how many of them, from the innermost on, are certain: the call-frame information
+ * says that each step to those is one by frame pointer. Behind them, callers may have been left out.
  * Errors: DWUNW_ERR_NO_MAPPING, DWUNW_ERR_UPROBE_TRAMPOLINE, DWUNW_ERR_NOT_FOUND (no call ends there, or the code
  * cannot be read). Thread-safe.
  */

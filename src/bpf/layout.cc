@@ -3,21 +3,9 @@
 #include "bpf/layout.h"
 
 #include <algorithm>
-#include <ctime>
 #include <iterator>
 
 namespace dwunw::bpf {
-namespace {
-
-uint64_t now_ns() {
-    timespec now{};
-    ::clock_gettime(CLOCK_MONOTONIC, &now);
-    return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-}
-
-} // namespace
-
-Layout::Layout(uint64_t number) : number_(number), began_ns_(now_ns()) {}
 
 bool Layout::same(const Range &range, const process::Binding &binding) {
     return range.kind == binding.kind && range.place.module == binding.module &&

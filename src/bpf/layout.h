@@ -20,11 +20,9 @@ namespace dwunw::bpf {
 
 class Layout {
   public:
-    explicit Layout(uint64_t number);
+    explicit Layout(uint64_t number) : number_(number) {}
 
     uint64_t number() const { return number_; }
-    // When it was made (CLOCK_MONOTONIC), from a map that was read before.
-    uint64_t began_ns() const { return began_ns_; }
     // Of memory, about.
     size_t bytes() const { return sizeof(*this) + ranges_.size() * (sizeof(*ranges_.begin()) + 4 * sizeof(void *)); }
 
@@ -46,7 +44,6 @@ class Layout {
     static bool same(const Range &range, const process::Binding &binding);
 
     uint64_t number_;
-    uint64_t began_ns_;
     std::map<RunAddr, Range> ranges_; // by start; none overlap
 };
 

@@ -16,16 +16,12 @@ bool has_own_frame(const Rule &rule, const arch::Arch &arch) {
            rule.fp_offset == -2 * kWord && !rule.signal_frame;
 }
 
-bool step_is_certain(const arch::Arch &arch, AddressSpace &space, const CodeLocation &location, CodeAddr pc) {
-    dwunw_status missing = location.status;
-    if (location.cfi != nullptr) {
-        const auto found = location.cfi->rule_at(location.bias.link(pc.lookup()));
-        if (found.status == DWUNW_OK)
-            return has_own_frame(found.rule, arch);
-        missing = found.status;
-    }
-    // Rules that exist and cannot be read may say otherwise.
-    return missing == DWUNW_ERR_NO_CFI && frame_is_set_up(arch, space, pc);
+// Where there are no rules, what the code does would have to be compared with the stack, which is gone.
+bool step_is_certain(const arch::Arch &arch, const CodeLocation &location, CodeAddr pc) {
+    if (location.cfi == nullptr)
+        return false;
+    const auto found = location.cfi->rule_at(location.bias.link(pc.lookup()));
+    return found.status == DWUNW_OK && has_own_frame(found.rule, arch);
 }
 
 } // namespace
@@ -55,7 +51,7 @@ Result<size_t> check_frame_chain(const arch::Arch &arch, AddressSpace &space, st
         }
         if (!broken)
             certain = i + 1;
-        broken = broken || !step_is_certain(arch, space, location, pc);
+        broken = broken || !step_is_certain(arch, location, pc);
     }
     return certain;
 }

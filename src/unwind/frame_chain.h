@@ -15,8 +15,8 @@
 namespace dwunw::unwind {
 
 // Looks at every address. `frames` has room for as many; each is written with its module and place.
-// The result is how many of the frames, from the innermost on, are certain: the step to each is what the call-frame
-// information says, or the function's own code where there is none. At least 1 for a chain that is not empty.
+// The result is how many of the frames, from the innermost on, are certain: the call-frame information
+// says that the step to each is one by frame pointer. At least 1 for a chain that is not empty.
 // Errors (value: the address): DWUNW_ERR_NO_MAPPING, no code is mapped there; DWUNW_ERR_UPROBE_TRAMPOLINE;
 // DWUNW_ERR_NOT_FOUND, no call instruction ends there, or the code cannot be read.
 Result<size_t> check_frame_chain(const arch::Arch &arch, AddressSpace &space, std::span<const uint64_t> addresses,

@@ -21,7 +21,7 @@ foreach(letter IN ITEMS a b)
     add_library(memleak_plugin_${letter} MODULE memleak_plugin.c)
     target_compile_definitions(memleak_plugin_${letter} PRIVATE LEAK=leak_in_${letter})
     target_compile_options(memleak_plugin_${letter} PRIVATE
-        -O1 -g0 -fno-sanitize=all -fno-omit-frame-pointer -fno-asynchronous-unwind-tables -fno-unwind-tables)
+        -O1 -g0 -fno-sanitize=all -fno-omit-frame-pointer)
     target_link_options(memleak_plugin_${letter} PRIVATE -fno-sanitize=all)
 endforeach()
 add_executable(memleak_reload memleak_reload.c)

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // Code without CFI that keeps data in rbp calls malloc, as compiled Haskell does. What rbp points to looks like a saved
 // frame pointer and a return address, another one at each call. It takes a number of blocks, waits for a line before
-// its work ("ready PID") and after it ("done"). The one stack there is: take, main, and what called main.
+// its work ("ready PID") and after it ("done"). The one stack there is: take, main, and what called main. With "noise"
+// behind the number, main's frame holds another number that looks like code at each call, so that the calls differ.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,6 +38,7 @@ static void wait_for_line(void) {
 
 int main(int argc, char **argv) {
     static uint64_t data[2];
+    volatile uintptr_t noise = 0;
     const long blocks = argc > 1 ? strtol(argv[1], NULL, 10) : 0;
     char line[256];
     setvbuf(stdout, line, _IOLBF, sizeof(line));
@@ -53,6 +55,9 @@ int main(int argc, char **argv) {
         default:
             data[1] = (uint64_t)(uintptr_t)after_a_call;
         }
+        if (argc > 2)
+            noise = (uintptr_t)main + (uintptr_t)i % 4096;
+        __asm__ volatile("" ::"r"(&noise) : "memory");
         take(data);
     }
     printf("leaked 64 %ld take\n", blocks);

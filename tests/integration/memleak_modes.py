@@ -394,13 +394,8 @@ class Losses(unittest.TestCase):
                 lost, _ = report.others["without a stack"]
                 self.assertEqual(report.others["without a stack"], (lost, {why: lost}))
                 self.assertEqual(report.options, {"without a stack": "--dwunw-path-limit"})
-                label = f"kernel frame-pointer stack, because dwunw's was lost: {why}"
-                notes = collections.Counter()
-                for stack in report.stacks:
-                    for note in stack.notes:
-                        notes[note] += stack.count
-                self.assertEqual(notes[f"no stack: {why}"] + notes[label], lost)
-                self.assertTrue(notes[label] > lost / 2 if mode == "fallback" else notes[label] == 0, notes)
+                # Where no CFI says that a function has its own frame, the kernel's walk is a guess.
+                self.assertEqual([(stack.count, stack.notes) for stack in report.stacks if not stack.frames], [(lost, [f"no stack: {why}"])])
 
     def test_stacks_beyond_the_memory_for_them(self):
         kept = {}
@@ -608,9 +603,9 @@ class EndsOfRuns(unittest.TestCase):
                 process.communicate()
 
     def test_sigterm_ends_it_as_sigint_does(self):
-        for mode in ("force", "fallback", "off"):
+        for mode in (["--dwunw-mode=force"], ["--dwunw-mode=fallback"], OFF):
             with self.subTest(mode), target() as running:
-                with memleak("-p", str(running.pid), f"--dwunw-mode={mode}", "-T", "1000", PAST_THE_END) as process:
+                with memleak("-p", str(running.pid), *mode, "-T", "1000", PAST_THE_END) as process:
                     running.work()
                     process.send_signal(signal.SIGTERM)
                     output, errors = process.communicate(timeout=120)

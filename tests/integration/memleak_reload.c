@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// memleak_reload A B: leaks 20 blocks of 1234 bytes through plugin A, each by another stack, unloads it, and leaks as
-// many of 2345 bytes through plugin B in its place. It waits for a line before its work ("ready PID") and after each
-// half; says "done" or, where B came to lie elsewhere, "elsewhere".
+// memleak_reload A B: leaks 3000 blocks of 1234 bytes through plugin A, each by another stack, unloads it, and leaks as
+// many of 2345 bytes through plugin B in its place. It waits for a line before its work ("ready PID") and
+// after it ("done" or, where B came to lie elsewhere, "elsewhere").
 #include <dlfcn.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -16,13 +16,13 @@ static void wait_for_line(void) {
 
 __attribute__((noinline, noclone)) static void *leak_through(const char *path, size_t size, uintptr_t *place) {
     void *plugin = dlopen(path, RTLD_NOW);
-    void (*leak)(int, size_t) = plugin ? (void (*)(int, size_t))dlsym(plugin, "plugin_leak") : NULL;
+    void (*leak)(long, size_t) = plugin ? (void (*)(long, size_t))dlsym(plugin, "plugin_leak") : NULL;
     if (!leak) {
         fputs(dlerror(), stderr);
         exit(1);
     }
-    for (int depth = 0; depth < 20; depth++)
-        leak(depth, size);
+    for (long path = 0; path < 3000; path++)
+        leak(path, size);
     *place = (uintptr_t)leak;
     return plugin;
 }

@@ -88,10 +88,10 @@ TEST_F(FrameChainTest, WhereCodeHasNoFrameItsCallerIsLeftOut) {
     EXPECT_EQ(certain({in(kKeepsRbp), in(kByRbp)}), 1u);
 }
 
-TEST_F(FrameChainTest, WithoutRulesTheCodeDecides) {
-    EXPECT_EQ(certain({in(kNoCfi), in(kByRbp)}), 2u);
-    EXPECT_EQ(certain({in(kData), in(kByRbp)}), 1u);
-    EXPECT_EQ(certain({kJit + 0x109, in(kByRbp)}), 2u);
+TEST_F(FrameChainTest, WithoutRulesNoStepIsCertain) {
+    EXPECT_EQ(certain({in(kNoCfi), in(kByRbp)}), 1u);
+    EXPECT_EQ(certain({in(kByRbp), in(kData), in(kByRbp)}), 2u);
+    EXPECT_EQ(certain({kJit + 0x109, in(kByRbp)}), 1u);
     EXPECT_EQ(frames_[0].module, nullptr);
 }
 
