@@ -25,6 +25,7 @@ enum {
 	OPT_MODE = 1,
 	OPT_WALK,
 	OPT_PLACEMENT,
+	OPT_RETURNS,
 	OPT_STACK_SIZE,
 	OPT_RING_SIZE,
 	OPT_KEPT_SIZE,
@@ -45,6 +46,11 @@ static const struct argp_option options[] = {
 	{ "probe-placement", OPT_PLACEMENT, "auto|entry", 0,
 	  "probes on the first instruction that costs little (auto, the default but with --dwunw-mode=off), or on each "
 	  "function's first (entry)",
+	  0 },
+	{ "dwunw-returns", OPT_RETURNS, "auto|probe|instruction", 0,
+	  "how an allocator's return is seen: by return probes (probe), which can end the program where the kernel has no "
+	  "uprobe sessions, by probes on the return instructions (instruction), or by the first in a session, else by the "
+	  "second (auto, the default)",
 	  0 },
 	{ "dwunw-stack-size", OPT_STACK_SIZE, "BYTES", 0,
 	  "most bytes of a stack sent for a walk in user space, 1024 to 65536 (65536)", 0 },
@@ -87,6 +93,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	static const char *const modes[] = { "off", "fallback", "force", NULL };
 	static const char *const walks[] = { "kernel", "user", NULL };
 	static const char *const placements[] = { "auto", "entry", NULL };
+	static const char *const returns[] = { "auto", "probe", "instruction", NULL };
 	struct dwunw_options *chosen = &dwunw_options;
 
 	switch (key) {
@@ -99,6 +106,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_PLACEMENT:
 		chosen->probes_at_entry = parse_choice("probe-placement", arg, placements, "auto or entry", state);
 		chosen->probes_as_asked = true;
+		break;
+	case OPT_RETURNS:
+		chosen->returns = (uint32_t)parse_choice("dwunw-returns", arg, returns, "auto, probe or instruction", state);
 		break;
 	case OPT_STACK_SIZE:
 		chosen->stack_bytes = parse_number("dwunw-stack-size", arg, 1024, DWUNW_BPF_SLICE_MAX, false, state);

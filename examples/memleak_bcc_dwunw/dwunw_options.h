@@ -14,6 +14,7 @@ struct dwunw_options {
 	bool user_walk;	      /* stacks are walked in user space */
 	bool probes_at_entry; /* probes sit at the functions' entries */
 	bool probes_as_asked; /* --probe-placement was given */
+	uint32_t returns;     /* how they are seen: enum dwunw_attach_returns */
 	uint32_t stack_bytes; /* of each stack for a walk in user space */
 	uint32_t ring_bytes;  /* of records on their way */
 	uint32_t kept_bytes;  /* of stacks that are known */

@@ -11,6 +11,9 @@
 const volatile int dwunw_mode = DWUNW_MODE_OFF;
 const volatile __u64 dwunw_walk_flags = 0; /* DWUNW_USER_ONLY: stacks are walked in user space */
 
+/* Returns are seen at return instructions, not by return probes. */
+const volatile bool dwunw_returns_by_instruction = false;
+
 /* What the map of outstanding blocks had no room for. */
 __u64 dwunw_blocks_lost = 0;
 
@@ -51,9 +54,12 @@ static __always_inline void dwunw_take_stack(void *ctx, struct alloc_info *info)
 		dwunw_note_target();
 	info->dwunw_image = dwunw_image;
 	info->stack_id = -ENODATA;
-	info->dwunw_id = dwunw_get_stackid(ctx, dwunw_walk_flags);
-	/* The kernel's own is for where this one is lost, be it on its way. */
-	if (dwunw_mode == DWUNW_MODE_FALLBACK && (info->dwunw_id < 0 || info->dwunw_id & DWUNW_BPF_ID_LEFT))
+	info->dwunw_id = dwunw_get_stackid(
+		ctx, dwunw_walk_flags | (dwunw_returns_by_instruction ? DWUNW_AT_RETURN_INSTRUCTION : 0));
+	/* The kernel's own is for where this one is lost, be it on its way. At a return instruction it would begin in the
+	   allocator and leave the caller out. */
+	if (dwunw_mode == DWUNW_MODE_FALLBACK && !dwunw_returns_by_instruction &&
+	    (info->dwunw_id < 0 || info->dwunw_id & DWUNW_BPF_ID_LEFT))
 		info->stack_id = bpf_get_stackid(ctx, &stack_traces, stack_flags);
 }
 
@@ -61,6 +67,11 @@ static __always_inline void dwunw_keep_block(__u64 address, const struct alloc_i
 {
 	if (bpf_map_update_elem(&allocs, &address, info, BPF_ANY))
 		__sync_fetch_and_add(&dwunw_blocks_lost, 1);
+}
+
+static __always_inline __u64 dwunw_call_flags(void)
+{
+	return dwunw_returns_by_instruction ? DWUNW_CALL_BY_INSTRUCTION : 0;
 }
 
 /* 1: there is nothing to be seen at the return. */
@@ -71,6 +82,9 @@ static __always_inline int dwunw_enter(struct pt_regs *ctx)
 	struct dwunw_call *call;
 
 	switch (function) {
+	case DWUNW_LONGJMP:
+		dwunw_call_jump(ctx);
+		return 1;
 	case DWUNW_FREE:
 	case DWUNW_MUNMAP:
 		gen_free_enter((const void *)PT_REGS_PARM1(ctx));
@@ -98,7 +112,7 @@ static __always_inline int dwunw_enter(struct pt_regs *ctx)
 	}
 	if (!is_wanted(size))
 		return 1;
-	call = dwunw_call_begin(ctx);
+	call = dwunw_call_begin(ctx, dwunw_call_flags());
 	if (!call)
 		return 1;
 	call->values[0] = size;
@@ -114,7 +128,10 @@ static __always_inline int dwunw_leave(struct pt_regs *ctx)
 	__u64 address = PT_REGS_RC(ctx);
 	struct dwunw_call call;
 
-	if (!dwunw_call_end(ctx, &call))
+	if (dwunw_returns_by_instruction && bpf_get_attach_cookie(ctx) & DWUNW_RESULT_IN_PARM1)
+		address = PT_REGS_PARM1(ctx);
+
+	if (!dwunw_call_end(ctx, &call, dwunw_call_flags()))
 		return 0;
 	if (call.values[1] && ((int)address || bpf_probe_read_user(&address, sizeof(address), (void *)call.values[1])))
 		return 0;

@@ -38,7 +38,11 @@ static const struct function functions[] = {
 	{ "valloc", DWUNW_VALLOC, 1, true, false, false },
 	{ "pvalloc", DWUNW_PVALLOC, 1, true, false, false },
 	{ "aligned_alloc", DWUNW_ALIGNED_ALLOC, 2, true, false, false },
+	/* Those that leave an allocator's call without a return; the other names are of the same function. */
+	{ "longjmp", DWUNW_LONGJMP, 1, false, false, false },
+	{ "__longjmp_chk", DWUNW_LONGJMP, 1, false, false, false },
 };
+_Static_assert(DWUNW_RESULT_IN_PARM1 == DWUNW_ATTACH_COOKIE_RESULT_IN_RDI, "the kernel half has the same");
 #define FUNCTIONS (sizeof(functions) / sizeof(functions[0]))
 
 struct dwunw_probes {
@@ -56,7 +60,15 @@ static void set_autoload(struct bpf_object *object, const char *name, bool load)
 		bpf_program__set_autoload(program, load);
 }
 
-int dwunw_probes__prepare(struct dwunw_probes **out, struct bpf_object *object, bool use, bool verbose)
+/* Return probes that no session can refuse: dwunw/bpf_attach.h has what they can do. */
+static void warn_of_return_probes(void)
+{
+	fprintf(stderr, "WARNING: this kernel's return probes can end the traced program: when a signal handler on an "
+			"alternate stack allocates while an allocation is under way. --dwunw-returns=instruction avoids it.\n");
+}
+
+int dwunw_probes__prepare(struct dwunw_probes **out, struct bpf_object *object, bool use, unsigned int returns,
+			  bool verbose)
 {
 	struct dwunw_probes *probes = calloc(1, sizeof(*probes));
 
@@ -70,6 +82,7 @@ int dwunw_probes__prepare(struct dwunw_probes **out, struct bpf_object *object, 
 		.session = bpf_object__find_program_by_name(object, "dwunw_session"),
 		.entry = bpf_object__find_program_by_name(object, "dwunw_entry"),
 		.exit = bpf_object__find_program_by_name(object, "dwunw_exit"),
+		.returns = returns,
 	};
 	probes->plan.size = sizeof(probes->plan);
 	if (use) {
@@ -82,6 +95,8 @@ int dwunw_probes__prepare(struct dwunw_probes **out, struct bpf_object *object, 
 		}
 		if (verbose)
 			fprintf(stderr, "probes: %s\n", probes->plan.reason);
+		if (probes->plan.form != DWUNW_ATTACH_SESSION && probes->plan.returns == DWUNW_ATTACH_RETURN_PROBES)
+			warn_of_return_probes();
 	} else {
 		set_autoload(object, "dwunw_session", false);
 		set_autoload(object, "dwunw_entry", false);
@@ -99,6 +114,21 @@ int dwunw_probes__prepare(struct dwunw_probes **out, struct bpf_object *object, 
 	}
 	*out = probes;
 	return 0;
+}
+
+bool dwunw_probes__by_instruction(const struct dwunw_probes *probes)
+{
+	return probes->plan.returns == DWUNW_ATTACH_RETURN_INSTRUCTIONS;
+}
+
+/* Whether the returns of a function that is probed at `offset` can be seen; else `why` says why not. */
+static bool sees_returns(const struct dwunw_probes *probes, const struct dwunw_probe_file *file, __u64 offset,
+			 char *why, size_t size)
+{
+	size_t count;
+
+	return !dwunw_probes__by_instruction(probes) ||
+	       dwunw_probe_find_returns(file, offset, NULL, 0, &count, why, size) == DWUNW_OK;
 }
 
 /* Where libbpf's uprobes look for a library or program that is given without a folder. */
@@ -145,7 +175,7 @@ static int place_all(const struct dwunw_probes *probes, const struct dwunw_probe
 			.arguments = function->arguments,
 		};
 		struct dwunw_probe_placement placement = { .size = sizeof(placement) };
-		char symbol[64];
+		char symbol[64], why[256];
 		dwunw_status status;
 
 		snprintf(symbol, sizeof(symbol), "%s%s", prefix, function->name);
@@ -153,6 +183,13 @@ static int place_all(const struct dwunw_probes *probes, const struct dwunw_probe
 		if (status != DWUNW_OK) {
 			if (prefix[0] ? function->required : function->required_without_prefix)
 				return missing(function, status == DWUNW_ERR_NOT_FOUND ? strerror(ENOENT) : dwunw_status_string(status));
+			continue;
+		}
+		if (function->returns && !sees_returns(probes, file, placement.file_offset, why, sizeof(why))) {
+			fprintf(stderr, "the returns of %s are not known: %s; --dwunw-returns=probe goes without them\n", symbol,
+				why);
+			if (prefix[0] ? function->required : function->required_without_prefix)
+				return -ENOTSUP;
 			continue;
 		}
 		if (probes->verbose)

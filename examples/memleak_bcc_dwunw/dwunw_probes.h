@@ -12,8 +12,14 @@
 struct bpf_object;
 struct dwunw_probes;
 
-/* Before the load: which programs are loaded. `use`: those of dwunw_probes.bpf.h in place of NAME_enter and NAME_exit. */
-int dwunw_probes__prepare(struct dwunw_probes **probes, struct bpf_object *object, bool use, bool verbose);
+/*
+ * Before the load: which programs are loaded. `use`: those of dwunw_probes.bpf.h in place of NAME_enter and NAME_exit.
+ * `returns`: an enum dwunw_attach_returns.
+ */
+int dwunw_probes__prepare(struct dwunw_probes **probes, struct bpf_object *object, bool use, unsigned int returns,
+			  bool verbose);
+/* Whether returns are seen at return instructions: the programs have to know. */
+bool dwunw_probes__by_instruction(const struct dwunw_probes *probes);
 
 /* Behind it. 0, or a negative errno after saying what failed, as attach_uprobes does. */
 int dwunw_probes__attach(struct dwunw_probes *probes, const char *binary, const char *prefix, int pid, bool at_entry);

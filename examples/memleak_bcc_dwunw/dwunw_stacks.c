@@ -423,6 +423,8 @@ void dwunw_stacks__end_report(struct dwunw_stacks *stacks, uint64_t blocks_lost)
 	print_reasons("without a stack", &counters, DWUNW_BPF_LAST_FALLBACK + 1, DWUNW_BPF_REASONS - 1);
 	print_loss("blocks that the map of outstanding ones had no room for", blocks_lost, "--dwunw-blocks");
 	print_loss("calls that there was no memory for", counters.lost_calls, NULL);
+	print_loss("calls left alone because another one may be pending on another stack", counters.other_stack_calls, NULL);
+	print_loss("calls that never returned, as after longjmp", counters.abandoned_calls, NULL);
 	print_loss("stacks that there was no room for", counters.lost_to_memory, "--dwunw-kept-size");
 	print_loss("modules whose tables found no room", counters.modules_without_room, "--dwunw-table-size");
 	print_loss("stack ids that came with other frames than before", counters.id_collisions, NULL);

@@ -48,7 +48,11 @@ enum dwunw_function {
 	DWUNW_VALLOC,
 	DWUNW_PVALLOC,
 	DWUNW_ALIGNED_ALLOC,
+	DWUNW_LONGJMP, /* of all its names */
 };
+
+/* dwunw/bpf_attach.h's DWUNW_ATTACH_COOKIE_RESULT_IN_RDI, which BPF programs cannot include */
+#define DWUNW_RESULT_IN_PARM1 (1ull << 63)
 /* dwunw-added: end */
 
 #endif /* __MEMLEAK_DWUNW_H */

@@ -734,7 +734,11 @@ static int dwunw_prepare(struct memleak_dwunw_bpf *skel)
 		bpf_map__set_max_entries(skel->maps.combined_allocs, 1);
 	if (dwunw_options.mode == DWUNW_MODE_FORCE)
 		bpf_map__set_max_entries(skel->maps.stack_traces, 1);
-	return dwunw_probes__prepare(&dwunw_probes, skel->obj, use_dwunw_probes, env.verbose);
+	err = dwunw_probes__prepare(&dwunw_probes, skel->obj, use_dwunw_probes, dwunw_options.returns, env.verbose);
+	if (err)
+		return err;
+	skel->rodata->dwunw_returns_by_instruction = dwunw_probes__by_instruction(dwunw_probes);
+	return 0;
 }
 
 static void dwunw_cleanup(void)

@@ -31,6 +31,23 @@ enum dwunw_attach_form {
 };
 
 /*
+ * How returns are seen. A return probe replaces the return address in the program's stack, and the kernel can lose what
+ * it replaced: a signal handler on an alternate stack above the thread's own that calls a probed function makes a
+ * pending call end in SIGILL; so does a fiber that returns in another thread. The program sees it, too: its own
+ * backtrace() ends there, no exception and no cancellation passes it. A session's entry program can leave a return
+ * alone by returning 1, and dwunw/bpf/dwunw_calls.bpf.h does so in time; other return probes cannot be refused. A probe
+ * on each return instruction changes nothing, and costs a single-stepped trap.
+ */
+enum dwunw_attach_returns {
+    DWUNW_ATTACH_RETURNS_AUTO = 0, /* return probes in a session, else return instructions */
+    DWUNW_ATTACH_RETURN_PROBES = 1,
+    DWUNW_ATTACH_RETURN_INSTRUCTIONS = 2, /* `exit` runs there: SP is what it was at the entry */
+};
+
+/* In the cookie of a return instruction: the result is in rdi, not in rax (DWUNW_PROBE_RESULT_IN_RDI). */
+#define DWUNW_ATTACH_COOKIE_RESULT_IN_RDI (1ull << 63)
+
+/*
  * One object's programs, in section "uprobe" or "uretprobe", not loaded yet. `session` runs at entry and at return and
  * tells them apart by bpf_session_is_return; `entry` and `exit` are the same work as two programs. Any may be NULL:
  * what would need it is not attached. `session` gets the points that have both entry and return; the others get `entry`
@@ -42,12 +59,16 @@ struct dwunw_attach_programs {
     struct bpf_program *session;
     struct bpf_program *entry;
     struct bpf_program *exit;
+    uint32_t returns; /* enum dwunw_attach_returns: which ones to use */
+    uint32_t reserved;
 };
 
 struct dwunw_attach_plan {
     uint32_t size;
     uint32_t form;    /* the one chosen */
-    char reason[160]; /* in words, NUL-terminated: what was chosen, and why nothing better */
+    uint32_t returns; /* likewise; DWUNW_ATTACH_RETURN_PROBES without a session is what can end the program */
+    uint32_t reserved;
+    char reason[192]; /* in words, NUL-terminated: what was chosen, and why nothing better */
 };
 
 /*
@@ -81,10 +102,12 @@ struct dwunw_attach_request {
 struct dwunw_attachment;
 
 /*
- * Attaches to all points, or to none. Allocates. DWUNW_ERR_NO_FILE, DWUNW_ERR_NO_PROCESS, DWUNW_ERR_PERMISSION,
- * DWUNW_ERR_TOO_MANY_FILES, DWUNW_ERR_OUT_OF_MEMORY, DWUNW_ERR_LIMIT (more points than the kernel takes in one link,
- * 1 << 20); DWUNW_ERR_INVALID_ARGUMENT, also when the kernel says so: an offset that is no code; else DWUNW_ERR_IO.
- * After an error, `errno` is the system call's.
+ * Attaches to all points, or to none. Allocates. Where returns are seen by their instructions, the file is read for
+ * them; an instruction that several points share has the first one's cookie. DWUNW_ERR_NOT_FOUND, with errno ENOTSUP:
+ * those of a point cannot all be known (dwunw_probe_find_returns tells which and why). DWUNW_ERR_NO_FILE,
+ * DWUNW_ERR_NO_PROCESS, DWUNW_ERR_PERMISSION, DWUNW_ERR_TOO_MANY_FILES, DWUNW_ERR_OUT_OF_MEMORY, DWUNW_ERR_LIMIT (more
+ * points than the kernel takes in one link, 1 << 20); DWUNW_ERR_INVALID_ARGUMENT, also when the kernel says so: an
+ * offset that is no code; else DWUNW_ERR_IO. After an error, `errno` is the system call's.
  */
 dwunw_status dwunw_attach(const struct dwunw_attach_programs *programs, const struct dwunw_attach_plan *plan,
                           const struct dwunw_attach_request *request, struct dwunw_attachment **out);

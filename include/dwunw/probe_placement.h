@@ -110,6 +110,33 @@ dwunw_status dwunw_probe_place_address(const struct dwunw_probe_file *file, uint
 dwunw_status dwunw_probe_place_code(const void *code, size_t code_size, const struct dwunw_probe_options *options,
                                     struct dwunw_probe_placement *out);
 
+enum dwunw_probe_result {
+    DWUNW_PROBE_RESULT_IN_RAX = 0,
+    DWUNW_PROBE_RESULT_IN_RDI =
+        1, /* the instruction is a jump to memset or memcpy, which return their first argument */
+};
+
+struct dwunw_probe_return {
+    uint64_t file_offset;
+    uint32_t result; /* enum dwunw_probe_result */
+    uint32_t reserved;
+};
+
+/*
+ * The instructions that a function returns at, ascending: every one that a call can come to which passes the
+ * instruction at `probe_offset` (dwunw_probe_placement.file_offset), in the functions that it ends in a jump to as
+ * well. SP is the entry's at each. A uprobe on each sees every return, and changes nothing in the program, which a
+ * return probe does: that one replaces the return address. Up to `max` are stored, *count says how many there are. A
+ * jump through the .got to one of the file's own symbols is followed there; a program that has another definition of
+ * that symbol is not seen to return.
+ *
+ * DWUNW_ERR_NOT_FOUND: not all can be known, or there is none; `reason` (may be NULL) says why, NUL-terminated, e.g.
+ * "`jmp rax` at 0x1d40 may lead anywhere". Allocates. Costs a decoding of the function.
+ */
+dwunw_status dwunw_probe_find_returns(const struct dwunw_probe_file *file, uint64_t probe_offset,
+                                      struct dwunw_probe_return *returns, size_t max, size_t *count, char *reason,
+                                      size_t reason_size);
+
 #ifdef __cplusplus
 }
 #endif

@@ -2,6 +2,8 @@
 #include "bpf/attach.h"
 
 #include "base/guarded.h"
+#include "bpf/function_file.h"
+#include "process/file_source.h"
 
 #include <dwunw/bpf_attach.h>
 
@@ -13,6 +15,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <string>
 
@@ -114,6 +117,20 @@ dwunw_status status_of(int error) {
     }
 }
 
+// The other way round, of a file that could not be opened here.
+int error_of(dwunw_status status) {
+    switch (status) {
+    case DWUNW_ERR_NO_FILE:
+        return ENOENT;
+    case DWUNW_ERR_PERMISSION:
+        return EACCES;
+    case DWUNW_ERR_TOO_MANY_FILES:
+        return EMFILE;
+    default:
+        return EINVAL;
+    }
+}
+
 std::string refusal(const char *what, int error) {
     const char *name = strerrorname_np(error);
     return std::string("no ") + what + " (" + (name != nullptr ? name : "?") + ")";
@@ -132,11 +149,12 @@ struct Choice {
     bool possible;
 };
 
-Choice choose(const dwunw_attach_programs &programs) {
+// `no_session`: returns are seen where no session sees them.
+Choice choose(const dwunw_attach_programs &programs, bool no_session) {
     const auto wanted = static_cast<dwunw_attach_form>(programs.form);
     const std::string asked = wanted == DWUNW_ATTACH_AUTO ? "" : ", as asked";
     std::string why_not;
-    if (wanted == DWUNW_ATTACH_SESSION || (wanted == DWUNW_ATTACH_AUTO && programs.session != nullptr)) {
+    if (wanted == DWUNW_ATTACH_SESSION || (wanted == DWUNW_ATTACH_AUTO && programs.session != nullptr && !no_session)) {
         const int error = dwunw::bpf::probe_multi(MultiType::kUprobeSession);
         if (error == 0)
             return {DWUNW_ATTACH_SESSION, "uprobe session: one program for entry and return" + asked, true};
@@ -159,12 +177,20 @@ Choice choose(const dwunw_attach_programs &programs) {
 
 dwunw_status prepare(const dwunw_attach_programs &programs, dwunw_attach_plan *out) {
     const bool wants_session = programs.form == DWUNW_ATTACH_SESSION;
-    if ((wants_session && programs.session == nullptr) || is_loaded(programs.session) || is_loaded(programs.entry) ||
-        is_loaded(programs.exit) ||
+    const bool by_instruction = programs.returns == DWUNW_ATTACH_RETURN_INSTRUCTIONS;
+    if ((wants_session && (programs.session == nullptr || by_instruction)) || is_loaded(programs.session) ||
+        is_loaded(programs.entry) || is_loaded(programs.exit) ||
         (!wants_session && programs.form != DWUNW_ATTACH_AUTO && programs.entry == nullptr && programs.exit == nullptr))
         return DWUNW_ERR_INVALID_ARGUMENT;
-    const Choice choice = choose(programs);
+    Choice choice = choose(programs, by_instruction);
     out->form = choice.form;
+    out->returns = by_instruction || (programs.returns == DWUNW_ATTACH_RETURNS_AUTO &&
+                                      choice.form != DWUNW_ATTACH_SESSION && programs.exit != nullptr)
+                       ? DWUNW_ATTACH_RETURN_INSTRUCTIONS
+                       : DWUNW_ATTACH_RETURN_PROBES;
+    if (choice.possible && programs.exit != nullptr && choice.form != DWUNW_ATTACH_SESSION)
+        choice.reason += out->returns == DWUNW_ATTACH_RETURN_INSTRUCTIONS ? "; returns by their instructions"
+                                                                          : "; returns by return probes";
     std::memset(out->reason, 0, sizeof(out->reason));
     std::memcpy(out->reason, choice.reason.data(), std::min(choice.reason.size(), sizeof(out->reason) - 1));
     if (!choice.possible)
@@ -205,9 +231,51 @@ class Attacher {
         return multi_ ? add_multi(program, type, probes) : add_single(program, probes);
     }
 
+    // Attaches `program` to the return instructions of the points that have a return.
+    dwunw_status add_return_instructions(const bpf_program *program) {
+        if (program == nullptr || std::none_of(request_.points, request_.points + request_.count, has_return))
+            return DWUNW_OK;
+        if (!is_loaded(program))
+            return DWUNW_ERR_INVALID_ARGUMENT;
+        auto source = dwunw::process::FileSource::open(request_.path);
+        if (!source)
+            return fail(source.error().status, error_of(source.error().status));
+        const auto file =
+            dwunw::bpf::FunctionFile::open(std::make_unique<dwunw::process::FileSource>(std::move(*source)));
+        if (!file)
+            return fail(file.error().status, EINVAL);
+        std::map<uint64_t, uint64_t> cookies; // by offset
+        for (size_t i = 0; i < request_.count; ++i) {
+            if (!has_return(request_.points[i]))
+                continue;
+            const auto found = (*file)->find_returns(dwunw::FileOffset(request_.points[i].file_offset));
+            if (!found.unknown.empty())
+                return fail(DWUNW_ERR_NOT_FOUND, ENOTSUP);
+            for (const dwunw_probe_return &at : found.returns)
+                cookies.emplace(at.file_offset,
+                                request_.points[i].cookie |
+                                    (at.result == DWUNW_PROBE_RESULT_IN_RDI ? DWUNW_ATTACH_COOKIE_RESULT_IN_RDI : 0));
+        }
+        MultiProbes probes;
+        probes.path = request_.path;
+        probes.pid = request_.pid;
+        for (const auto &[offset, cookie] : cookies) {
+            probes.offsets.push_back(offset);
+            probes.cookies.push_back(cookie);
+        }
+        return multi_ ? add_multi(program, MultiType::kUprobeMulti, probes) : add_single(program, probes);
+    }
+
     dwunw_attachment *release() { return attachment_.release(); }
 
   private:
+    static bool has_return(const dwunw_attach_point &point) { return (point.when & DWUNW_ATTACH_AT_RETURN) != 0; }
+
+    dwunw_status fail(dwunw_status status, int error) {
+        error_ = error;
+        return status;
+    }
+
     dwunw_status add_multi(const bpf_program *program, MultiType type, const MultiProbes &probes) {
         dwunw::UniqueFd link = dwunw::bpf::create_multi_link(bpf_program__fd(program), type, probes);
         if (!link.valid())
@@ -262,9 +330,13 @@ dwunw_status attach(const dwunw_attach_programs &programs, const dwunw_attach_pl
         uint32_t when;
     } kinds[] = {{programs.exit, DWUNW_ATTACH_AT_RETURN}, {programs.entry, DWUNW_ATTACH_AT_ENTRY}};
     for (const auto &kind : kinds) {
+        const bool by_instruction =
+            kind.when == DWUNW_ATTACH_AT_RETURN && plan.returns == DWUNW_ATTACH_RETURN_INSTRUCTIONS;
         const auto status =
-            attacher.add(kind.program, MultiType::kUprobeMulti, kind.when == DWUNW_ATTACH_AT_RETURN,
-                         [&](uint32_t when) { return in_session ? when == kind.when : (when & kind.when) != 0; });
+            by_instruction
+                ? attacher.add_return_instructions(kind.program)
+                : attacher.add(kind.program, MultiType::kUprobeMulti, kind.when == DWUNW_ATTACH_AT_RETURN,
+                               [&](uint32_t when) { return in_session ? when == kind.when : (when & kind.when) != 0; });
         if (status != DWUNW_OK)
             return status;
     }
@@ -277,7 +349,8 @@ dwunw_status attach(const dwunw_attach_programs &programs, const dwunw_attach_pl
 extern "C" dwunw_status dwunw_attach_prepare(const struct dwunw_attach_programs *programs,
                                              struct dwunw_attach_plan *out) {
     if (programs == nullptr || programs->size != sizeof(*programs) || programs->form > DWUNW_ATTACH_SINGLE ||
-        out == nullptr || out->size != sizeof(*out))
+        programs->returns > DWUNW_ATTACH_RETURN_INSTRUCTIONS || programs->reserved != 0 || out == nullptr ||
+        out->size != sizeof(*out))
         return DWUNW_ERR_INVALID_ARGUMENT;
     return dwunw::guarded([&] { return prepare(*programs, out); });
 }

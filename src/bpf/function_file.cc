@@ -65,6 +65,7 @@ Result<std::unique_ptr<FunctionFile>> FunctionFile::open(std::unique_ptr<const B
         return status.error();
     if (auto status = file->read_symbols(".symtab", ".strtab", nullptr); !status)
         return status.error();
+    file->read_slots();
     std::sort(file->code_addresses_.begin(), file->code_addresses_.end());
     std::stable_sort(file->symbols_.begin(), file->symbols_.end(),
                      [](const Symbol &a, const Symbol &b) { return a.name < b.name; });
@@ -100,12 +101,12 @@ Status FunctionFile::read_symbols(const char *table, const char *strings, const 
             (type != STT_FUNC && type != STT_NOTYPE && type != STT_GNU_IFUNC))
             continue;
         code_addresses_.push_back(start);
-        if (type != STT_FUNC)
-            continue;
         Cursor cursor(text, symbol.st_name);
         std::string_view name = cursor.c_string();
         name = name.substr(0, name.find('@'));
-        if (name.empty())
+        if (type == STT_GNU_IFUNC && !name.empty())
+            resolvers_.push_back({name, start, symbol.st_size, 0});
+        if (type != STT_FUNC || name.empty())
             continue;
         const unsigned binding = ELF64_ST_BIND(symbol.st_info);
         int rank = binding == STB_LOCAL ? 0 : binding == STB_WEAK ? 1 : 2;
@@ -170,6 +171,96 @@ Result<FunctionFile::Placed> FunctionFile::place(Function function, const dwunw_
     if (!placement)
         return placement.error();
     return Placed{std::move(*placement), entry};
+}
+
+FunctionFile::FileReturns FunctionFile::find_returns(FileOffset probe) const {
+    const elf::Segment *segment = image_.segment_of(probe);
+    if (segment == nullptr || !segment->executable)
+        return {{}, "the probe is in no code"};
+    const CodeMap code = {
+        .read = [this](LinkAddr address, std::span<uint8_t> buffer) -> size_t {
+            const elf::Segment *at = image_.segment_of(address);
+            if (at == nullptr || !at->executable || address - at->address >= at->file_size)
+                return 0;
+            const uint64_t skip = address - at->address;
+            return source_->read(at->offset + skip,
+                                 buffer.first(std::min<uint64_t>(buffer.size(), at->file_size - skip)));
+        },
+        .is_function =
+            [this](LinkAddr address) {
+                return std::binary_search(code_addresses_.begin(), code_addresses_.end(), address);
+            },
+        .slot_target =
+            [this](LinkAddr slot) {
+                const auto found = slots_.find(slot);
+                return found != slots_.end() ? found->second : CodeMap::Target{};
+            },
+    };
+    Returns found = bpf::find_returns(code, segment->address + (probe - segment->offset));
+    FileReturns result{{}, std::move(found.unknown)};
+    for (const auto &[address, place] : found.instructions) // code, so in the file
+        result.returns.push_back({image_.file_offset(address)->value, static_cast<uint32_t>(place), 0});
+    if (result.returns.empty() && result.unknown.empty())
+        result.unknown = "the function never returns";
+    return result;
+}
+
+// By the relocations that fill the slots. A slot that is left out is one of which nothing is known.
+void FunctionFile::read_slots() {
+    const auto symbols = image_.read_section(*source_, ".dynsym");
+    const auto names = image_.read_section(*source_, ".dynstr");
+    const auto target_of = [&](const Elf64_Rela &relocation) -> CodeMap::Target {
+        const auto in_code = [&](LinkAddr address) -> CodeMap::Target {
+            return {image_.is_executable(address) ? CodeMap::Target::Kind::kCode : CodeMap::Target::Kind::kUnknown,
+                    address};
+        };
+        const auto by_name = [](std::string_view name) -> CodeMap::Target {
+            const bool returns_argument = name == "memset" || name == "memcpy" || name == "memmove";
+            return {returns_argument ? CodeMap::Target::Kind::kReturnsFirstArgument : CodeMap::Target::Kind::kUnknown,
+                    {}};
+        };
+        const LinkAddr addend(static_cast<uint64_t>(relocation.r_addend));
+        switch (ELF64_R_TYPE(relocation.r_info)) {
+        case R_X86_64_RELATIVE:
+            return in_code(addend);
+        case R_X86_64_IRELATIVE: { // one of several, which the function at the addend chooses; the symbol is there
+            const auto symbol = std::find_if(resolvers_.begin(), resolvers_.end(),
+                                             [&](const Symbol &resolver) { return resolver.start == addend; });
+            return symbol != resolvers_.end() ? by_name(symbol->name) : CodeMap::Target{};
+        }
+        case R_X86_64_JUMP_SLOT:
+        case R_X86_64_GLOB_DAT: {
+            const uint64_t index = ELF64_R_SYM(relocation.r_info);
+            if (index >= (*symbols)->bytes.size() / sizeof(Elf64_Sym))
+                return {};
+            Elf64_Sym symbol;
+            std::memcpy(&symbol, (*symbols)->bytes.data() + index * sizeof(symbol), sizeof(symbol));
+            if (symbol.st_shndx != SHN_UNDEF && ELF64_ST_TYPE(symbol.st_info) == STT_FUNC)
+                return in_code(LinkAddr(symbol.st_value));
+            if (symbol.st_name >= (*names)->bytes.size())
+                return {};
+            return by_name(Cursor((*names)->bytes, symbol.st_name).c_string());
+        }
+        default:
+            return {};
+        }
+    };
+    if (!symbols || !*symbols || !names || !*names)
+        return;
+    for (const char *section : {".rela.plt", ".rela.dyn"}) {
+        const auto entries = image_.read_section(*source_, section);
+        if (!entries || !*entries)
+            continue;
+        for (size_t i = 0; i < (*entries)->bytes.size() / sizeof(Elf64_Rela); ++i) {
+            Elf64_Rela relocation;
+            std::memcpy(&relocation, (*entries)->bytes.data() + i * sizeof(relocation), sizeof(relocation));
+            if (!is_got(LinkAddr(relocation.r_offset), sizeof(uint64_t)))
+                continue;
+            const CodeMap::Target target = target_of(relocation);
+            if (target.kind != CodeMap::Target::Kind::kUnknown)
+                slots_.emplace(LinkAddr(relocation.r_offset), target);
+        }
+    }
 }
 
 bool FunctionFile::is_loaded(LinkAddr address, uint64_t size) const {

@@ -6,6 +6,7 @@
 #include "base/byte_source.h"
 #include "base/result.h"
 #include "bpf/placement.h"
+#include "bpf/return_instructions.h"
 #include "elf/image.h"
 
 #include <map>
@@ -34,6 +35,13 @@ class FunctionFile final : public Surroundings {
     };
     Result<Placed> place(Function function, const dwunw_probe_options &options) const;
 
+    // Where a call returns that comes by the instruction at this offset in the file, e.g. a probe's at the beginning.
+    struct FileReturns {
+        std::vector<dwunw_probe_return> returns; // ascending; empty: unknown, or the function never returns
+        std::string unknown;                     // why, in words; empty: known
+    };
+    FileReturns find_returns(FileOffset probe) const;
+
     bool is_loaded(LinkAddr address, uint64_t size) const override;
     bool is_got(LinkAddr address, uint64_t size) const override;
     Result<std::string> other_way_in(EntryRange range) const override;
@@ -48,6 +56,7 @@ class FunctionFile final : public Surroundings {
 
     FunctionFile(std::unique_ptr<const ByteSource> source, elf::Image image)
         : source_(std::move(source)), image_(std::move(image)) {}
+    void read_slots();
     Status read_symbols(const char *table, const char *strings, const char *versions);
     // Whether a branch or an address in this segment's code, whatever instruction it belongs to, leads into the range.
     Result<std::string> find_reference(const elf::Segment &segment, EntryRange range) const;
@@ -56,8 +65,10 @@ class FunctionFile final : public Surroundings {
     std::unique_ptr<const ByteSource> source_;
     elf::Image image_;
     std::vector<SectionBytes> strings_;
-    std::vector<Symbol> symbols_;          // functions, by name
-    std::vector<LinkAddr> code_addresses_; // of all symbols in executable segments, ascending
+    std::vector<Symbol> symbols_;               // functions, by name
+    std::vector<Symbol> resolvers_;             // of functions that are chosen when the file is loaded (STT_GNU_IFUNC)
+    std::vector<LinkAddr> code_addresses_;      // of all symbols in executable segments, ascending
+    std::map<LinkAddr, CodeMap::Target> slots_; // of the .got, as far as it is known where jumps through them lead
 };
 
 // A displacement of 32 bits in a branch or a lea, somewhere in `code`, which lies at `address`, that leads into the

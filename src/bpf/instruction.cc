@@ -87,10 +87,6 @@ bool may_write(ZydisRegister reg, unsigned kept_arguments) {
     return found != std::end(kArguments) && found - std::begin(kArguments) >= kept_arguments;
 }
 
-bool is_jump(const ZydisDecodedInstruction &decoded) {
-    return decoded.meta.category == ZYDIS_CATEGORY_UNCOND_BR || decoded.meta.category == ZYDIS_CATEGORY_COND_BR;
-}
-
 } // namespace
 
 std::optional<Instruction> Instruction::decode(std::span<const uint8_t> code, LinkAddr address) {
@@ -147,7 +143,30 @@ std::optional<LinkAddr> Instruction::branch_target() const {
     return std::nullopt;
 }
 
-bool Instruction::is_indirect_jump() const { return is_jump(decoded_) && !branch_target(); }
+bool Instruction::is_jump() const {
+    return decoded_.meta.category == ZYDIS_CATEGORY_UNCOND_BR || decoded_.meta.category == ZYDIS_CATEGORY_COND_BR;
+}
+
+bool Instruction::is_indirect_jump() const { return is_jump() && !branch_target(); }
+
+bool Instruction::is_call() const { return decoded_.meta.category == ZYDIS_CATEGORY_CALL; }
+
+bool Instruction::is_return() const { return decoded_.meta.category == ZYDIS_CATEGORY_RET; }
+
+bool Instruction::is_landing_mark() const { return decoded_.mnemonic == ZYDIS_MNEMONIC_ENDBR64; }
+
+bool Instruction::goes_on() const {
+    switch (decoded_.mnemonic) {
+    case ZYDIS_MNEMONIC_HLT:
+    case ZYDIS_MNEMONIC_INT3:
+    case ZYDIS_MNEMONIC_UD0:
+    case ZYDIS_MNEMONIC_UD1:
+    case ZYDIS_MNEMONIC_UD2:
+        return false;
+    default:
+        return decoded_.meta.category != ZYDIS_CATEGORY_UNCOND_BR && !is_return();
+    }
+}
 
 std::optional<Instruction::FixedMemory> Instruction::fixed_memory() const {
     for (const ZydisDecodedOperand &operand : operands()) {
@@ -163,7 +182,7 @@ std::optional<Instruction::FixedMemory> Instruction::fixed_memory() const {
 }
 
 std::string Instruction::why_kept(const Rights &rights) const {
-    if (branch_target() || is_jump(decoded_))
+    if (branch_target() || is_jump())
         return "goes elsewhere";
     if (!is_plain(decoded_.mnemonic))
         return "is not known to be harmless";

@@ -33,6 +33,12 @@ class Instruction {
     std::optional<LinkAddr> branch_target() const;
     // A jump whose target is in a register or in memory. (A call returns; where to is what counts, and that is next.)
     bool is_indirect_jump() const;
+    bool is_jump() const; // conditional ones, too
+    bool is_call() const;
+    bool is_return() const;
+    bool is_landing_mark() const; // endbr64
+    // Whether the next instruction may come after it. A call is taken to return.
+    bool goes_on() const;
     // Of memory at a rip-relative address without an index: an indirect jump's slot, a read's operand.
     struct FixedMemory {
         LinkAddr address;

@@ -17,6 +17,7 @@ KernelFeatures KernelFeatures::probe(uint32_t flags) {
     features.task_storage = !features.task_storage_off &&
                             libbpf_probe_bpf_map_type(BPF_MAP_TYPE_TASK_STORAGE, nullptr) == 1 &&
                             helper(BPF_FUNC_task_storage_get) && helper(BPF_FUNC_get_current_task_btf);
+    features.find_vma = helper(BPF_FUNC_find_vma) && helper(BPF_FUNC_get_current_task_btf);
     return features;
 }
 

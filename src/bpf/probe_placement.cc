@@ -168,3 +168,19 @@ extern "C" dwunw_status dwunw_probe_place_code(const void *code, size_t code_siz
         return DWUNW_OK;
     });
 }
+
+extern "C" dwunw_status dwunw_probe_find_returns(const struct dwunw_probe_file *file, uint64_t probe_offset,
+                                                 struct dwunw_probe_return *returns, size_t max, size_t *count,
+                                                 char *reason, size_t reason_size) {
+    if (file == nullptr || count == nullptr || (returns == nullptr && max != 0) ||
+        (reason == nullptr && reason_size != 0))
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    return dwunw::guarded([&]() -> dwunw_status {
+        const FunctionFile::FileReturns found = file->impl->find_returns(FileOffset(probe_offset));
+        if (reason_size != 0)
+            std::snprintf(reason, reason_size, "%s", found.unknown.c_str());
+        *count = found.returns.size();
+        std::copy_n(found.returns.begin(), std::min(max, *count), returns);
+        return found.unknown.empty() ? DWUNW_OK : DWUNW_ERR_NOT_FOUND;
+    });
+}

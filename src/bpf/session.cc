@@ -115,6 +115,7 @@ dwunw_status Session::open() {
         std::min<uint32_t>(or_default(options_.slice_bytes, DWUNW_BPF_SLICE_MAX), DWUNW_BPF_SLICE_MAX);
     settings->use_bpf_loop = features_.loop;
     settings->use_task_storage = features_.task_storage;
+    settings->use_find_vma = features_.find_vma;
     settings->max_frames = features_.loop ? DWUNW_BPF_MAX_FRAMES : DWUNW_BPF_MAX_FRAMES_OLD;
     settings->slice_bytes = options_.slice_bytes;
     settings->report_unknown = (options_.flags & DWUNW_BPF_ADD_UNKNOWN) != 0;
@@ -370,6 +371,8 @@ void Session::read_counters(dwunw_bpf_counters &out) const {
         out.requests_dropped = counts[DWUNW_BPF_NEED_DROPPED];
         out.linker_events = counts[DWUNW_BPF_LINKER_EVENTS];
         out.lost_calls = counts[DWUNW_BPF_LOST_CALLS];
+        out.other_stack_calls = counts[DWUNW_BPF_OTHER_STACK_CALLS];
+        out.abandoned_calls = counts[DWUNW_BPF_ABANDONED_CALLS];
     }
     out.user_walks_complete = user_walks_complete_;
     out.user_walks_stale = user_walks_stale_;

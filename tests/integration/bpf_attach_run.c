@@ -106,10 +106,11 @@ static void check_errors(const struct dwunw_attach_programs *programs, const str
     CHECK(attachment == NULL, "attached all the same");
 }
 
-static void run(enum dwunw_attach_form form, const char *path, const unsigned long long offsets[FUNCTIONS]) {
+static void run(enum dwunw_attach_form form, enum dwunw_attach_returns returns, const char *path,
+                const unsigned long long offsets[FUNCTIONS]) {
     struct probe_placement_bpf *skeleton = probe_placement_bpf__open();
     struct dwunw_attach_point points[FUNCTIONS];
-    struct dwunw_attach_programs programs = {.size = sizeof(programs), .form = form};
+    struct dwunw_attach_programs programs = {.size = sizeof(programs), .form = form, .returns = returns};
     struct dwunw_attach_plan plan = {.size = sizeof(plan)};
     struct dwunw_attach_request request = {
         .size = sizeof(request), .pid = getpid(), .path = path, .points = points, .count = FUNCTIONS};
@@ -127,12 +128,21 @@ static void run(enum dwunw_attach_form form, const char *path, const unsigned lo
     programs.entry = skeleton->progs.entered;
     programs.exit = skeleton->progs.returned;
     status = dwunw_attach_prepare(&programs, &plan);
-    printf("form %u: %s: %u: %s\n", form, dwunw_status_string(status), plan.form, plan.reason);
+    printf("form %u, returns %u: %s: %u, %u: %s\n", form, returns, dwunw_status_string(status), plan.form, plan.returns,
+           plan.reason);
+    if (form == DWUNW_ATTACH_SESSION && returns == DWUNW_ATTACH_RETURN_INSTRUCTIONS) {
+        CHECK(status == DWUNW_ERR_INVALID_ARGUMENT, "a session sees no return instructions");
+        goto end;
+    }
     if (status == DWUNW_ERR_NOT_FOUND) { /* a kernel without it, which the reason has to say */
         CHECK(strncmp(plan.reason, "no uprobe", 9) == 0, "%s", plan.reason);
         goto end;
     }
     CHECK(status == DWUNW_OK && (form == DWUNW_ATTACH_AUTO || plan.form == (unsigned int)form), "%s", plan.reason);
+    CHECK(plan.returns == (returns                             ? returns
+                           : plan.form == DWUNW_ATTACH_SESSION ? (unsigned int)DWUNW_ATTACH_RETURN_PROBES
+                                                               : (unsigned int)DWUNW_ATTACH_RETURN_INSTRUCTIONS),
+          "%s", plan.reason);
     CHECK((strstr(plan.reason, "as asked") != NULL) == (form != DWUNW_ATTACH_AUTO), "%s", plan.reason);
     status = dwunw_attach(&programs, &plan, &request, &attachment);
     CHECK(status == DWUNW_ERR_INVALID_ARGUMENT, "attached before it was loaded");
@@ -175,7 +185,9 @@ int main(void) {
     dwunw_probe_file_close(file);
     if (!failures)
         for (enum dwunw_attach_form form = DWUNW_ATTACH_AUTO; form <= DWUNW_ATTACH_SINGLE; form++)
-            run(form, path, offsets);
+            for (enum dwunw_attach_returns returns = DWUNW_ATTACH_RETURNS_AUTO;
+                 returns <= DWUNW_ATTACH_RETURN_INSTRUCTIONS; returns++)
+                run(form, returns, path, offsets);
     printf("%s\n", failures ? "failed" : "passed");
     return failures != 0;
 }

@@ -44,7 +44,7 @@ __u64 calls_begun, calls_ended, calls_mixed_up;
 
 SEC("uprobe")
 int call_enters(void *ctx) {
-    struct dwunw_call *call = dwunw_call_begin(ctx);
+    struct dwunw_call *call = dwunw_call_begin(ctx, 0);
 
     if (call) {
         call->values[0] = ((const __u64 *)ctx)[19];
@@ -58,7 +58,7 @@ SEC("uretprobe")
 int call_returns(void *ctx) {
     struct dwunw_call call;
 
-    if (!dwunw_call_end(ctx, &call))
+    if (!dwunw_call_end(ctx, &call, 0))
         return 0;
     __sync_fetch_and_add(&calls_ended, 1);
     if (call.values[0] + 8 != ((const __u64 *)ctx)[19] || call.values[1] != bpf_get_current_pid_tgid())

@@ -66,7 +66,7 @@ int entered(struct pt_regs *ctx) { return see_entry(ctx); }
 SEC("uretprobe")
 int returned(struct pt_regs *ctx) { return see_return(ctx); }
 
-extern bool bpf_session_is_return(void) __ksym;
+extern bool bpf_session_is_return(void) __ksym __weak;
 
 SEC("uprobe")
 int in_session(struct pt_regs *ctx) { return bpf_session_is_return() ? see_return(ctx) : see_entry(ctx); }

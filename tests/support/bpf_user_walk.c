@@ -27,13 +27,16 @@ static _Thread_local struct bpf_user_world *world;
 static __u64 dwunw_exec_pages(void) { return world->exec_pages; }
 static __u64 dwunw_return_trampoline(void) { return world->trampoline; }
 static __u64 dwunw_main_stack_end(void) { return world->stack_end; }
-static __u64 dwunw_thread_block(void) { return 0; }
+static __u64 dwunw_thread_block(void) { return world->thread_block; }
 /* A pending return is told by its number, counted from 1. */
 static __u64 dwunw_first_pending(void) { return world->pending_count != 0; }
 static __u64 dwunw_read_pending(__u64 instance, struct dwunw_bpf_pending *out) {
     *out = world->pending[instance - 1];
     return instance < world->pending_count ? instance + 1 : 0;
 }
+static int dwunw_is_any_pending(void) { return world->pending_count != 0; }
+static int dwunw_is_on_alt_stack(__u64 address) { return address - world->alt_stack < world->alt_stack_size; }
+static __u32 dwunw_compare_mappings(__u64 address, __u64 other);
 static struct dwunw_walk *dwunw_scratch(__u32 create);
 static struct dwunw_call *dwunw_call_of_thread(__u32 create);
 static void dwunw_forget_call(struct dwunw_call *call);
@@ -82,6 +85,16 @@ static _Thread_local struct dwunw_walk scratch;
 static struct dwunw_walk *dwunw_scratch(__u32 create) {
     (void)create;
     return &scratch;
+}
+
+static int is_on_own_stack(__u64 address) { return address - world->own_stack < world->own_stack_size; }
+
+static __u32 dwunw_compare_mappings(__u64 address, __u64 other) {
+    if (is_on_own_stack(address) && is_on_own_stack(other))
+        return DWUNW_STACKS_SAME;
+    if (is_on_own_stack(address) || is_on_own_stack(other) || address >> 20 != other >> 20)
+        return DWUNW_STACKS_DIFFERENT;
+    return DWUNW_STACKS_UNKNOWN;
 }
 
 static _Thread_local struct dwunw_call call_under_way;
@@ -173,27 +186,35 @@ int64_t bpf_user_get_stackid(struct bpf_user_world *in, const uint64_t pt_regs[D
     return id;
 }
 
-int bpf_user_call_begin(struct bpf_user_world *in, uint64_t sp, uint64_t value) {
+int bpf_user_call_begin(struct bpf_user_world *in, uint64_t sp, uint64_t value, uint64_t flags) {
     const uint64_t pt_regs[DWUNW_BPF_PT_REGS] = {[19] = sp};
     struct dwunw_call *call;
 
     world = in;
-    call = dwunw_call_begin((void *)pt_regs);
+    call = dwunw_call_begin((void *)pt_regs, flags);
     world = NULL;
     if (call)
         call->values[0] = value;
     return call != NULL;
 }
 
-uint64_t bpf_user_call_end(struct bpf_user_world *in, uint64_t sp) {
+uint64_t bpf_user_call_end(struct bpf_user_world *in, uint64_t sp, uint64_t flags) {
     const uint64_t pt_regs[DWUNW_BPF_PT_REGS] = {[19] = sp};
     struct dwunw_call call;
     int ended;
 
     world = in;
-    ended = dwunw_call_end((void *)pt_regs, &call);
+    ended = dwunw_call_end((void *)pt_regs, &call, flags);
     world = NULL;
     return ended ? call.values[0] : 0;
 }
 
-void bpf_user_forget_calls(void) { call_under_way.sp = 0; }
+void bpf_user_call_jump(struct bpf_user_world *in, uint64_t buffer) {
+    const uint64_t pt_regs[DWUNW_BPF_PT_REGS] = {[14] = buffer};
+
+    world = in;
+    dwunw_call_jump((void *)pt_regs);
+    world = NULL;
+}
+
+void bpf_user_forget_calls(void) { memset(&call_under_way, 0, sizeof(call_under_way)); }

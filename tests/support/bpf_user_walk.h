@@ -27,6 +27,9 @@ struct bpf_user_world {
     uint64_t trampoline;
     uint64_t exec_pages;
     uint64_t stack_end;
+    uint64_t thread_block;
+    uint64_t alt_stack, alt_stack_size; /* the thread's alternate signal stack */
+    uint64_t own_stack, own_stack_size; /* the mapping of the thread's own stack; others are of 1 MiB, aligned */
     /* True when all of it could be read. */
     int (*read)(void *arg, uint64_t address, void *buffer, size_t length);
     void *arg;
@@ -51,9 +54,10 @@ struct bpf_user_world {
 int64_t bpf_user_get_stackid(struct bpf_user_world *world, const uint64_t pt_regs[DWUNW_BPF_PT_REGS], uint64_t flags);
 
 /* dwunw/bpf/dwunw_calls.bpf.h, of this thread, with SP at the entry and at the return; what of the first comes out of
-   the second, 0: nothing. */
-int bpf_user_call_begin(struct bpf_user_world *world, uint64_t sp, uint64_t value);
-uint64_t bpf_user_call_end(struct bpf_user_world *world, uint64_t sp);
+   the second, 0: nothing. A jump: with the address of its jmp_buf. */
+int bpf_user_call_begin(struct bpf_user_world *world, uint64_t sp, uint64_t value, uint64_t flags);
+uint64_t bpf_user_call_end(struct bpf_user_world *world, uint64_t sp, uint64_t flags);
+void bpf_user_call_jump(struct bpf_user_world *world, uint64_t buffer);
 void bpf_user_forget_calls(void);
 
 #ifdef __cplusplus

@@ -1095,9 +1095,26 @@ __noinline int dwunw_begin(__u32 tgid) {
     return DWUNW_BPF_CHANGED;
 }
 
+/* Does what the return instruction is about to do. A pending return stands for itself; what cannot be read stays. */
+static __noinline int dwunw_return_now(struct dwunw_walk *walk) {
+    __u64 outer;
+
+    if (bpf_probe_read_user(&outer, sizeof(outer), (void *)walk->sp))
+        return 1;
+    walk->pending_begun = 0;
+    walk->slot = walk->sp;
+    if (outer != dwunw_return_trampoline())
+        walk->pc = outer;
+    else if (!dwunw_take_pending(walk))
+        return 1;
+    walk->sp += 8;
+    return 0;
+}
+
 static __always_inline __s64 dwunw_walk_stack(struct dwunw_walk *walk, void *ctx, __u64 flags) {
     const __u64 *regs = ctx;
     const __u32 tgid = bpf_get_current_pid_tgid() >> 32;
+    __u64 pc;
 
     walk->stack.head.tgid = tgid;
     walk->stack.count = 0;
@@ -1106,7 +1123,11 @@ static __always_inline __s64 dwunw_walk_stack(struct dwunw_walk *walk, void *ctx
     if (walk->reason > DWUNW_BPF_LAST_FALLBACK)
         return -(__s64)walk->reason;
     walk->pc = regs[16];
-    walk->sp = walk->initial_sp = regs[19];
+    walk->sp = regs[19];
+    if (flags & DWUNW_AT_RETURN_INSTRUCTION)
+        dwunw_return_now(walk);
+    pc = walk->pc;
+    walk->initial_sp = walk->sp;
     walk->fp = regs[4];
     walk->hash = dwunw_hash(walk->layout ^ dwunw_settings.seed, tgid);
     if (!walk->reason && flags & DWUNW_USER_ONLY)
@@ -1139,6 +1160,8 @@ static __always_inline __s64 dwunw_walk_stack(struct dwunw_walk *walk, void *ctx
     /* The verifier lets no loop go over a ctx. */
     if (bpf_probe_read_kernel(walk->regs, sizeof(walk->regs), ctx))
         return -DWUNW_BPF_NO_SCRATCH;
+    walk->regs[16] = pc;
+    walk->regs[19] = walk->initial_sp;
     return dwunw_leave_to_user();
 }
 

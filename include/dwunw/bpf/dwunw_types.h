@@ -74,6 +74,8 @@ enum {
     DWUNW_KERNEL_ONLY = 1u << 0,
     /* Do not walk here, send them at once. */
     DWUNW_USER_ONLY = 1u << 1,
+    /* ctx stands at a return instruction: the stack is the caller's, as a return probe has it. */
+    DWUNW_AT_RETURN_INSTRUCTION = 1u << 2,
 };
 
 /* Counters beside the reasons', in one per-CPU array: reason n is counter n. */
@@ -89,8 +91,10 @@ enum dwunw_bpf_counter {
     DWUNW_BPF_NEED_DROPPED,   /* and the ring buffer was full */
     DWUNW_BPF_TRAMPOLINE_FRAMES,
     DWUNW_BPF_LINKER_EVENTS,
-    DWUNW_BPF_LOST_CALLS,    /* dwunw_calls.bpf.h: no memory for a call */
-    DWUNW_BPF_COUNTERS = 64, /* a power of two: it is a mask */
+    DWUNW_BPF_LOST_CALLS,        /* dwunw_calls.bpf.h: no memory for a call */
+    DWUNW_BPF_OTHER_STACK_CALLS, /* a call was left alone: another one may be pending on another stack */
+    DWUNW_BPF_ABANDONED_CALLS,   /* a pending call was left without a return */
+    DWUNW_BPF_COUNTERS = 64,     /* a power of two: it is a mask */
 };
 DWUNW_ASSERT(DWUNW_BPF_REASONS <= DWUNW_BPF_WALKS);
 
@@ -298,6 +302,8 @@ struct dwunw_settings {
     __u32 report_unknown; /* processes that are not known are reported, once */
     __u32 path_limit;     /* new stacks for user space behind one path, each second */
     __u64 seed;           /* of ids: nobody shall be able to make two stacks of one id */
+    __u32 use_find_vma;   /* dwunw_calls.bpf.h */
+    __u32 reserved;
 };
 
 #endif /* DWUNW_BPF_DWUNW_TYPES_H */
