@@ -21,8 +21,8 @@ __attribute__((noinline, noclone)) static void *leak_through(const char *path, s
         fputs(dlerror(), stderr);
         exit(1);
     }
-    for (long path = 0; path < 3000; path++)
-        leak(path, size);
+    for (long i = 0; i < 3000; i++)
+        leak(i, size);
     *place = (uintptr_t)leak;
     return plugin;
 }
