@@ -17,11 +17,31 @@ const volatile bool dwunw_returns_by_instruction = false;
 /* What the map of outstanding blocks had no room for. */
 __u64 dwunw_blocks_lost = 0;
 
+/* The process whose blocks these are, and how many programs it has executed since its first one. */
+__u32 dwunw_target_tgid = 0;
+__u32 dwunw_image = 0;
+
+struct task_struct___memleak {
+	int tgid;
+	struct task_struct___memleak *real_parent;
+	void *vfork_done;
+} __attribute__((preserve_access_index));
+
 extern bool bpf_session_is_return(void) __ksym __weak;
 
 static bool is_wanted(size_t size);
 static int record_alloc(void *ctx, __u64 address, __u64 size);
 static int gen_free_enter(const void *address);
+
+/* The child of a vfork allocates in its parent's memory, and what it executes does not end that. */
+static __always_inline void dwunw_note_target(void)
+{
+	struct task_struct___memleak *task = (void *)bpf_get_current_task();
+
+	if (BPF_CORE_READ(task, vfork_done))
+		task = BPF_CORE_READ(task, real_parent);
+	dwunw_target_tgid = BPF_CORE_READ(task, tgid);
+}
 
 /* Kernel allocations, sent by tracepoints, have the mode off. */
 static __always_inline void dwunw_take_stack(void *ctx, struct alloc_info *info)
@@ -30,11 +50,16 @@ static __always_inline void dwunw_take_stack(void *ctx, struct alloc_info *info)
 		info->stack_id = bpf_get_stackid(ctx, &stack_traces, stack_flags);
 		return;
 	}
+	if (!dwunw_target_tgid)
+		dwunw_note_target();
+	info->dwunw_image = dwunw_image;
 	info->stack_id = -ENODATA;
 	info->dwunw_id = dwunw_get_stackid(
 		ctx, dwunw_walk_flags | (dwunw_returns_by_instruction ? DWUNW_AT_RETURN_INSTRUCTION : 0));
-	/* Where the stack may not be whole, the kernel's own may go further. */
-	if (dwunw_mode == DWUNW_MODE_FALLBACK && (info->dwunw_id < 0 || info->dwunw_id & DWUNW_BPF_ID_LEFT))
+	/* The kernel's own is for where this one is lost, be it on its way. At a return instruction it would begin in the
+	   allocator and leave the caller out. */
+	if (dwunw_mode == DWUNW_MODE_FALLBACK && !dwunw_returns_by_instruction &&
+	    (info->dwunw_id < 0 || info->dwunw_id & DWUNW_BPF_ID_LEFT))
 		info->stack_id = bpf_get_stackid(ctx, &stack_traces, stack_flags);
 }
 
@@ -130,6 +155,16 @@ SEC("uretprobe")
 int dwunw_exit(struct pt_regs *ctx)
 {
 	return dwunw_leave(ctx);
+}
+
+/* The memory of the program before is gone, and all its blocks with it. */
+SEC("raw_tp/sched_process_exec")
+int dwunw_on_new_image(void *ctx)
+{
+	(void)ctx;
+	if (dwunw_target_tgid && bpf_get_current_pid_tgid() >> 32 == dwunw_target_tgid)
+		__sync_fetch_and_add(&dwunw_image, 1);
+	return 0;
 }
 
 #endif /* __DWUNW_PROBES_BPF_H */

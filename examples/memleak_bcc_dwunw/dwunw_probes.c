@@ -103,6 +103,7 @@ int dwunw_probes__prepare(struct dwunw_probes **out, struct bpf_object *object, 
 	} else {
 		set_autoload(object, "dwunw_session", false);
 		set_autoload(object, "dwunw_entry", false);
+		set_autoload(object, "dwunw_on_new_image", false);
 	}
 	if (!use || probes->plan.form == DWUNW_ATTACH_SESSION)
 		set_autoload(object, "dwunw_exit", false);

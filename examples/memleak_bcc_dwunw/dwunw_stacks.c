@@ -9,12 +9,14 @@
 #include <sys/types.h>
 #include <time.h>
 
-#include <bpf/bpf.h>
 #include <dwunw/bpf_stacks.h>
 #include <dwunw/dwunw_api.h>
 #include <dwunw/process.h>
 #include <dwunw/symbolize.h>
 #include <dwunw/unwind.h>
+
+#include "dwunw_kernel_stacks.h"
+#include "dwunw_rows.h"
 
 #define MAX_FRAMES 1024
 #define STATUSES 64
@@ -23,20 +25,33 @@
 /* Stacks that no block has any more are forgotten from so many bytes of them on. */
 #define FORGET_FROM (4ull << 20)
 
+/* Why a block has no stack, beside enum dwunw_bpf_reason. */
+enum {
+	NOT_KEPT = DWUNW_BPF_REASONS,
+	NO_MEMORY,
+	REASONS,
+};
+_Static_assert(REASONS <= 64, "struct dwunw_row has a bit for each");
+
 struct dwunw_stacks {
 	enum dwunw_mode mode;
 	struct dwunw_context *context;
 	struct dwunw_bpf *bpf;
 	struct dwunw_symbolizer *symbolizer;
-	uint64_t started_ns; /* of this report */
-	int looks_left;	     /* in this report */
+	/* of this report */
+	uint64_t started_ns;
+	uint32_t image;
+	int looks_left;
+	struct dwunw_rows rows;
+	struct dwunw_kernel_stacks kernel;
 	/* of this report's account */
 	uint64_t distinct;
 	uint64_t partial[STATUSES];
 	/* those of all blocks, in this report; −1: there was no memory for them */
 	uint64_t *ids;
 	ssize_t id_count, id_room;
-	struct dwunw_frame frames[MAX_FRAMES]; /* of the stack being printed */
+	struct dwunw_frame frames[MAX_FRAMES];	     /* of a stack that is new to this report */
+	struct dwunw_frame known_frames[MAX_FRAMES]; /* of one that is known */
 };
 
 static int error_of(dwunw_status status)
@@ -53,13 +68,30 @@ static int error_of(dwunw_status status)
 	}
 }
 
-int dwunw_stacks__open(struct dwunw_stacks **out, struct bpf_object *object, const struct dwunw_stacks_options *options,
+/* As dwunw_frames_fn. Ids from 1 << 32 on are dwunw's. */
+static size_t frames_of(void *arg, uint64_t id, const struct dwunw_frame **frames)
+{
+	struct dwunw_stacks *stacks = arg;
+	struct dwunw_bpf_stack stack = { .size = sizeof(stack) };
+
+	if (id < DWUNW_STACK_MISSING)
+		return dwunw_kernel_stacks__known(&stacks->kernel, (int)id, frames);
+	*frames = stacks->known_frames;
+	if (dwunw_bpf_lookup(stacks->bpf, id, &stack, stacks->known_frames, MAX_FRAMES) != DWUNW_OK)
+		return 0;
+	return stack.count < MAX_FRAMES ? stack.count : MAX_FRAMES;
+}
+
+int dwunw_stacks__open(struct dwunw_stacks **out, struct bpf_object *object, const struct dwunw_options *options,
 		       const char **why)
 {
 	struct dwunw_bpf_options bpf_options = {
 		.size = sizeof(bpf_options),
 		.ring_bytes = options->ring_bytes,
 		.slice_bytes = options->stack_bytes,
+		.kept_bytes = options->kept_bytes,
+		.pool_bytes = options->table_bytes,
+		.path_limit = options->path_limit,
 	};
 	struct dwunw_stacks *stacks = calloc(1, sizeof(*stacks));
 	dwunw_status status;
@@ -68,6 +100,8 @@ int dwunw_stacks__open(struct dwunw_stacks **out, struct bpf_object *object, con
 	if (!stacks)
 		return -ENOMEM;
 	stacks->mode = options->mode;
+	stacks->rows.frames_of = frames_of;
+	stacks->rows.arg = stacks;
 	if (options->mode == DWUNW_MODE_OFF) {
 		/* The maps are there, but nothing is put into them. */
 		bpf_options.pool_bytes = bpf_options.ring_bytes = 4096;
@@ -94,6 +128,9 @@ int dwunw_stacks__start(struct dwunw_stacks *stacks, int pid, bool verbose, cons
 
 	if (status == DWUNW_OK)
 		status = dwunw_bpf_add_process(stacks->bpf, pid);
+	stacks->kernel.bpf = stacks->bpf;
+	stacks->kernel.pid = pid;
+	dwunw_kernel_stacks__look(&stacks->kernel);
 	if (status == DWUNW_OK && verbose) {
 		dwunw_bpf_describe(stacks->bpf, choices, sizeof(choices));
 		fprintf(stderr, "%s", choices);
@@ -109,6 +146,8 @@ void dwunw_stacks__free(struct dwunw_stacks *stacks)
 	if (!stacks)
 		return;
 	free(stacks->ids);
+	dwunw_rows__free(&stacks->rows);
+	dwunw_kernel_stacks__free(&stacks->kernel);
 	dwunw_bpf_close(stacks->bpf);
 	dwunw_symbolizer_destroy(stacks->symbolizer);
 	dwunw_shutdown(stacks->context);
@@ -124,16 +163,19 @@ static uint64_t now_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
-void dwunw_stacks__wait(struct dwunw_stacks *stacks, int interval, const volatile sig_atomic_t *exiting)
+void dwunw_stacks__wait(struct dwunw_stacks *stacks, const struct dwunw_target *target, int interval,
+			const volatile sig_atomic_t *exiting)
 {
 	const uint64_t until_ns = now_ns() + (uint64_t)interval * 1000000000;
 	uint64_t now;
 
-	/* A signal also interrupts the poll; one that comes just before it is seen within its second. */
-	while (!*exiting && (now = now_ns()) < until_ns) {
+	/* A signal also interrupts the poll, and so does the exit's record; what comes just before it is seen within its
+	   second. */
+	while (!*exiting && !dwunw_target__has_ended(target) && (now = now_ns()) < until_ns) {
 		const uint64_t left_ms = (until_ns - now) / 1000000 + 1;
 
 		dwunw_bpf_poll(stacks->bpf, left_ms < 1000 ? (int)left_ms : 1000, NULL);
+		dwunw_kernel_stacks__look(&stacks->kernel);
 	}
 }
 
@@ -148,11 +190,15 @@ static void take_in(struct dwunw_stacks *stacks)
 	while (dwunw_bpf_poll(stacks->bpf, 0, &taken) == DWUNW_OK && taken && now_ns() < until_ns);
 }
 
-void dwunw_stacks__begin_report(struct dwunw_stacks *stacks)
+void dwunw_stacks__begin_report(struct dwunw_stacks *stacks, uint32_t image)
 {
 	stacks->started_ns = now_ns();
+	stacks->image = image;
 	stacks->looks_left = LOOKS_FOR_RECORDS;
 	stacks->id_count = 0;
+	dwunw_rows__clear(&stacks->rows);
+	if (dwunw_kernel_stacks__look(&stacks->kernel))
+		stacks->kernel.until_ns = stacks->started_ns;
 	take_in(stacks);
 }
 
@@ -174,40 +220,87 @@ static void note_id(struct dwunw_stacks *stacks, int64_t id)
 	stacks->ids[stacks->id_count++] = (uint64_t)id;
 }
 
-static size_t kernel_stack_depth(int map_fd, int stack_id, uint64_t *ips, size_t max_ips)
-{
-	size_t depth = 0;
-
-	if (stack_id < 0 || bpf_map_lookup_elem(map_fd, &stack_id, ips))
-		return 0;
-	while (depth < max_ips && ips[depth])
-		depth++;
-	return depth;
-}
-
-uint64_t dwunw_stacks__stack_of(struct dwunw_stacks *stacks, const struct alloc_info *info, int kernel_stack_map,
-				uint64_t *kernel_ips, size_t max_ips)
+/* The entry of a stack of dwunw's; NULL with *lost saying why there is none. */
+static const struct dwunw_row_id *find_stack(struct dwunw_stacks *stacks, int64_t id, uint32_t *lost)
 {
 	struct dwunw_bpf_stack stack = { .size = sizeof(stack) };
-	dwunw_status found = DWUNW_ERR_NOT_FOUND;
+	const struct dwunw_row_id *entry;
+	dwunw_status found;
+
+	if (id <= 0) {
+		*lost = id < 0 && -id < DWUNW_BPF_REASONS ? (uint32_t)-id : NOT_KEPT;
+		return NULL;
+	}
+	entry = dwunw_rows__find(&stacks->rows, (uint64_t)id);
+	if (entry)
+		return entry;
+	/* Its record came before the block, but may be behind one that was not finished when records were taken in. */
+	while ((found = dwunw_bpf_lookup(stacks->bpf, (uint64_t)id, &stack, stacks->frames, MAX_FRAMES)) ==
+		       DWUNW_ERR_NOT_FOUND &&
+	       stacks->looks_left-- > 0)
+		dwunw_bpf_poll(stacks->bpf, 10, NULL);
+	*lost = NOT_KEPT;
+	if (found != DWUNW_OK)
+		return NULL;
+	*lost = NO_MEMORY;
+	return dwunw_rows__add(&stacks->rows, (uint64_t)id, stack.status, stacks->frames,
+			       stack.count < MAX_FRAMES ? stack.count : MAX_FRAMES);
+}
+
+/*
+ * A stack of dwunw's is shown wherever there is one, be it partial. The kernel's is another guess at the same chain,
+ * for blocks that have nothing better, and only where the process's code bears it out.
+ */
+uint64_t dwunw_stacks__row_of(struct dwunw_stacks *stacks, const struct alloc_info *info, int kernel_stack_map,
+			      uint64_t *kernel_ips, size_t max_ips)
+{
+	const struct dwunw_row_id *entry;
+	const struct dwunw_frame *frames;
+	struct dwunw_row *row;
+	uint32_t lost = 0;
+	size_t count;
 
 	note_id(stacks, info->dwunw_id);
-	if (info->timestamp_ns >= stacks->started_ns)
-		return DWUNW_STACK_LATER;
-	if (info->dwunw_id > 0) {
-		/* Its record came before the block, but may be behind one that was not finished when records were taken in. */
-		while ((found = dwunw_bpf_lookup(stacks->bpf, (uint64_t)info->dwunw_id, &stack, NULL, 0)) ==
-			       DWUNW_ERR_NOT_FOUND &&
-		       stacks->looks_left-- > 0)
-			dwunw_bpf_poll(stacks->bpf, 10, NULL);
+	if (info->timestamp_ns >= stacks->started_ns || info->dwunw_image != stacks->image)
+		return DWUNW_STACK_SKIPPED;
+	entry = find_stack(stacks, info->dwunw_id, &lost);
+	if (entry) {
+		row = &stacks->rows.rows[entry->row];
+		row->by_dwunw = true;
+		row->id = (uint64_t)info->dwunw_id;
+		if (entry->status == DWUNW_OK)
+			row->whole++;
+		else
+			row->partial |= 1ull << (entry->status < STATUSES ? entry->status : STATUSES - 1);
+		return entry->row;
 	}
-	if (stacks->mode == DWUNW_MODE_FALLBACK && (found != DWUNW_OK || stack.status != DWUNW_OK) &&
-	    kernel_stack_depth(kernel_stack_map, info->stack_id, kernel_ips, max_ips) >
-		    (found == DWUNW_OK ? stack.count : 0))
-		return (uint64_t)info->stack_id;
-	if (found == DWUNW_OK)
-		return stack.id;
-	return DWUNW_STACK_MISSING + (info->dwunw_id < 0 ? (uint64_t)-info->dwunw_id : DWUNW_BPF_REASONS);
+	if (stacks->mode != DWUNW_MODE_FALLBACK)
+		return DWUNW_STACK_MISSING + lost;
+	count = dwunw_kernel_stacks__get(&stacks->kernel, kernel_stack_map, info->stack_id, info->timestamp_ns, kernel_ips,
+					 max_ips, &frames);
+	if (!count)
+		return DWUNW_STACK_MISSING + lost;
+	entry = dwunw_rows__find(&stacks->rows, (uint64_t)info->stack_id);
+	if (!entry)
+		entry = dwunw_rows__add(&stacks->rows, (uint64_t)info->stack_id, DWUNW_OK, frames, count);
+	if (!entry)
+		return DWUNW_STACK_MISSING + NO_MEMORY;
+	row = &stacks->rows.rows[entry->row];
+	row->by_kernel++;
+	row->lost |= 1ull << lost;
+	return entry->row;
+}
+
+static const char *reason_string(uint32_t reason)
+{
+	switch (reason) {
+	case NOT_KEPT:
+		return "its record was lost or found no room";
+	case NO_MEMORY:
+		return "no memory for its row";
+	default:
+		return dwunw_bpf_reason_string(reason);
+	}
 }
 
 /* A name is the target's own choice, and may be made for the terminal that it is printed on. */
@@ -236,28 +329,43 @@ static void print_frame(struct dwunw_stacks *stacks, size_t i, const struct dwun
 	printf("]%s\n", mark);
 }
 
-bool dwunw_stacks__print(struct dwunw_stacks *stacks, uint64_t stack_id)
+static void print_kernel_blocks(const struct dwunw_row *row)
 {
-	struct dwunw_bpf_stack stack = { .size = sizeof(stack) };
+	const char *separator = ": ";
 
-	if (stack_id < DWUNW_STACK_MISSING) {
-		printf("\t[kernel frame-pointer stack: it goes further than dwunw's]\n");
-		return false;
+	if (row->by_dwunw)
+		printf("\t[of these, %" PRIu64 " by the kernel's frame pointers, because dwunw's stack was lost", row->by_kernel);
+	else
+		printf("\t[kernel frame-pointer stack, because dwunw's was lost");
+	for (uint32_t reason = 0; reason < REASONS; reason++) {
+		if (!(row->lost >> reason & 1))
+			continue;
+		printf("%s%s", separator, reason_string(reason));
+		separator = ", ";
 	}
-	if (dwunw_bpf_lookup(stacks->bpf, stack_id, &stack, stacks->frames, MAX_FRAMES) != DWUNW_OK) {
-		const uint32_t reason = (uint32_t)(stack_id - DWUNW_STACK_MISSING);
+	printf("]\n");
+}
 
-		printf("\t[no stack: %s]\n",
-		       reason < DWUNW_BPF_REASONS ? dwunw_bpf_reason_string(reason) : "its record was lost");
-		return true;
+void dwunw_stacks__print(struct dwunw_stacks *stacks, uint64_t number)
+{
+	const struct dwunw_frame *frames;
+	const struct dwunw_row *row;
+	size_t count;
+
+	if (number >= DWUNW_STACK_MISSING) {
+		printf("\t[no stack: %s]\n", reason_string((uint32_t)(number - DWUNW_STACK_MISSING)));
+		return;
 	}
-	for (size_t i = 0; i < stack.count && i < MAX_FRAMES; i++)
-		print_frame(stacks, i, &stacks->frames[i]);
-	if (stack.status != DWUNW_OK)
-		printf("\t[partial: %s]\n", dwunw_status_string(stack.status));
-	else if (stack.count > MAX_FRAMES)
-		printf("\t[partial: %" PRIu64 " more frames]\n", stack.count - MAX_FRAMES);
-	return true;
+	row = &stacks->rows.rows[number];
+	if (row->by_kernel)
+		print_kernel_blocks(row);
+	count = frames_of(stacks, row->id, &frames);
+	for (size_t i = 0; i < count; i++)
+		print_frame(stacks, i, &frames[i]);
+	for (uint32_t status = 1; status < STATUSES; status++)
+		if (row->partial >> status & 1)
+			printf("\t[%s: %s]\n", row->whole ? "partial for some" : "partial",
+			       dwunw_status_string((dwunw_status)status));
 }
 
 static void count_stack(void *arg, uint64_t id)
@@ -272,9 +380,23 @@ static void count_stack(void *arg, uint64_t id)
 	stacks->partial[stack.status < STATUSES ? stack.status : STATUSES - 1]++;
 }
 
-/* "NAME: n [why: m] …" for the reasons from `first` to `last`; nothing where there are none. */
+/* What raises the limit that such a loss has run into; NULL: no option does. */
+static const char *option_against(uint32_t reason)
+{
+	switch (reason) {
+	case DWUNW_BPF_DROPPED:
+		return "--dwunw-ring-size";
+	case DWUNW_BPF_LIMITED:
+		return "--dwunw-path-limit";
+	default:
+		return NULL;
+	}
+}
+
+/* "NAME: n [why: m] …; raise OPTION" for the reasons from `first` to `last`; nothing where there are none. */
 static void print_reasons(const char *name, const struct dwunw_bpf_counters *counters, uint32_t first, uint32_t last)
 {
+	const char *separator = "; raise ";
 	uint64_t sum = 0;
 
 	for (uint32_t reason = first; reason <= last; reason++)
@@ -285,13 +407,19 @@ static void print_reasons(const char *name, const struct dwunw_bpf_counters *cou
 	for (uint32_t reason = first; reason <= last; reason++)
 		if (counters->reasons[reason])
 			printf(" [%s: %" PRIu64 "]", dwunw_bpf_reason_string(reason), counters->reasons[reason]);
+	for (uint32_t reason = first; reason <= last; reason++)
+		if (counters->reasons[reason] && option_against(reason)) {
+			printf("%s%s", separator, option_against(reason));
+			separator = ", ";
+		}
 	printf("\n");
 }
 
-static void print_loss(const char *what, uint64_t count)
+/* `option` raises the limit; NULL: none does. */
+static void print_loss(const char *what, uint64_t count, const char *option)
 {
 	if (count)
-		printf("dwunw: %s: %" PRIu64 "\n", what, count);
+		printf("dwunw: %s: %" PRIu64 "%s%s\n", what, count, option ? "; raise " : "", option ? option : "");
 }
 
 void dwunw_stacks__end_report(struct dwunw_stacks *stacks, uint64_t blocks_lost)
@@ -320,16 +448,16 @@ void dwunw_stacks__end_report(struct dwunw_stacks *stacks, uint64_t blocks_lost)
 
 	print_reasons("left to user space", &counters, DWUNW_BPF_COMPLETE + 1, DWUNW_BPF_FORCED - 1);
 	print_reasons("without a stack", &counters, DWUNW_BPF_LAST_FALLBACK + 1, DWUNW_BPF_REASONS - 1);
-	print_loss("blocks that the map of outstanding ones had no room for", blocks_lost);
-	print_loss("calls that there was no memory for", counters.lost_calls);
-	print_loss("calls left alone because another one may be pending on another stack", counters.other_stack_calls);
-	print_loss("calls that never returned, as after longjmp", counters.abandoned_calls);
-	print_loss("stacks that there was no room for", counters.lost_to_memory);
-	print_loss("modules whose tables found no room", counters.modules_without_room);
-	print_loss("stack ids that came with other frames than before", counters.id_collisions);
-	print_loss("stack ids that could not be noted as sent", counters.failed_inserts);
-	print_loss("looks at the map that were put off", counters.requests_dropped);
-	print_loss("malformed records", counters.records_malformed);
+	print_loss("blocks that the map of outstanding ones had no room for", blocks_lost, "--dwunw-blocks");
+	print_loss("calls that there was no memory for", counters.lost_calls, NULL);
+	print_loss("calls left alone because another one may be pending on another stack", counters.other_stack_calls, NULL);
+	print_loss("calls that never returned, as after longjmp", counters.abandoned_calls, NULL);
+	print_loss("stacks that there was no room for", counters.lost_to_memory, "--dwunw-kept-size");
+	print_loss("modules whose tables found no room", counters.modules_without_room, "--dwunw-table-size");
+	print_loss("stack ids that came with other frames than before", counters.id_collisions, NULL);
+	print_loss("stack ids that could not be noted as sent", counters.failed_inserts, NULL);
+	print_loss("looks at the map that were put off", counters.requests_dropped, "--dwunw-ring-size");
+	print_loss("malformed records", counters.records_malformed, NULL);
 
 	if (counters.kept_bytes >= FORGET_FROM && stacks->id_count >= 0)
 		dwunw_bpf_retain(stacks->bpf, stacks->ids, (size_t)stacks->id_count);

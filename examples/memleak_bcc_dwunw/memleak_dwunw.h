@@ -15,7 +15,8 @@ struct alloc_info {
 	__u64 size;
 	__u64 timestamp_ns;
 	int stack_id;
-	__s64 dwunw_id; /* dwunw-added: the stack by DWARF; negative: why there is none */
+	__u32 dwunw_image; /* dwunw-added: which of the programs that the process has executed since the start */
+	__s64 dwunw_id;	   /* dwunw-added: the stack by DWARF; negative: why there is none */
 };
 
 /* All outstanding blocks of one stack, in a word that is updated atomically. */
@@ -30,7 +31,7 @@ union combined_alloc_info {
 /* dwunw-added: begin modes, and what the probes of dwunw_probes.bpf.h have for a cookie */
 enum dwunw_mode {
 	DWUNW_MODE_OFF,	     /* bpf_get_stackid alone */
-	DWUNW_MODE_FALLBACK, /* DWARF, and bpf_get_stackid where that may go further */
+	DWUNW_MODE_FALLBACK, /* DWARF, and bpf_get_stackid where that stack is lost */
 	DWUNW_MODE_FORCE,    /* DWARF alone */
 };
 

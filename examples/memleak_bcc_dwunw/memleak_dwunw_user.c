@@ -23,9 +23,10 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
-#include <dwunw/bpf_attach.h>	   /* dwunw-added: how returns are seen */
+#include "dwunw_options.h"	   /* dwunw-added: the switches of the DWARF path */
 #include "dwunw_probes.h"	   /* dwunw-added: probes where they cost least */
-#include "dwunw_stacks.h"	   /* dwunw-added: stack ids into stacks */
+#include "dwunw_stacks.h"	   /* dwunw-added: stack ids into rows */
+#include "dwunw_target.h"	   /* dwunw-added: whether the process has ended */
 #include <dwunw/bpf/dwunw_types.h> /* dwunw-added: flags of the walk */
 #include "memleak_dwunw.h"
 #include "memleak_dwunw.skel.h"
@@ -54,14 +55,6 @@ static struct env {
 	bool verbose;
 	char command[32];
 	char symbols_prefix[16];
-	enum dwunw_mode dwunw_mode; /* dwunw-added: off, fallback or force */
-	bool dwunw_user_walk;	    /* dwunw-added: stacks are walked in user space */
-	bool dwunw_probes;	    /* dwunw-added: probes by dwunw_probes.h */
-	bool probes_at_entry;	    /* dwunw-added: and at the functions' entries */
-	bool probes_as_asked;	    /* dwunw-added: --probe-placement was given */
-	int dwunw_returns;	    /* dwunw-added: enum dwunw_attach_returns */
-	long dwunw_stack_bytes;	    /* dwunw-added: how much of a stack is sent */
-	long dwunw_ring_kib;	    /* dwunw-added: room for records on their way */
 } env = {
 	.interval = 5,
 	.nr_intervals = -1,
@@ -73,9 +66,6 @@ static struct env {
 	.perf_max_stack_depth = 127,
 	.stack_map_max_entries = 10240,
 	.page_size = 1,
-	.dwunw_mode = DWUNW_MODE_FALLBACK, /* dwunw-added: on unless asked otherwise */
-	.dwunw_stack_bytes = 65536,	   /* dwunw-added: enough for what was measured, see README.md */
-	.dwunw_ring_kib = 8192,		   /* dwunw-added: room for a burst of new stacks */
 };
 
 struct allocation_node {
@@ -92,7 +82,8 @@ struct allocation {
 };
 
 #define ALLOCS_BATCH 4096
-#define ALLOC_INDEX_ENTRIES (2 * ALLOCS_MAX_ENTRIES)
+#define ALLOCS_ENTRIES dwunw_options.blocks // dwunw-added: --dwunw-blocks; plain: #define ALLOCS_ENTRIES ALLOCS_MAX_ENTRIES
+#define ALLOC_INDEX_ENTRIES (2 * (size_t)ALLOCS_ENTRIES)
 
 #define ATTACH_UPROBE(skel, sym_name, prog_name, is_retprobe)                                               \
 	({                                                                                                  \
@@ -139,6 +130,9 @@ static uint32_t *alloc_index;
 static struct dwunw_stacks *dwunw_opened; /* dwunw-added: whatever the mode */
 static struct dwunw_stacks *dwunw;	  /* dwunw-added: the same, NULL where the mode is off */
 static struct dwunw_probes *dwunw_probes; /* dwunw-added: the probes */
+static bool use_dwunw_probes;		  /* dwunw-added: and not those of attach_uprobes */
+static struct dwunw_target dwunw_target;  /* dwunw-added: the process, 0: the kernel */
+static sigset_t dwunw_signals;		  /* dwunw-added: that were blocked when this program started */
 
 static const char default_object[] = "libc.so.6";
 
@@ -158,12 +152,6 @@ static const char argp_args_doc[] =
 enum {
 	OPT_PERF_MAX_STACK_DEPTH = 1,
 	OPT_STACK_STORAGE_SIZE,
-	OPT_DWUNW_MODE,	      /* dwunw-added: --dwunw-mode */
-	OPT_DWUNW_WALK,	      /* dwunw-added: --dwunw-walk */
-	OPT_PROBE_PLACEMENT,  /* dwunw-added: --probe-placement */
-	OPT_DWUNW_RETURNS,    /* dwunw-added: --dwunw-returns */
-	OPT_DWUNW_STACK_SIZE, /* dwunw-added: --dwunw-stack-size */
-	OPT_DWUNW_RING_SIZE,  /* dwunw-added: --dwunw-ring-size */
 };
 
 static const struct argp_option argp_options[] = {
@@ -186,29 +174,6 @@ static const struct argp_option argp_options[] = {
 	  "frames of a kernel or frame-pointer stack (127)", 0 },
 	{ "stack-storage-size", OPT_STACK_STORAGE_SIZE, "STACK-STORAGE-SIZE", 0,
 	  "distinct kernel or frame-pointer stacks that are kept (10240)", 0 },
-	/* dwunw-added: begin the switches of the DWARF path */
-	{ "dwunw-mode", OPT_DWUNW_MODE, "off|fallback|force", 0,
-	  "stacks by frame pointers alone (off), by DWARF and by frame pointers where those go further (fallback, the "
-	  "default), or by DWARF alone (force)",
-	  0 },
-	{ "dwunw-walk", OPT_DWUNW_WALK, "kernel|user", 0,
-	  "where stacks are walked: by the BPF program (kernel, the default where it loads), or from registers and stack "
-	  "bytes sent to this program (user)",
-	  0 },
-	{ "probe-placement", OPT_PROBE_PLACEMENT, "auto|entry", 0,
-	  "probes on the first instruction that costs little (auto, the default but with --dwunw-mode=off), or on each "
-	  "function's first (entry)",
-	  0 },
-	{ "dwunw-returns", OPT_DWUNW_RETURNS, "auto|probe|instruction", 0,
-	  "how an allocator's return is seen: by return probes (probe), which can end the program where the kernel has no "
-	  "uprobe sessions, by probes on the return instructions (instruction), or by the first in a session, else by the "
-	  "second (auto, the default)",
-	  0 },
-	{ "dwunw-stack-size", OPT_DWUNW_STACK_SIZE, "BYTES", 0,
-	  "most bytes of a stack sent for a walk in user space, 1024 to 65536 (65536)", 0 },
-	{ "dwunw-ring-size", OPT_DWUNW_RING_SIZE, "KIB", 0,
-	  "size of the ring buffer, a power of two from 256 to 1048576 (8192)", 0 },
-	/* dwunw-added: end */
 	{},
 };
 
@@ -225,41 +190,8 @@ static long argp_parse_long(int key, const char *arg, struct argp_state *state)
 	return temp;
 }
 
-/* dwunw-added: begin the switches' values */
-static int parse_dwunw_choice(const char *option, const char *arg, const char *const names[], const char *all,
-			      struct argp_state *state)
-{
-	for (int i = 0; names[i]; i++)
-		if (!strcmp(arg, names[i]))
-			return i;
-	fprintf(stderr, "invalid --%s: %s (%s)\n", option, arg, all);
-	argp_usage(state);
-	return 0;
-}
-
-static long parse_dwunw_size(const char *option, const char *arg, long min, long max, bool power, struct argp_state *state)
-{
-	char *end;
-	long value;
-
-	errno = 0;
-	value = strtol(arg, &end, 10);
-	if (errno || end == arg || *end || value < min || value > max || (power && (value & (value - 1)))) {
-		fprintf(stderr, "invalid --%s: %s (%s%ld to %ld)\n", option, arg, power ? "a power of two, " : "", min, max);
-		argp_usage(state);
-	}
-	return value;
-}
-/* dwunw-added: end */
-
 static error_t argp_parse_arg(int key, char *arg, struct argp_state *state)
 {
-	/* dwunw-added: begin the switches' values */
-	static const char *const modes[] = { "off", "fallback", "force", NULL };
-	static const char *const walks[] = { "kernel", "user", NULL };
-	static const char *const placements[] = { "auto", "entry", NULL };
-	static const char *const returns[] = { "auto", "probe", "instruction", NULL };
-	/* dwunw-added: end */
 	static int pos_args;
 
 	switch (key) {
@@ -318,28 +250,6 @@ static error_t argp_parse_arg(int key, char *arg, struct argp_state *state)
 	case OPT_STACK_STORAGE_SIZE:
 		env.stack_map_max_entries = (int)argp_parse_long(key, arg, state);
 		break;
-	/* dwunw-added: begin the switches of the DWARF path */
-	case OPT_DWUNW_MODE:
-		env.dwunw_mode = parse_dwunw_choice("dwunw-mode", arg, modes, "off, fallback or force", state);
-		break;
-	case OPT_DWUNW_WALK:
-		env.dwunw_user_walk = parse_dwunw_choice("dwunw-walk", arg, walks, "kernel or user", state);
-		break;
-	case OPT_PROBE_PLACEMENT:
-		env.probes_at_entry = parse_dwunw_choice("probe-placement", arg, placements, "auto or entry", state);
-		env.probes_as_asked = true;
-		break;
-	case OPT_DWUNW_RETURNS:
-		env.dwunw_returns = parse_dwunw_choice("dwunw-returns", arg, returns, "auto, probe or instruction", state);
-		break;
-	case OPT_DWUNW_STACK_SIZE:
-		env.dwunw_stack_bytes = parse_dwunw_size("dwunw-stack-size", arg, 1024,
-							 DWUNW_BPF_SLICE_MAX, false, state);
-		break;
-	case OPT_DWUNW_RING_SIZE:
-		env.dwunw_ring_kib = parse_dwunw_size("dwunw-ring-size", arg, 256, 1048576, true, state);
-		break;
-	/* dwunw-added: end */
 	case ARGP_KEY_ARG:
 		pos_args++;
 		if (pos_args == 1) {
@@ -407,18 +317,41 @@ static int event_notify(int fd, uint64_t event)
 	return 0;
 }
 
+/* dwunw-added: begin SIGTERM ends a run as SIGINT does */
+static void dwunw_block_sigterm(void)
+{
+	sigset_t sigterm;
+
+	sigemptyset(&sigterm);
+	sigaddset(&sigterm, SIGTERM);
+	sigprocmask(SIG_BLOCK, &sigterm, &dwunw_signals);
+}
+
+static void dwunw_catch_sigterm(void)
+{
+	const struct sigaction sig_action = { .sa_handler = sig_handler };
+
+	if (sigaction(SIGTERM, &sig_action, NULL))
+		perror("failed to set up handling of SIGTERM");
+	if (child_pid > 0)
+		sigprocmask(SIG_SETMASK, &dwunw_signals, NULL);
+}
+/* dwunw-added: end */
+
 /* The child waits for the probes to be in place before it becomes the command. */
 static pid_t fork_sync_exec(const char *command, int fd)
 {
 	pid_t pid;
 
-	fflush(stdout); /* what is printed by now is printed once */
+	fflush(stdout);	       /* what is printed by now is printed once */
+	dwunw_block_sigterm(); /* dwunw-added: the child must not take it for its own */
 	pid = fork();
 	switch (pid) {
 	case -1:
 		perror("failed to create child process");
 		break;
 	case 0:
+		sigprocmask(SIG_SETMASK, &dwunw_signals, NULL); /* dwunw-added: it ends by it */
 		if (event_wait(fd, 1) < 0) {
 			fprintf(stderr, "failed to wait for go event\n");
 			return -1;
@@ -487,9 +420,11 @@ static void print_stack_frames(struct allocation *alloc_list, size_t nr_allocs, 
 			for (const struct allocation_node *it = alloc->allocations; it; it = it->next)
 				printf("\taddr = %#lx size = %zu\n", it->address, it->size);
 
-		/* dwunw-added: begin stacks that dwunw walked are not in the kernel's map */
-		if (dwunw && dwunw_stacks__print(dwunw, alloc->stack_id))
+		/* dwunw-added: begin what is a row and has which stack is known there */
+		if (dwunw) {
+			dwunw_stacks__print(dwunw, alloc->stack_id);
 			continue;
+		}
 		/* dwunw-added: end */
 		if (bpf_map_lookup_elem(stack_traces_fd, &alloc->stack_id, stack)) {
 			if (errno == ENOENT)
@@ -550,7 +485,7 @@ static struct allocation *find_or_add_allocation(size_t *nr_allocs, uint64_t sta
 			return alloc;
 		slot = (slot + 1) % ALLOC_INDEX_ENTRIES;
 	}
-	if (*nr_allocs == ALLOCS_MAX_ENTRIES)
+	if (*nr_allocs == ALLOCS_ENTRIES)
 		return NULL;
 	alloc = &allocs[(*nr_allocs)++];
 	alloc_index[slot] = (uint32_t)*nr_allocs;
@@ -619,13 +554,13 @@ static int print_outstanding_allocs(int allocs_fd, int stack_traces_fd)
 		for (uint32_t i = 0; i < count; i++) {
 			uint64_t stack_id = (uint64_t)infos[i].stack_id;
 
-			/* dwunw-added: begin a block may be younger than what was taken in */
-			if (dwunw)
-				stack_id = dwunw_stacks__stack_of(dwunw, &infos[i], stack_traces_fd, stack,
-								  (size_t)env.perf_max_stack_depth);
-			/* dwunw-added: end */
 			if (now_ns < infos[i].timestamp_ns + (uint64_t)env.min_age_ns)
 				continue;
+			/* dwunw-added: begin rows are call chains, under whatever ids */
+			if (dwunw)
+				stack_id = dwunw_stacks__row_of(dwunw, &infos[i], stack_traces_fd, stack,
+								(size_t)env.perf_max_stack_depth);
+			/* dwunw-added: end */
 			if ((int64_t)stack_id < 0)
 				continue;
 			err = add_outstanding_alloc(&nr_allocs, keys[i], &infos[i], stack_id);
@@ -752,58 +687,54 @@ static int attach_uprobes(struct memleak_dwunw_bpf *skel)
 /* dwunw-added: begin whether the DWARF path can run; if it cannot, fallback mode goes on as off, force mode ends */
 static int dwunw_give_up(const char *why, int err)
 {
-	if (env.dwunw_mode == DWUNW_MODE_FORCE) {
+	if (dwunw_options.mode == DWUNW_MODE_FORCE) {
 		fprintf(stderr, "DWARF unwinding can't start: %s\n", why);
 		return err;
 	}
 	fprintf(stderr, "DWARF unwinding can't start: %s; going on with frame-pointer stacks (--dwunw-mode=off)\n", why);
-	env.dwunw_mode = DWUNW_MODE_OFF;
+	dwunw_options.mode = DWUNW_MODE_OFF;
 	return 0;
 }
 
 /* What is fixed before the load. */
 static int dwunw_prepare(struct memleak_dwunw_bpf *skel)
 {
-	struct dwunw_stacks_options options = {
-		.stack_bytes = (uint32_t)env.dwunw_stack_bytes,
-		.ring_bytes = (uint32_t)env.dwunw_ring_kib * 1024,
-	};
 	struct rlimit files;
 	const char *why;
 	int err;
 
-	if (env.kernel_trace && env.dwunw_mode == DWUNW_MODE_FORCE)
+	if (env.kernel_trace && dwunw_options.mode == DWUNW_MODE_FORCE)
 		return dwunw_give_up("it is for a process's allocations (-p or -c), the kernel's stacks need none", -EINVAL);
 	if (env.kernel_trace)
-		env.dwunw_mode = DWUNW_MODE_OFF;
-	if (env.dwunw_mode != DWUNW_MODE_OFF && !getrlimit(RLIMIT_NOFILE, &files) && files.rlim_cur < files.rlim_max) {
+		dwunw_options.mode = DWUNW_MODE_OFF;
+	if (dwunw_options.mode != DWUNW_MODE_OFF && !getrlimit(RLIMIT_NOFILE, &files) && files.rlim_cur < files.rlim_max) {
 		files.rlim_cur = files.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &files);
 	}
-	options.mode = env.dwunw_mode;
-	err = dwunw_stacks__open(&dwunw_opened, skel->obj, &options, &why);
+	err = dwunw_stacks__open(&dwunw_opened, skel->obj, &dwunw_options, &why);
 	/* Who may not do that may not load either, which says so. */
-	if (err && err != -EPERM && env.dwunw_mode != DWUNW_MODE_OFF) {
+	if (err && err != -EPERM && dwunw_options.mode != DWUNW_MODE_OFF) {
 		err = dwunw_give_up(why, err);
 		if (err)
 			return err;
 	}
-	skel->rodata->dwunw_mode = (int)env.dwunw_mode;
-	skel->rodata->dwunw_walk_flags = env.dwunw_user_walk ? DWUNW_USER_ONLY : 0;
+	skel->rodata->dwunw_mode = (int)dwunw_options.mode;
+	skel->rodata->dwunw_walk_flags = dwunw_options.user_walk ? DWUNW_USER_ONLY : 0;
 	/* Without DWARF, probes are bcc's unless asked for otherwise. */
-	env.dwunw_probes = !env.kernel_trace && (env.dwunw_mode != DWUNW_MODE_OFF ||
-						 (env.probes_as_asked && !env.probes_at_entry));
+	use_dwunw_probes = !env.kernel_trace &&
+			   (dwunw_options.mode != DWUNW_MODE_OFF ||
+			    (dwunw_options.probes_as_asked && !dwunw_options.probes_at_entry));
 	/* What is not used need not take memory. */
-	if (env.dwunw_probes) {
+	if (use_dwunw_probes) {
 		bpf_map__set_max_entries(skel->maps.sizes, 1);
 		bpf_map__set_max_entries(skel->maps.memptrs, 1);
 	}
-	if (env.dwunw_mode != DWUNW_MODE_OFF)
+	bpf_map__set_max_entries(skel->maps.allocs, dwunw_options.blocks);
+	if (dwunw_options.mode != DWUNW_MODE_OFF)
 		bpf_map__set_max_entries(skel->maps.combined_allocs, 1);
-	if (env.dwunw_mode == DWUNW_MODE_FORCE)
+	if (dwunw_options.mode == DWUNW_MODE_FORCE)
 		bpf_map__set_max_entries(skel->maps.stack_traces, 1);
-	err = dwunw_probes__prepare(&dwunw_probes, skel->obj, env.dwunw_probes, (unsigned int)env.dwunw_returns,
-				    env.verbose);
+	err = dwunw_probes__prepare(&dwunw_probes, skel->obj, use_dwunw_probes, dwunw_options.returns, env.verbose);
 	if (err)
 		return err;
 	skel->rodata->dwunw_returns_by_instruction = dwunw_probes__by_instruction(dwunw_probes);
@@ -823,7 +754,7 @@ static int dwunw_start(void)
 	const char *why;
 	int err;
 
-	if (env.dwunw_mode == DWUNW_MODE_OFF)
+	if (dwunw_options.mode == DWUNW_MODE_OFF)
 		return 0;
 	err = dwunw_stacks__start(dwunw_opened, env.pid, env.verbose, &why);
 	if (err)
@@ -834,19 +765,26 @@ static int dwunw_start(void)
 
 static int attach_probes(struct memleak_dwunw_bpf *skel)
 {
-	if (!env.dwunw_probes)
+	if (!use_dwunw_probes)
 		return attach_uprobes(skel);
-	return dwunw_probes__attach(dwunw_probes, env.object, env.symbols_prefix, env.pid, env.probes_at_entry);
+	/* No block may come before it. */
+	skel->links.dwunw_on_new_image = bpf_program__attach(skel->progs.dwunw_on_new_image);
+	if (!skel->links.dwunw_on_new_image)
+		return -errno;
+	return dwunw_probes__attach(dwunw_probes, env.object, env.symbols_prefix, env.pid, dwunw_options.probes_at_entry);
 }
 
 static void dwunw_wait(void)
 {
 	fflush(stdout);
 	if (dwunw)
-		dwunw_stacks__wait(dwunw, env.interval, &exiting);
-	else /* a signal that comes just before a sleep does not end it */
-		for (int i = 0; i < env.interval && !exiting; i++)
-			sleep(1);
+		dwunw_stacks__wait(dwunw, &dwunw_target, env.interval, &exiting);
+	else /* a signal that comes just before a wait does not end it */
+		for (int i = 0; i < env.interval && !exiting && !dwunw_target__has_ended(&dwunw_target); i++)
+			dwunw_target__wait(&dwunw_target, 1000);
+	/* what follows is the last report */
+	if (dwunw_target__has_ended(&dwunw_target))
+		exiting = 1;
 }
 /* dwunw-added: end */
 
@@ -856,6 +794,7 @@ int main(int argc, char *argv[])
 		.options = argp_options,
 		.parser = argp_parse_arg,
 		.doc = argp_args_doc,
+		.children = dwunw_argp_children, /* dwunw-added: the switches of the DWARF path */
 	};
 	struct memleak_dwunw_bpf *skel = NULL;
 	struct sigaction sig_action = { .sa_handler = sig_handler };
@@ -907,6 +846,11 @@ int main(int argc, char *argv[])
 		}
 		env.pid = child_pid;
 	}
+	/* dwunw-added: begin what ends a run, besides what always did */
+	dwunw_catch_sigterm();
+	if (!env.kernel_trace)
+		dwunw_target__open(&dwunw_target, env.pid);
+	/* dwunw-added: end */
 
 	stack = calloc((size_t)env.perf_max_stack_depth + 1, sizeof(*stack));
 	if (!stack) {
@@ -914,7 +858,7 @@ int main(int argc, char *argv[])
 		ret = -ENOMEM;
 		goto cleanup;
 	}
-	allocs = calloc(ALLOCS_MAX_ENTRIES, sizeof(*allocs));
+	allocs = calloc(ALLOCS_ENTRIES, sizeof(*allocs));
 	alloc_index = calloc(ALLOC_INDEX_ENTRIES, sizeof(*alloc_index));
 	if (!allocs || !alloc_index) {
 		fprintf(stderr, "failed to allocate array\n");
@@ -957,10 +901,10 @@ dwunw_open: /* dwunw-added: once more where the kernel's walk does not load */
 
 	ret = memleak_dwunw_bpf__load(skel);
 	/* dwunw-added: begin an older kernel may not take the walk, or nothing of dwunw's */
-	if (ret && ret != -EPERM && env.dwunw_mode != DWUNW_MODE_OFF) {
-		if (!env.dwunw_user_walk) {
+	if (ret && ret != -EPERM && dwunw_options.mode != DWUNW_MODE_OFF) {
+		if (!dwunw_options.user_walk) {
 			fprintf(stderr, "stacks can't be walked in this kernel; going on with --dwunw-walk=user\n");
-			env.dwunw_user_walk = true;
+			dwunw_options.user_walk = true;
 		} else if (dwunw_give_up("its programs do not load in this kernel", ret)) {
 			goto cleanup;
 		}
@@ -1026,7 +970,7 @@ dwunw_open: /* dwunw-added: once more where the kernel's walk does not load */
 
 		/* dwunw-added: begin a block that is read below has its record taken in already */
 		if (dwunw)
-			dwunw_stacks__begin_report(dwunw);
+			dwunw_stacks__begin_report(dwunw, skel->bss->dwunw_image);
 		/* dwunw-added: end */
 		if (env.combined_only && !skel->rodata->dwunw_mode) // dwunw-added: the kernel adds up nothing else than its own stack ids; plain: if (env.combined_only)
 			ret = print_outstanding_combined_allocs(bpf_map__fd(skel->maps.combined_allocs),
@@ -1043,6 +987,11 @@ dwunw_open: /* dwunw-added: once more where the kernel's walk does not load */
 			goto cleanup;
 	}
 
+	/* dwunw-added: begin what else would have been reported is no more */
+	if (dwunw_target__has_ended(&dwunw_target))
+		printf("process %d has ended\n", env.pid);
+	/* dwunw-added: end */
+
 cleanup:
 	/* by now the command has ended, or is ended, even where it is still waiting for its go */
 	if (child_pid > 0 && !child_exited) {
@@ -1050,7 +999,8 @@ cleanup:
 			perror("failed to signal child process");
 		printf("signaled child process\n");
 	}
-	dwunw_cleanup(); /* dwunw-added: before the maps go */
+	dwunw_cleanup();		    /* dwunw-added: before the maps go */
+	dwunw_target__close(&dwunw_target); /* dwunw-added: it has been looked at for the last time */
 	if (skel)
 		memleak_dwunw_bpf__destroy(skel);
 	syms_cache__free(syms_cache);

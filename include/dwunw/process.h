@@ -52,6 +52,18 @@ void dwunw_process_close(struct dwunw_process *process);
 dwunw_status dwunw_process_find_module(struct dwunw_process *process, uint64_t address,
                                        const struct dwunw_module **module, uint64_t *link_address);
 
+/*
+ * What is true of return addresses that somebody else found by following frame pointers, such as bpf_get_stackid:
+ * innermost first, the first one being a return address too. DWUNW_OK only where each of them lies in executable memory
+ * behind a call instruction, as the process is mapped now. Then `frames`, with room for `count`, holds them with their
+ * modules, and *certain says how many of them, from the innermost on, are certain: the call-frame information
+ * says that each step to those is one by frame pointer. Behind them, callers may have been left out.
+ * Errors: DWUNW_ERR_NO_MAPPING, DWUNW_ERR_UPROBE_TRAMPOLINE, DWUNW_ERR_NOT_FOUND (no call ends there, or the code
+ * cannot be read). Thread-safe.
+ */
+dwunw_status dwunw_process_check_frame_chain(struct dwunw_process *process, const uint64_t *addresses, size_t count,
+                                             struct dwunw_frame *frames, size_t *certain);
+
 /* The path the map shows, e.g. "/usr/bin/redis-server" or "[vdso]"; lives as long as the module. Thread-safe. */
 const char *dwunw_module_path(const struct dwunw_module *module);
 

@@ -7,15 +7,31 @@
 
 #include <algorithm>
 #include <cstring>
+#include <ctime>
+#include <map>
 
 struct dwunw_bpf {
+    // A process's count of changes, and when it was first seen to be that.
+    struct Unchanged {
+        const dwunw_process *process;
+        uint64_t changes;
+        uint64_t since_ns;
+    };
+
     dwunw::bpf::Session session;
+    std::map<int32_t, Unchanged> unchanged{};
 };
 
 namespace {
 
 constexpr uint32_t kKnownFlags =
     DWUNW_BPF_ADD_UNKNOWN | DWUNW_BPF_NO_LOOP | DWUNW_BPF_NO_TASK_STORAGE | DWUNW_BPF_NO_LINKER_PROBE;
+
+uint64_t now_ns() {
+    timespec now{};
+    ::clock_gettime(CLOCK_MONOTONIC, &now);
+    return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
 
 bool ready(const struct dwunw_bpf *bpf) { return bpf != nullptr && bpf->session.started(); }
 
@@ -67,6 +83,32 @@ extern "C" struct dwunw_process *dwunw_bpf_process(struct dwunw_bpf *bpf, int32_
         return nullptr;
     const auto *known = bpf->session.publisher().find(pid);
     return known != nullptr ? known->process.get() : nullptr;
+}
+
+extern "C" dwunw_status dwunw_bpf_unchanged_since(struct dwunw_bpf *bpf, int32_t pid, uint64_t *since_ns) {
+    if (!ready(bpf) || since_ns == nullptr)
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    return dwunw::guarded([&]() -> dwunw_status {
+        auto &publisher = bpf->session.publisher();
+        auto *known = publisher.find(pid);
+        if (known == nullptr) {
+            bpf->unchanged.erase(pid);
+            return DWUNW_ERR_NOT_FOUND;
+        }
+        const uint64_t changes = publisher.changes(*known);
+        const auto seen = bpf->unchanged.find(pid);
+        if (seen != bpf->unchanged.end() && seen->second.changes == changes &&
+            seen->second.process == known->process.get()) {
+            *since_ns = seen->second.since_ns;
+            return DWUNW_OK;
+        }
+        // A change that comes while the map is read is seen by the next call.
+        if (const dwunw_status status = publisher.publish(*known); status != DWUNW_OK)
+            return status;
+        *since_ns = now_ns();
+        bpf->unchanged[pid] = {known->process.get(), changes, *since_ns};
+        return DWUNW_OK;
+    });
 }
 
 extern "C" dwunw_status dwunw_bpf_poll(struct dwunw_bpf *bpf, int timeout_ms, size_t *taken) {

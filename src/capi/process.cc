@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include <dwunw/process.h>
 
+#include "arch/arch.h"
 #include "capi/handles.h"
+#include "unwind/frame_chain.h"
 
 #include <algorithm>
 #include <cstring>
@@ -60,6 +62,25 @@ extern "C" dwunw_status dwunw_process_find_module(struct dwunw_process *process,
         *module = found->module;
         if (link_address != nullptr)
             *link_address = found->address.value;
+        return DWUNW_OK;
+    });
+}
+
+extern "C" dwunw_status dwunw_process_check_frame_chain(struct dwunw_process *process, const uint64_t *addresses,
+                                                        size_t count, struct dwunw_frame *frames, size_t *certain) {
+    if (certain == nullptr)
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    *certain = 0;
+    if (process == nullptr || addresses == nullptr || frames == nullptr || count == 0)
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    return dwunw::guarded([&]() -> dwunw_status {
+        // The one architecture whose processes are looked at live.
+        const dwunw::arch::Arch *arch = dwunw::arch::find_by_id(DWUNW_ARCH_X86_64);
+        dwunw::process::View view(*process->impl);
+        auto checked = dwunw::unwind::check_frame_chain(*arch, view, {addresses, count}, {frames, count});
+        if (!checked)
+            return checked.error().status;
+        *certain = *checked;
         return DWUNW_OK;
     });
 }

@@ -14,14 +14,32 @@ endfunction()
 add_memleak_target(memleak_target -fomit-frame-pointer)
 add_memleak_target(memleak_target_fp -fno-omit-frame-pointer)
 add_memleak_target(memleak_target_no_cfi -fno-omit-frame-pointer -fno-asynchronous-unwind-tables -fno-unwind-tables)
+add_executable(memleak_data_in_rbp memleak_data_in_rbp.c)
+target_compile_options(memleak_data_in_rbp PRIVATE -O2 -g0 -fomit-frame-pointer -fno-sanitize=all)
+target_link_options(memleak_data_in_rbp PRIVATE -fno-sanitize=all)
+foreach(letter IN ITEMS a b)
+    add_library(memleak_plugin_${letter} MODULE memleak_plugin.c)
+    target_compile_definitions(memleak_plugin_${letter} PRIVATE LEAK=leak_in_${letter})
+    target_compile_options(memleak_plugin_${letter} PRIVATE
+        -O1 -g0 -fno-sanitize=all -fno-omit-frame-pointer)
+    target_link_options(memleak_plugin_${letter} PRIVATE -fno-sanitize=all)
+endforeach()
+add_executable(memleak_reload memleak_reload.c)
+target_compile_options(memleak_reload PRIVATE -O1 -g0 -fno-sanitize=all -fno-omit-frame-pointer)
+target_link_options(memleak_reload PRIVATE -fno-sanitize=all)
+target_link_libraries(memleak_reload PRIVATE ${CMAKE_DL_LIBS})
 
 add_test(NAME integration.memleak_modes
     COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/memleak_modes.py" "$<TARGET_FILE:memleak_dwunw_user>"
             "$<TARGET_FILE:memleak_target>" "$<TARGET_FILE_DIR:memleak_target>")
 add_test(NAME integration.memleak_is_complete
     COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/memleak_complete.py" --memleak "$<TARGET_FILE:memleak_dwunw_user>")
-set_tests_properties(integration.memleak_modes integration.memleak_is_complete PROPERTIES
-    LABELS integration TIMEOUT 600 SKIP_RETURN_CODE 77)
+add_test(NAME integration.memleak_rows
+    COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/memleak_rows.py" "$<TARGET_FILE:memleak_dwunw_user>"
+            "$<TARGET_FILE:memleak_data_in_rbp>" "$<TARGET_FILE:memleak_reload>" "$<TARGET_FILE:memleak_plugin_a>"
+            "$<TARGET_FILE:memleak_plugin_b>")
+set_tests_properties(integration.memleak_modes integration.memleak_rows integration.memleak_is_complete PROPERTIES
+    LABELS integration TIMEOUT 900 SKIP_RETURN_CODE 77)
 
 # memleak without what dwunw added.
 set(originals "${PROJECT_SOURCE_DIR}/examples/memleak_bcc_dwunw")

@@ -10,6 +10,7 @@ import collections
 import contextlib
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -303,19 +304,18 @@ class Slices(unittest.TestCase):
         self.assertEqual(report.account.partial, 1)
         self.assertEqual(report.account.why_partial, "[stack slice exhausted: 1]")
 
-    def test_fallback_shows_the_kernels_stack_where_that_goes_further(self):
+    def test_a_partial_stack_is_shown_though_the_kernels_goes_further(self):
         options = (*self.OPTIONS, "-a", "-T", "1000", "-Z", "1901", "-z", "1901")
-        report, *_ = look_at(WITH_FRAME_POINTERS, *options)
-        (stack,) = report.stacks
-        self.assertEqual(stack.notes, ["kernel frame-pointer stack: it goes further than dwunw's"])
-        self.assertEqual(stack.names().count("leak_deep"), 101)
-        self.assertIn("main", stack.names())
-        report, *_ = look_at(WITH_FRAME_POINTERS, "--dwunw-mode=force", *options)
-        self.assertEqual(report.stacks[0].notes, ["partial: stack slice exhausted"])
+        for mode in ("fallback", "force"):
+            report, *_ = look_at(WITH_FRAME_POINTERS, f"--dwunw-mode={mode}", *options)
+            (stack,) = report.stacks
+            self.assertEqual(stack.notes, ["partial: stack slice exhausted"])
+            self.assertEqual(set(stack.names()), {"leak_deep"})
+            self.assertLess(len(stack.frames), 101)
 
 
 class Losses(unittest.TestCase):
-    BLOCKS = 30000
+    BLOCKS = 12000
 
     def test_a_ring_buffer_that_is_too_small(self):
         for mode in ("force", "fallback"):
@@ -330,11 +330,88 @@ class Losses(unittest.TestCase):
             self.assertGreater(report.account.dropped, 0)
             self.assertEqual(report.account.walked + report.account.dropped, self.BLOCKS)
             self.assertEqual(sum(stack.count for stack in report.stacks), self.BLOCKS)
-            lost = [stack for stack in report.stacks if not stack.is_complete()]
-            self.assertEqual(sum(stack.count for stack in lost), report.account.dropped)
-            if mode == "force":
-                self.assertEqual([stack.notes for stack in lost], [["no stack: the ring buffer is full"]])
-                self.assertEqual(report.others, {"without a stack": (report.account.dropped, {"the ring buffer is full": report.account.dropped})})
+            # Without frame pointers in the target, the kernel has nothing better.
+            (lost,) = [stack for stack in report.stacks if not stack.is_complete()]
+            self.assertEqual((lost.count, lost.frames), (report.account.dropped, []))
+            self.assertEqual(lost.notes, ["no stack: the ring buffer is full"])
+            self.assertEqual({stack.count for stack in report.stacks if stack is not lost}, {1}, "a row mixes stacks")
+            self.assertEqual(report.others, {"without a stack": (report.account.dropped, {"the ring buffer is full": report.account.dropped})})
+            self.assertEqual(report.options, {"without a stack": "--dwunw-ring-size"})
+
+    def test_the_kernels_stack_where_dwunws_is_lost(self):
+        """It is shown as what it is, one for each chain; the program has frame pointers."""
+        with target(WITH_FRAME_POINTERS, str(self.BLOCKS), "distinct") as running:
+            options = ("--dwunw-ring-size=256", "--stack-storage-size=1048576", "-z", "48", "-Z", "48", "-T", "100000")
+            with memleak("-p", str(running.pid), *options, PAST_THE_END) as process:
+                process.send_signal(signal.SIGSTOP)
+                running.work()
+                process.send_signal(signal.SIGCONT)
+                report, *_ = finish(process)
+        self.assertGreater(report.account.dropped, 0)
+        self.assertEqual(sum(stack.count for stack in report.stacks), self.BLOCKS)
+        label = "kernel frame-pointer stack, because dwunw's was lost: the ring buffer is full"
+        kernels = [stack for stack in report.stacks if stack.notes == [label]]
+        self.assertGreater(len(kernels), self.BLOCKS / 2)
+        for stack in kernels:
+            self.assertEqual(stack.count, 1, stack)
+            self.assertEqual(stack.names()[:21], ["leak_distinct"] * 21, stack)
+            self.assertEqual(stack.names()[21], "main", stack)
+        # Two kernel stacks whose places in the map are one: the second has none.
+        others = [stack for stack in report.stacks if stack.notes and stack.notes != [label]]
+        self.assertTrue(all(stack.notes == ["no stack: the ring buffer is full"] for stack in others), others)
+
+    def check_that_no_row_mixes_stacks(self, report):
+        """Each block has a stack of its own."""
+        self.assertEqual(sum(stack.count for stack in report.stacks), self.BLOCKS)
+        for stack in report.stacks:
+            if stack.frames:
+                self.assertEqual(stack.count, 1, stack)
+                self.assertEqual(stack.names()[:22], ["leak_distinct"] * 21 + ["main"], stack)
+            else:
+                self.assertEqual([note.startswith("no stack: ") for note in stack.notes], [True], stack)
+
+    def test_distinct_stacks_in_each_walk(self):
+        for walk in ("kernel", "user"):
+            for mode in ("fallback", "force"):
+                with self.subTest(walk, mode=mode), target(None, str(self.BLOCKS), "distinct") as running:
+                    options = (f"--dwunw-walk={walk}", f"--dwunw-mode={mode}", "-z", "48", "-Z", "48", "-T", "100000")
+                    with memleak("-p", str(running.pid), *options, PAST_THE_END) as process:
+                        running.work()
+                        report, *_ = finish(process)
+                    self.check_that_no_row_mixes_stacks(report)
+                    self.assertGreater(len(report.stacks), 1000)
+
+    def test_a_limit_on_new_stacks_behind_one_path(self):
+        why = "too many new stacks behind one path"
+        for mode in ("fallback", "force"):
+            with self.subTest(mode), target(WITHOUT_CFI, str(self.BLOCKS), "distinct") as running:
+                options = ("--dwunw-path-limit=100", f"--dwunw-mode={mode}", "--stack-storage-size=1048576")
+                sizes = ("-z", "48", "-Z", "48", "-T", "100000")
+                with memleak("-p", str(running.pid), *options, *sizes, PAST_THE_END) as process:
+                    running.work()
+                    report, *_ = finish(process)
+                self.check_that_no_row_mixes_stacks(report)
+                lost, _ = report.others["without a stack"]
+                self.assertEqual(report.others["without a stack"], (lost, {why: lost}))
+                self.assertEqual(report.options, {"without a stack": "--dwunw-path-limit"})
+                # Where no CFI says that a function has its own frame, the kernel's walk is a guess.
+                self.assertEqual([(stack.count, stack.notes) for stack in report.stacks if not stack.frames], [(lost, [f"no stack: {why}"])])
+
+    def test_stacks_beyond_the_memory_for_them(self):
+        kept = {}
+        for size in ("1", "64"):
+            with target(None, str(self.BLOCKS), "distinct") as running:
+                options = (f"--dwunw-kept-size={size}", "--dwunw-mode=force", "-z", "48", "-Z", "48", "-T", "100000")
+                with memleak("-p", str(running.pid), *options, PAST_THE_END) as process:
+                    running.work()
+                    kept[size], *_ = finish(process)
+            self.assertEqual(sum(stack.count for stack in kept[size].stacks), self.BLOCKS)
+        what = "stacks that there was no room for"
+        (lost,) = [stack for stack in kept["1"].stacks if stack.notes]
+        self.assertEqual(lost.notes, ["no stack: its record was lost or found no room"])
+        self.assertEqual(kept["1"].options[what], "--dwunw-kept-size")
+        self.assertGreaterEqual(kept["1"].others[what][0], lost.count)
+        self.assertNotIn(what, kept["64"].others)
 
     def test_more_blocks_than_their_map_holds(self):
         blocks = 1_050_000
@@ -346,6 +423,33 @@ class Losses(unittest.TestCase):
         self.assertEqual(report.account.walked, blocks)
         self.assertGreater(lost, 0)
         self.assertEqual(sum(stack.count for stack in report.stacks) + lost, blocks)
+        self.assertEqual(set(report.options.values()), {"--dwunw-blocks"})
+        # And with more room.
+        with target(None, str(blocks)) as running:
+            options = ("--dwunw-mode=force", f"--dwunw-blocks={blocks + 1000}", "-z", "48", "-Z", "48", PAST_THE_END)
+            with memleak("-p", str(running.pid), *options) as process:
+                running.work()
+                report, *_ = finish(process)
+        self.assertEqual(sum(stack.count for stack in report.stacks), blocks)
+        self.assertEqual(report.others, {})
+
+    def test_tables_beyond_their_room(self):
+        linked = subprocess.run(["ldd", shutil.which("clang")], capture_output=True, text=True, check=True).stdout
+        library = re.search(r"=> (\S*/libLLVM\S*)", linked)[1]
+        program = f"import ctypes, sys; ctypes.CDLL({library!r}); print('ready', flush=True); sys.stdin.readline()"
+        large = subprocess.Popen(["/usr/bin/python3", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            self.assertEqual(large.stdout.readline(), "ready\n")
+            reports = {}
+            for size in ("1", "16"):
+                with memleak("-p", str(large.pid), f"--dwunw-table-size={size}", PAST_THE_END) as process:
+                    reports[size], *_ = finish(process)
+        finally:
+            large.kill()
+            large.communicate()
+        what = "modules whose tables found no room"
+        self.assertEqual(reports["1"].options.get(what), "--dwunw-table-size", reports["1"].others)
+        self.assertNotIn(what, reports["16"].others)
 
     def test_a_target_that_never_rests(self):
         # memleak once took in records for as long as they came.
@@ -398,16 +502,134 @@ class EndsOfRuns(unittest.TestCase):
             {function for _, function, _ in leaks.values()},
         )
 
-    def test_a_target_that_is_killed_at_work(self):
+    def ended(self, process, pid):
+        """memleak ended by itself, behind a last report; whatever it printed on standard error."""
+        output, errors = process.communicate(timeout=120)
+        reports, around = memleak_report.parse(output)
+        self.assertEqual((process.returncode, around[-2:]), (0, [f"process {pid} has ended", "done"]), errors)
+        return reports, errors
+
+    def test_it_ends_when_its_target_does(self):
+        for mode in ("force", "fallback"):
+            for waited_for in (True, False):
+                with self.subTest(mode, waited_for=waited_for), target() as running:
+                    with memleak("-p", str(running.pid), f"--dwunw-mode={mode}", "-T", "1000", PAST_THE_END) as process:
+                        leaks = running.work()
+                        running.go_on()
+                        if waited_for:
+                            running.process.wait(timeout=60)
+                        (report,), errors = self.ended(process, running.pid)
+                self.assertEqual(errors, "")
+                whole = [stack for stack in report.stacks if stack.is_complete()]
+                self.assertLessEqual({leak[1] for leak in leaks.values()}, {stack.names()[0] for stack in whole})
+
+    def test_without_dwarf_it_ends_when_its_target_does(self):
+        # As bcc's, it knows the symbols from its first report on.
+        with target() as running, memleak("-p", str(running.pid), *OFF, "-T", "1000", "1") as process:
+            running.work()
+            while "memleak_target]" not in process.stdout.readline():
+                pass
+            running.go_on()
+            reports, errors = self.ended(process, running.pid)
+        self.assertEqual(errors, "")
+        self.assertIn("leak_malloc", [stack.names()[0] for stack in reports[-1].stacks])
+
+    def test_it_ends_when_its_target_is_killed_at_work(self):
         with target(None, str(2**62)) as running:
             with memleak("-p", str(running.pid), "-z", "48", "-Z", "48", PAST_THE_END) as process:
                 running.go_on()
                 running.process.kill()
                 running.process.wait(timeout=60)
-                report, _, errors = finish(process)
+                (report,), errors = self.ended(process, running.pid)
         self.assertEqual(errors, "")
         for stack in report.stacks:
             self.assertTrue(stack.is_complete() or stack.notes, stack)
+
+    def test_a_kernel_without_pidfds(self):
+        """The process's start tells it from another one of its number."""
+        with target() as running, tempfile.TemporaryDirectory() as folder:
+            program = f"{folder}/without_pidfd"
+            source = pathlib.Path(__file__).with_name("without_pidfd.c")
+            subprocess.run(["cc", "-O1", "-o", program, source], check=True)
+            BEFORE_MEMLEAK[:] = [program]
+            try:
+                with memleak("-p", str(running.pid), "1") as process:
+                    running.work()
+                    while not process.stdout.readline().startswith("dwunw: "):
+                        pass
+                    self.assertIsNone(process.poll(), "it lives")
+                    running.go_on()  # and stays a zombie
+                    _, errors = self.ended(process, running.pid)
+            finally:
+                BEFORE_MEMLEAK.clear()
+        self.assertEqual(errors, "")
+
+    def test_another_program_in_the_same_process(self):
+        """The old program's blocks are gone with its memory."""
+        second = """if True:
+            import ctypes, sys
+            [ctypes.CDLL(None).malloc(45678) for _ in range(30)]
+            print("done", flush=True)
+            sys.stdin.readline()
+            """
+        first = f"""if True:
+            import ctypes, os, subprocess, sys
+            print("ready", flush=True)
+            sys.stdin.readline()
+            [ctypes.CDLL(None).malloc(34567) for _ in range(20)]
+            subprocess.run(["/bin/true"], close_fds=False) # a child's exec is not its parent's
+            print("done", flush=True)
+            sys.stdin.readline()
+            os.execv("/usr/bin/python3", ["/usr/bin/python3", "-c", {second!r}])
+            """
+        for walk in ("kernel", "user"):
+            process = subprocess.Popen(
+                ["/usr/bin/python3", "-c", first], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            )
+            try:
+                self.assertEqual(process.stdout.readline(), "ready\n")
+                options = ("-p", str(process.pid), f"--dwunw-walk={walk}", "-a", "-T", "100000", "-z", "34567", "-Z", "45678")
+                seen = []
+                with memleak(*options, PAST_THE_END) as after, memleak(*options, PAST_THE_END) as before:
+                    for tool in (before, after):
+                        process.stdin.write("\n")
+                        self.assertEqual(process.stdout.readline(), "done\n")
+                        report, *_ = finish(tool)
+                        sizes = collections.Counter(size for stack in report.stacks for _, size in stack.blocks)
+                        seen.append((sizes[34567], sizes[45678]))
+                self.assertEqual(seen, [(20, 0), (0, 30)])
+            finally:
+                process.kill()
+                process.communicate()
+
+    def test_sigterm_ends_it_as_sigint_does(self):
+        for mode in (["--dwunw-mode=force"], ["--dwunw-mode=fallback"], OFF):
+            with self.subTest(mode), target() as running:
+                with memleak("-p", str(running.pid), *mode, "-T", "1000", PAST_THE_END) as process:
+                    running.work()
+                    process.send_signal(signal.SIGTERM)
+                    output, errors = process.communicate(timeout=120)
+            reports, around = memleak_report.parse(output)
+            self.assertEqual((process.returncode, errors, around[-1], len(reports)), (0, "", "done", 1))
+            self.assertIn("leak_malloc", [stack.names()[0] for stack in reports[0].stacks])
+
+    def test_sigterm_ends_the_command_too(self):
+        process = subprocess.Popen(
+            [MEMLEAK, "-c", "/usr/bin/cat", PAST_THE_END],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        process.stdin.write("it reads this\n")
+        process.stdin.flush()
+        lines = []
+        while not lines or lines[-1] != "it reads this\n":
+            lines.append(process.stdout.readline())
+            self.assertNotEqual(lines[-1], "")
+        process.send_signal(signal.SIGTERM)
+        output, errors = process.stdout.read(), process.stderr.read()
+        self.assertEqual((process.wait(timeout=120), errors), (0, ""))
+        process.communicate()  # the command's input, too, was open until now
+        reports, around = memleak_report.parse(output)
+        self.assertEqual((len(reports), around[-3:]), (1, ["signaled child process", "reaped child process", "done"]))
 
     def test_command(self):
         with tempfile.TemporaryDirectory(dir="/tmp") as folder:
@@ -422,7 +644,8 @@ class EndsOfRuns(unittest.TestCase):
         self.assertEqual((process.returncode, errors), (0, ""))
         self.assertRegex("\n".join(around), r"child created with pid: \d+")
         self.assertIn("received go event. executing child command", around)
-        self.assertEqual(around[-2:], ["reaped child process", "done"])
+        pid = re.search(r"child created with pid: (\d+)", output)[1]
+        self.assertEqual(around[-3:], [f"process {pid} has ended", "reaped child process", "done"])
         sizes = collections.Counter(size for stack in reports[-1].stacks for _, size in stack.blocks)
         self.assertEqual((sizes[1001], sizes[1103], sizes[1701]), (11, 13, 0))
         names = [stack.names() for stack in reports[-1].stacks if (stack.blocks[0][1]) == 1001]
@@ -457,6 +680,10 @@ class Errors(unittest.TestCase):
             (["--dwunw-stack-size=1023"], r"invalid --dwunw-stack-size: 1023"),
             (["--dwunw-stack-size=1k"], r"invalid --dwunw-stack-size: 1k"),
             (["--dwunw-ring-size=300"], r"invalid --dwunw-ring-size: 300 \(a power of two"),
+            (["--dwunw-kept-size=4096"], r"invalid --dwunw-kept-size: 4096 \(1 to 4095\)"),
+            (["--dwunw-table-size=0"], r"invalid --dwunw-table-size: 0"),
+            (["--dwunw-path-limit=many"], r"invalid --dwunw-path-limit: many"),
+            (["--dwunw-blocks=1000"], r"invalid --dwunw-blocks: 1000"),
         ):
             with self.subTest(arguments):
                 self.expect(run(*arguments), 64, text)

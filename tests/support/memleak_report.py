@@ -19,8 +19,8 @@ ACCOUNT = re.compile(
 )
 
 
-# What else a line may say of all allocations.
-OTHER = re.compile(r"dwunw: ([^:]+): (\d+)((?: \[[^]]+: \d+\])*)")
+# What else a line may say of all allocations, and the options that help.
+OTHER = re.compile(r"dwunw: ([^:]+): (\d+)((?: \[[^]]+: \d+\])*)(?:; raise (--[\w-]+(?:, --[\w-]+)*))?")
 
 
 class Stack:
@@ -44,13 +44,14 @@ class Stack:
 
 class Report:
     """One report. AssertionError where a line is none that memleak prints. `others`: what dwunw's further lines say, by
-    name: a number, and numbers by reason."""
+    name: a number, and numbers by reason. `options`: which they say to raise."""
 
     def __init__(self, header, lines):
         self.top = int(HEADER.fullmatch(header)[1])
         self.stacks = []
         self.account = None
         self.others = {}
+        self.options = {}
         for line in lines:
             if match := HEAD.fullmatch(line):
                 self.stacks.append(Stack(int(match[1]), int(match[2])))
@@ -69,6 +70,8 @@ class Report:
             elif match := OTHER.fullmatch(line):
                 why = {reason: int(count) for reason, count in re.findall(r"\[([^]]+): (\d+)\]", match[3])}
                 self.others[match[1]] = (int(match[2]), why)
+                if match[4]:
+                    self.options[match[1]] = match[4]
             else:
                 raise AssertionError(f"not a line of a report: {line!r}")
 

@@ -10,6 +10,7 @@
 #include <gnu/libc-version.h>
 #include <sys/mman.h>
 
+#include <array>
 #include <fstream>
 
 namespace {
@@ -209,6 +210,32 @@ TEST_F(ProcessTest, AProcessThatEndsMeanwhile) {
     dwunw_stopped *stopped = nullptr;
     EXPECT_EQ(dwunw_process_stop(process_, &stopped), DWUNW_ERR_NO_PROCESS);
     EXPECT_EQ(stopped, nullptr);
+}
+
+__attribute__((noinline)) uint64_t return_address() { return reinterpret_cast<uint64_t>(__builtin_return_address(0)); }
+
+TEST_F(ProcessTest, AChainThatSomebodyElseFound) {
+    ASSERT_EQ(open(::getpid()), DWUNW_OK);
+    const uint64_t here = return_address();
+    std::array<dwunw_frame, 2> frames{};
+    size_t certain = 9;
+    const auto check = [&](uint64_t first, uint64_t second) {
+        const std::array<uint64_t, 2> addresses = {first, second};
+        certain = 9;
+        return dwunw_process_check_frame_chain(process_, addresses.data(), 2, frames.data(), &certain);
+    };
+    ASSERT_EQ(check(here, here), DWUNW_OK);
+    EXPECT_GE(certain, 1u);
+    EXPECT_LE(certain, 2u);
+    EXPECT_EQ(frames[0].pc, here);
+    EXPECT_EQ(frames[0].module, module_at(reinterpret_cast<void *>(here)));
+    EXPECT_EQ(check(here, 0x4200000000), DWUNW_ERR_NO_MAPPING);
+    EXPECT_EQ(certain, 0u);
+    EXPECT_EQ(check(reinterpret_cast<uint64_t>(&frames), here), DWUNW_ERR_NO_MAPPING) << "mapped, and no code";
+    EXPECT_EQ(check(here, reinterpret_cast<uint64_t>(&return_address) + 1), DWUNW_ERR_NOT_FOUND) << "nobody's call";
+    EXPECT_EQ(dwunw_process_check_frame_chain(process_, &here, 0, frames.data(), &certain), DWUNW_ERR_INVALID_ARGUMENT);
+    EXPECT_EQ(dwunw_process_check_frame_chain(nullptr, &here, 1, frames.data(), &certain), DWUNW_ERR_INVALID_ARGUMENT);
+    EXPECT_EQ(dwunw_process_check_frame_chain(process_, &here, 1, frames.data(), nullptr), DWUNW_ERR_INVALID_ARGUMENT);
 }
 
 TEST_F(ProcessTest, StoppedThreads) {
