@@ -26,8 +26,8 @@ class LostSp {
     };
     // A function longer than this is not followed: from the first place on that looks like a replacement, SP is lost.
     // In one longer than that, SP is lost everywhere: nobody writes such functions.
-    static constexpr uint64_t kMaxFollowed = uint64_t{1} << 20;
-    static constexpr uint64_t kMaxLookedAt = uint64_t{64} << 20;
+    static constexpr uint64_t kMaxFollowed = uint64_t{512} << 10;
+    static constexpr uint64_t kMaxLookedAt = uint64_t{16} << 20;
 
     // `read` may be empty: nothing is lost then. Both must outlive this.
     LostSp(const ReadCode &read, const arch::Arch &arch, Order order) : read_(read), arch_(arch), order_(order) {}

@@ -18,7 +18,7 @@ TEST(DwunwApi, StatusTextsAreDistinct) {
     DWUNW_STATUS_LIST(ADD)
 #undef ADD
     EXPECT_EQ(texts.size(), count);
-    for (const int value : {-1, 27, 1000})
+    for (const int value : {-1, static_cast<int>(count), 1000})
         EXPECT_STREQ(dwunw_status_string(static_cast<dwunw_status>(value)), "unknown status");
 }
 

@@ -52,7 +52,7 @@ const std::vector<arch::SpRow> kAlways8 = {{0, true, 8}};
 
 TEST(LostSpOfAModule, ReplacementsAcrossPieces) {
     constexpr size_t kSize = size_t{1} << 20;
-    for (const uint64_t distance : {0x40000 - 3, 0x40000 - 2, 0x40000 - 1, 0x40000, 0x80000 - 1}) {
+    for (const uint64_t distance : {0x40000 - 3, 0x40000 - 2, 0x40000 - 1, 0x40000, 0x60000}) {
         FakeCode code(kSize);
         code.put(kCode + distance, kSwitch);
         const ReadCode read = code.reader();
@@ -62,12 +62,13 @@ TEST(LostSpOfAModule, ReplacementsAcrossPieces) {
             EXPECT_TRUE(lost_sp.may_replace(LinkAddr(kCode + distance), LinkAddr(kCode + kSize)));
             EXPECT_FALSE(lost_sp.may_replace(LinkAddr(kCode + distance + 4), LinkAddr(kCode + kSize)));
         }
+        const LinkAddr end(kCode + LostSp::kMaxFollowed);
         LostSp whole(read, x86_64(), LostSp::Order::kOneFde);
-        ASSERT_TRUE(whole.may_replace(LinkAddr(kCode), LinkAddr(kCode + kSize)));
-        const auto lost = whole.find(LinkAddr(kCode), LinkAddr(kCode + kSize), kAlways8);
+        ASSERT_TRUE(whole.may_replace(LinkAddr(kCode), end));
+        const auto lost = whole.find(LinkAddr(kCode), end, kAlways8);
         ASSERT_EQ(lost.size(), 1u);
         EXPECT_EQ(lost[0].start, distance + 4);
-        EXPECT_EQ(lost[0].end, kSize);
+        EXPECT_EQ(lost[0].end, LostSp::kMaxFollowed);
     }
 }
 
