@@ -297,6 +297,11 @@ TEST_F(UnmentionedRegister, IsWarm) {
     const size_t finds = space_.finds;
     EXPECT_EQ(walk(request).written, 4u);
     EXPECT_EQ(space_.finds, finds);
+    // What is remembered is the helper's, not any function's that returns to the same address.
+    const Registers at_leaf = registers({{RIP, at(kLeaf)}, {RSP, kSp}, {RAX, kRax}});
+    for (int i = 0; i < 3; ++i)
+        EXPECT_EQ(walk({space_, x86_64(), at_leaf, memory, {}, frames_}).status, DWUNW_ERR_REGISTER_UNKNOWN);
+    EXPECT_EQ(walk(request).written, 4u);
 }
 
 TEST_F(UnmentionedRegister, IsNotUsedWhereTheHelperMayHaveWrittenIt) {
