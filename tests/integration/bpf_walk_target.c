@@ -294,6 +294,39 @@ static void do_signals(char **argument) {
     }
 }
 
+/* null COUNT: in the handler of a call through a null pointer, whose caller is told as call number 5000. */
+static void (*volatile null)(void);
+
+static void on_null(int signal, siginfo_t *info, void *context) {
+    greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
+
+    (void)signal;
+    (void)info;
+    descend(signal_number, 4);
+    /* Return from it. */
+    regs[REG_RIP] = *(greg_t *)regs[REG_RSP];
+    regs[REG_RSP] += 8;
+    if (signal_number == 0)
+        printf("{\"number\": 5000, \"plugin\": \"\", \"returns\": [%lld]}\n", regs[REG_RIP]);
+}
+
+SHAPE static void calls_null(void) {
+    null();
+    STAY();
+}
+
+static void do_null(char **argument) {
+    const unsigned count = (unsigned)atoi(argument[0]);
+    const struct sigaction action = {.sa_sigaction = on_null, .sa_flags = SA_SIGINFO};
+    unsigned i;
+
+    sigaction(SIGSEGV, &action, NULL);
+    for (i = 0; i < count; i++) {
+        signal_number = i;
+        calls_null();
+    }
+}
+
 /* pending LEVELS COUNT: by way of functions whose returns are probed, one of them tail-called */
 __attribute__((noinline, noclone, visibility("default"))) unsigned long pending_inner(unsigned long number,
                                                                                       unsigned levels) {
@@ -510,6 +543,7 @@ static const struct {
     {"depth", do_depth},     {"distinct", do_distinct}, {"threads", do_threads}, {"signals", do_signals},
     {"pending", do_pending}, {"storm", do_storm},       {"stays", do_stays},     {"exec", do_exec},
     {"fork", do_fork},       {"jit", do_jit},           {"blob", do_blob},       {"moved", do_moved},
+    {"null", do_null},
 };
 
 static void wait_for_line(void) {

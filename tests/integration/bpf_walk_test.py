@@ -198,6 +198,24 @@ class Test:
             same = kernel["frames"][:len(user["frames"])] == user["frames"]
             check(same and (number % 2 or user["status"] == COMPLETE), f"{number}: kernel and user differ")
 
+    def null(self):
+        """In the handler of a call through a null pointer: user space finds who called, under the kernel's id. libgcc ends
+        there."""
+        target, walker = self.run(("null", 10), "-c")
+        check(len(walker.calls) == 10, f"{len(walker.calls)} calls")
+        (caller,) = target.truth[5000]
+        for call in walker.calls:
+            number = call["number"]
+            for name in ("kernel", "user"):
+                stack = call[name]
+                check(stack["status"] == COMPLETE, f"{name} {number}: {stack['status']}, {stack['reason']}")
+                check(stack["reason"] != IN_KERNEL, f"{name} {number}: finished in the kernel")
+                pcs = [frame[0] for frame in stack["frames"]]
+                check(pcs.count(0) == 1 and pcs[pcs.index(0) + 1] == caller, f"{name} {number}: {pcs}, {caller}")
+                truth = target.truth[number]
+                inner = self.returns(stack)[:len(truth)]
+                check(inner == truth or truth[:len(inner)] == inner, f"{name} {number}: {inner}, {truth}")
+
     def pending(self):
         """The true stacks come from a run without return probes, at the same addresses."""
         fixed = ("setarch", "-R")

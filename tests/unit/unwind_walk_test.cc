@@ -297,6 +297,11 @@ TEST_F(UnmentionedRegister, IsWarm) {
     const size_t finds = space_.finds;
     EXPECT_EQ(walk(request).written, 4u);
     EXPECT_EQ(space_.finds, finds);
+    // What is remembered is the helper's, not any function's that returns to the same address.
+    const Registers at_leaf = registers({{RIP, at(kLeaf)}, {RSP, kSp}, {RAX, kRax}});
+    for (int i = 0; i < 3; ++i)
+        EXPECT_EQ(walk({space_, x86_64(), at_leaf, memory, {}, frames_}).status, DWUNW_ERR_REGISTER_UNKNOWN);
+    EXPECT_EQ(walk(request).written, 4u);
 }
 
 TEST_F(UnmentionedRegister, IsNotUsedWhereTheHelperMayHaveWrittenIt) {
@@ -342,6 +347,29 @@ TEST_F(UnmentionedRegister, IsNotUsedForACfaThatIsNone) {
     EXPECT_EQ(result_.written, 2u);
     const Registers without_rax = registers({{RIP, at(kHelper)}, {RSP, kSp}});
     EXPECT_EQ(walk_from(without_rax, stack_.memory()), DWUNW_ERR_REGISTER_UNKNOWN);
+}
+
+// A rule that ends with the call does not say that the call gives the register back.
+TEST_F(UnmentionedRegister, IsNotUsedWhereTheRuleEndsWithTheCall) {
+    for (const bool goes_on : {true, false}) {
+        FrameSection section;
+        const size_t cie = section.cie();
+        section.fde(cie, 0x100, 4);
+        section.fde(cie, 0x300, 0x40, Bytes().def_cfa(RAX, 8).advance(goes_on ? 6 : 5).def_cfa(RSP, 32));
+        section.fde(cie, 0x400, 0x40, Bytes({DW_CFA_undefined, RIP}));
+        FakeSpace space;
+        space.add_module(kModule, 0x1000, section);
+        space.set_code(kModule + 0x100, {0x90, 0x90, 0x90, 0xc3});
+        space.set_code(kModule + 0x300, {0xe8, 0xfb, 0xfd, 0xff, 0xff}); // call 0x100
+        space.set_code(kModule + 0x400, {0xff, 0xd0});
+        FakeStack stack(kStack, 256);
+        stack.set(kSp, kModule + 0x305).set(kRax, kModule + 0x402);
+        const Registers regs = registers({{RIP, kModule + 0x100}, {RSP, kSp}, {RAX, kRax}});
+        const StackMemory memory = stack.memory();
+        const WalkResult result = walk({space, x86_64(), regs, memory, {}, frames_});
+        EXPECT_EQ(result.status, goes_on ? DWUNW_OK : DWUNW_ERR_REGISTER_UNKNOWN);
+        EXPECT_EQ(result.written, goes_on ? 3u : 2u);
+    }
 }
 
 // Two calls away, another may have been made and have returned in between.
