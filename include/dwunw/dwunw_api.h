@@ -7,7 +7,8 @@
  *              function says. Nothing prints, aborts, or throws across this interface.
  *   Handles    Opaque, made by one function and ended by its counterpart, which accepts NULL.
  *   Structs    The caller sets `size` to sizeof the struct and zeroes the rest, so that fields can be added at the end.
- *              A size the library does not know, or a reserved field that is not zero, is DWUNW_ERR_INVALID_ARGUMENT.
+ *              A size the library does not know, or a reserved field that is not zero, is DWUNW_ERR_INVALID_ARGUMENT. A
+ *              struct that has grown says so: its older, smaller size is known, too.
  *   Threads    No globals, no thread-local state. One context may be used by many threads at once for capture; what is
  *              not thread-safe says so.
  *   Units      Addresses and sizes are bytes, times nanoseconds.
@@ -60,7 +61,9 @@ extern "C" {
     X(DWUNW_ERR_LIMIT, 23, "larger than the limit")                                                                    \
     X(DWUNW_ERR_NOT_FOUND, 24, "not found")                                                                            \
     X(DWUNW_ERR_WRITE, 25, "cannot be written")                                                                        \
-    X(DWUNW_ERR_BPF, 26, "refused by the kernel's BPF or by libbpf")
+    X(DWUNW_ERR_BPF, 26, "refused by the kernel's BPF or by libbpf")                                                   \
+    X(DWUNW_ERR_PID_NAMESPACE, 27, "/proc is of another pid namespace")                                                \
+    X(DWUNW_ERR_NOT_EXECUTABLE, 28, "memory at this address is not executable")
 
 typedef enum dwunw_status {
 #define DWUNW_STATUS_ENUM(name, value, text) name = (value),

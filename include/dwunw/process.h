@@ -16,17 +16,26 @@
 extern "C" {
 #endif
 
+/* Has grown: the fields from `exe` on may be missing. */
 struct dwunw_process_options {
     uint32_t size;
     int32_t pid; /* a live process; 0: none, `maps` alone says what is mapped */
     /* NULL: read /proc/PID/maps. Otherwise a text in its format, NUL-terminated, copied; the files it names are opened
-       by path unless a pid is given too. dwunw_process_refresh then changes nothing. */
+       by path unless a pid is given too. A path that does not begin with a slash is malformed. dwunw_process_refresh
+       then changes nothing. */
     const char *maps;
+    /* Where the files are that a map without a pid names; each may be NULL. The caller says so that these are the files
+       that the process had: inodes are not compared then, and nothing else could be. */
+    const char *exe;     /* the program's file, instead of the first path of the map */
+    const char *sysroot; /* where the other paths begin, instead of / */
+    /* May be NULL. With DWUNW_ERR_MAPS_MALFORMED it becomes the number of the line, counted from 1. */
+    uint64_t *maps_error_line;
 };
 
 /*
  * Opens a process. Reads its map; modules are opened when a frame first falls into them. Errors: DWUNW_ERR_NO_PROCESS,
- * DWUNW_ERR_PERMISSION, DWUNW_ERR_MAPS_MALFORMED. A kernel thread or a zombie has no map: it opens, and has no modules.
+ * DWUNW_ERR_PERMISSION, DWUNW_ERR_MAPS_MALFORMED, DWUNW_ERR_INVALID_ARGUMENT (exe or sysroot beside a pid). A kernel
+ * thread or a zombie has no map: it opens, and has no modules.
  */
 dwunw_status dwunw_process_open(struct dwunw_context *context, const struct dwunw_process_options *options,
                                 struct dwunw_process **out);

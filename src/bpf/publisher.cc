@@ -137,7 +137,12 @@ dwunw_status Publisher::add(int32_t pid) {
             return publish(*known);
         exited(pid); // the number is another process's by now
     }
-    const dwunw_process_options options = {.size = sizeof(options), .pid = pid, .maps = nullptr};
+    const dwunw_process_options options = {.size = sizeof(options),
+                                           .pid = pid,
+                                           .maps = nullptr,
+                                           .exe = nullptr,
+                                           .sysroot = nullptr,
+                                           .maps_error_line = nullptr};
     dwunw_process *process = nullptr;
     if (const dwunw_status status = dwunw_process_open(context_, &options, &process); status != DWUNW_OK)
         return status;

@@ -15,15 +15,24 @@ dwunw::process::Process &dwunw::process::of_handle(dwunw_process &handle) { retu
 
 extern "C" dwunw_status dwunw_process_open(struct dwunw_context *context, const struct dwunw_process_options *options,
                                            struct dwunw_process **out) {
-    if (context == nullptr || options == nullptr || options->size != sizeof(*options) || out == nullptr)
+    const auto given = dwunw::capi::read_options(options, offsetof(dwunw_process_options, exe));
+    if (context == nullptr || !given || out == nullptr)
         return DWUNW_ERR_INVALID_ARGUMENT;
     return dwunw::guarded([&]() -> dwunw_status {
         std::optional<std::string_view> maps;
-        if (options->maps != nullptr)
-            maps = options->maps;
-        auto impl = dwunw::process::Process::open(context->modules, options->pid, maps);
-        if (!impl)
+        if (given->maps != nullptr)
+            maps = given->maps;
+        dwunw::process::FilePlaces places;
+        if (given->exe != nullptr)
+            places.exe = given->exe;
+        if (given->sysroot != nullptr)
+            places.sysroot = given->sysroot;
+        auto impl = dwunw::process::Process::open(context->modules, given->pid, maps, std::move(places));
+        if (!impl) {
+            if (impl.error().status == DWUNW_ERR_MAPS_MALFORMED && given->maps_error_line != nullptr)
+                *given->maps_error_line = impl.error().value;
             return impl.error().status;
+        }
         auto process = std::make_unique<dwunw_process>();
         process->context = context;
         process->impl = std::move(*impl);

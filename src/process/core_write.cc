@@ -154,15 +154,18 @@ CorePrPsInfo describe_process(const ProcDir &directory) {
     return info;
 }
 
-std::vector<uint8_t> file_note(const Maps &maps) {
+// Moved code is said to be the file's, which all of its bytes are: so the core need not hold them.
+std::vector<uint8_t> file_note(Process &process, const Snapshot &snapshot) {
     std::vector<uint64_t> head{0, kPage};
     std::string paths;
-    for (const Mapping &mapping : maps.mappings()) {
-        if (mapping.kind != Mapping::Kind::kFile)
+    for (const Mapping &mapping : snapshot.maps.mappings()) {
+        const Binding *moved = process.moved_code(snapshot, mapping);
+        if (mapping.kind != Mapping::Kind::kFile && moved == nullptr)
             continue;
+        const FileOffset offset = moved != nullptr ? moved->offset : mapping.offset;
         ++head[0];
-        head.insert(head.end(), {mapping.start.value, mapping.end.value, mapping.offset.value / kPage});
-        paths.append(mapping.path);
+        head.insert(head.end(), {mapping.start.value, mapping.end.value, offset.value / kPage});
+        paths.append(moved != nullptr ? moved->module->path : mapping.path);
         paths.push_back('\0');
     }
     const auto *begin = reinterpret_cast<const uint8_t *>(head.data());
@@ -191,9 +194,10 @@ Result<std::vector<CoreThread>> collect_threads(const StoppedThreads &stopped, p
     return threads;
 }
 
-Notes make_notes(const ProcDir &directory, const StoppedThreads &stopped, const Maps &maps, const CorePrPsInfo &info,
+Notes make_notes(Process &process, const StoppedThreads &stopped, const Snapshot &snapshot, const CorePrPsInfo &info,
                  const std::vector<CoreThread> &threads) {
     Notes notes;
+    const ProcDir &directory = *process.directory();
     for (const CoreThread &thread : threads) {
         CorePrStatus status{};
         status.tid = thread.tid;
@@ -210,7 +214,7 @@ Notes make_notes(const ProcDir &directory, const StoppedThreads &stopped, const 
             notes.add_struct(NT_PRPSINFO, info);
             const std::string auxiliary = read_text(directory, "auxv");
             notes.add(NT_AUXV, {reinterpret_cast<const uint8_t *>(auxiliary.data()), auxiliary.size()});
-            notes.add(NT_FILE, file_note(maps));
+            notes.add(NT_FILE, file_note(process, snapshot));
         }
         if (has_fp)
             notes.add(NT_FPREGSET, fp_registers);
@@ -250,7 +254,7 @@ Status write_core(Process &process, const StoppedThreads &stopped, uint64_t stac
     const uint64_t count = pieces.size() + 1;
     if (count > kMaxCoreSegments)
         return Error{DWUNW_ERR_LIMIT, count};
-    const Notes notes = make_notes(*directory, stopped, snapshot->maps, info, *threads);
+    const Notes notes = make_notes(process, stopped, *snapshot, info, *threads);
     if (notes.bytes().size() > kMaxCoreNoteBytes)
         return Error{DWUNW_ERR_LIMIT, notes.bytes().size()};
 

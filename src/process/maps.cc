@@ -123,6 +123,14 @@ std::optional<Mapping> parse_line(std::string_view line, std::vector<char> &text
     return mapping;
 }
 
+// Whether a name can be a file's that somebody means, but not where it is. The kernel's own names are in brackets;
+// those of things that are mapped without being in a directory have a colon, as "anon_inode:[perf_event]"; and a file
+// that its process cannot reach is "(unreachable)/…".
+bool is_relative(std::string_view path) {
+    return !path.empty() && path.front() != '/' && path.front() != '[' && path.find(":[") == std::string_view::npos &&
+           !path.starts_with("(unreachable)");
+}
+
 } // namespace
 
 bool Mapping::is_memory_file() const {
@@ -146,7 +154,7 @@ Result<Maps> Maps::parse(std::vector<char> text, Order order) {
         const size_t end = std::min(all.find('\n', begin), all.size());
         auto mapping = parse_line(all.substr(begin, end - begin), maps.text_);
         begin = end + 1;
-        if (!mapping)
+        if (!mapping || (order == Order::kStrict && is_relative(mapping->path)))
             return Error{DWUNW_ERR_MAPS_MALFORMED, line_number};
         if (!mappings.empty() && mapping->start < mappings.back().end) {
             if (order == Order::kStrict)

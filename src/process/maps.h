@@ -55,7 +55,9 @@ struct Mapping {
 class Maps {
   public:
     enum class Order : uint8_t {
-        kStrict, // a mapping that begins before its predecessor's end is malformed
+        // A text that a caller hands over. Malformed: a mapping that begins before its predecessor's end, and a path
+        // that does not begin at the root, which could be that of any file.
+        kStrict,
         // The kernel writes the map piece by piece, and mappings may merge or move between two pieces. Of two that
         // overlap, the later line is the newer: the earlier one loses what they share.
         kLive,

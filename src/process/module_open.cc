@@ -39,8 +39,8 @@ int weight(dwunw_status status) {
 
 class Opener {
   public:
-    Opener(ModuleStore &store, const Maps &maps, const Mapping &mapping, const Target *target)
-        : store_(store), maps_(maps), mapping_(mapping), target_(target) {}
+    Opener(ModuleStore &store, const Maps &maps, const Mapping &mapping, const Target *target, const FilePlaces *places)
+        : store_(store), maps_(maps), mapping_(mapping), target_(target), places_(places) {}
 
     Result<const dwunw_module *> open() {
         if (mapping_.kind == Mapping::Kind::kFile) {
@@ -51,7 +51,9 @@ class Opener {
                 note(by_mapping.error());
             }
             if (mapping_.path.starts_with('/')) {
-                const std::string path(mapping_.path);
+                std::string path(mapping_.path);
+                if (target_ == nullptr && placed())
+                    path = is_program() && !places_->exe.empty() ? places_->exe : places_->sysroot + path;
                 if (target_ != nullptr) {
                     auto in_root = open_path(target_->directory_fd(), "root" + path);
                     if (in_root || out_of_resources(in_root))
@@ -77,6 +79,13 @@ class Opener {
     static bool out_of_resources(const Result<const dwunw_module *> &result) {
         return !result &&
                (result.error().status == DWUNW_ERR_TOO_MANY_FILES || result.error().status == DWUNW_ERR_OUT_OF_MEMORY);
+    }
+    bool placed() const { return places_ != nullptr && places_->given(); }
+    // The kernel maps the program below everything else, and writes the map in that order.
+    bool is_program() const {
+        const auto first =
+            std::ranges::find(maps_.mappings(), Mapping::Kind::kFile, [](const Mapping &m) { return m.kind; });
+        return first != maps_.mappings().end() && first->path == mapping_.path;
     }
     void note(const Error &error) {
         if (weight(error.status) > weight(error_.status))
@@ -104,7 +113,8 @@ class Opener {
             return file.error();
         if (!is_mapped_file(*file))
             return Error{DWUNW_ERR_MODULE_CHANGED, file->identity().inode};
-        return store_.intern(*file, mapping_.path);
+        return store_.intern(*file, mapping_.path,
+                             target_ != nullptr ? ModuleStore::Content::kElf : ModuleStore::Content::kAny);
     }
 
     bool is_mapped_file(const LocatedFile &file) const {
@@ -112,6 +122,8 @@ class Opener {
             return true;
         if (target_ != nullptr)
             return first_page_in_memory(file);
+        if (placed())
+            return true;
         // A map made by hand has no inodes; btrfs shows a device of its own in maps.
         return mapping_.inode == 0 || same_inode(mapping_, file.identity());
     }
@@ -145,14 +157,15 @@ class Opener {
     const Maps &maps_;
     const Mapping &mapping_;
     const Target *target_;
+    const FilePlaces *places_;
     Error error_{DWUNW_ERR_NO_FILE};
 };
 
 } // namespace
 
 Result<const dwunw_module *> open_module(ModuleStore &store, const Maps &maps, const Mapping &mapping,
-                                         const Target *target) {
-    return Opener(store, maps, mapping, target).open();
+                                         const Target *target, const FilePlaces *places) {
+    return Opener(store, maps, mapping, target, places).open();
 }
 
 } // namespace dwunw::process

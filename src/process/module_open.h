@@ -17,12 +17,23 @@
 #include "process/module_store.h"
 #include "process/process_memory.h"
 
+#include <string>
+
 namespace dwunw::process {
 
-// `target` is nullptr for a map without a process. Errors: DWUNW_ERR_MODULE_CHANGED where a file was found and is not
-// the one mapped, or the mapping is gone; DWUNW_ERR_NOT_ELF; DWUNW_ERR_TOO_MANY_FILES, DWUNW_ERR_PERMISSION,
-// DWUNW_ERR_NO_FILE; DWUNW_ERR_LIMIT.
+// Where the files are that a map without a process names. With either of the two, a file is taken by its path alone:
+// the map's inodes are another machine's, or those of files that are gone.
+struct FilePlaces {
+    std::string exe;     // the program's file, which is the first that the map names; "": where the map says
+    std::string sysroot; // where the other paths begin; "": /
+    bool given() const { return !exe.empty() || !sysroot.empty(); }
+};
+
+// `target` is nullptr for a map without a process; `places` may be nullptr and counts for that alone. A file of such a
+// map may also be no ELF image: its bytes are then all that is known of its code. Errors: DWUNW_ERR_MODULE_CHANGED
+// where a file was found and is not the one mapped, or the mapping is gone; DWUNW_ERR_NOT_ELF;
+// DWUNW_ERR_TOO_MANY_FILES, DWUNW_ERR_PERMISSION, DWUNW_ERR_NO_FILE; DWUNW_ERR_LIMIT.
 Result<const dwunw_module *> open_module(ModuleStore &store, const Maps &maps, const Mapping &mapping,
-                                         const Target *target);
+                                         const Target *target, const FilePlaces *places = nullptr);
 
 } // namespace dwunw::process

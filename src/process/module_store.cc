@@ -17,7 +17,7 @@ bool is_elf(const ByteSource &source) {
 
 } // namespace
 
-Result<const dwunw_module *> ModuleStore::intern(const LocatedFile &file, std::string_view path) {
+Result<const dwunw_module *> ModuleStore::intern(const LocatedFile &file, std::string_view path, Content content) {
     const FileIdentity &identity = file.identity();
     const std::pair key(identity.device, identity.inode);
     std::shared_ptr<const UniqueFd> fd;
@@ -46,7 +46,7 @@ Result<const dwunw_module *> ModuleStore::intern(const LocatedFile &file, std::s
         fd = std::make_shared<const UniqueFd>(std::move(*opened));
     }
     auto source = std::make_shared<const FileSource>(fd, identity.size);
-    if (!is_elf(*source))
+    if (content == Content::kElf && !is_elf(*source))
         return Error{DWUNW_ERR_NOT_ELF};
     auto module = std::make_unique<const ModuleFile>(std::move(source), fd->get(), identity);
 

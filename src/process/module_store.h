@@ -41,8 +41,11 @@ class ModuleStore {
     explicit ModuleStore(size_t budget = kDefaultBudget) : budget_(budget), queue_([this] { evict(); }) {}
 
     // The module of a file. DWUNW_ERR_NOT_ELF, after which nothing is kept open; LocatedFile::open's errors;
-    // DWUNW_ERR_LIMIT after kMaxVersions.
-    Result<const dwunw_module *> intern(const LocatedFile &file, std::string_view path);
+    // DWUNW_ERR_LIMIT after kMaxVersions. With kAny, a file that is no ELF image has a module, too, whose image() says
+    // so.
+    enum class Content : uint8_t { kElf, kAny };
+    Result<const dwunw_module *> intern(const LocatedFile &file, std::string_view path,
+                                        Content content = Content::kElf);
     // The file with that identity, if it has a module; nullptr where it has none.
     const ModuleFile *known(const FileIdentity &identity) const;
     // The module of an image from memory. DWUNW_ERR_NOT_ELF.

@@ -38,15 +38,19 @@ bool still_valid(const Binding &binding, const Mapping &mapping, bool same_targe
         return false;
     if (mapping.kind == Mapping::Kind::kVdso)
         return same_target;
+    if (binding.moved != 0 && !same_target)
+        return false;
     return binding.module->file->identity().has_value() && binding.module->file->unchanged();
 }
 
 } // namespace
 
-Result<std::unique_ptr<Process>> Process::open(ModuleStore &store, pid_t pid, std::optional<std::string_view> maps) {
-    if (pid < 0 || (pid == 0 && !maps))
+Result<std::unique_ptr<Process>> Process::open(ModuleStore &store, pid_t pid, std::optional<std::string_view> maps,
+                                               FilePlaces places) {
+    if (pid < 0 || (pid == 0 && !maps) || (pid != 0 && places.given()))
         return Error{DWUNW_ERR_INVALID_ARGUMENT, static_cast<uint64_t>(pid)};
     std::unique_ptr<Process> process(new Process(store));
+    process->places_ = std::move(places);
     if (pid != 0) {
         auto directory = ProcDir::open(pid);
         if (!directory)
@@ -155,6 +159,7 @@ void Process::install(Maps maps) {
                 break;
             const Snapshot::Slot &slot = snapshot_->slots[old];
             if (before[old] == mappings[i] && slot.bound.load(std::memory_order_acquire) &&
+                !slot.refuted.load(std::memory_order_relaxed) &&
                 still_valid(slot.binding, mappings[i], snapshot_->target == target_)) {
                 next->slots[i].binding = slot.binding;
                 next->slots[i].bound.store(true, std::memory_order_relaxed);
@@ -223,33 +228,81 @@ const Binding &Process::bind(const Snapshot &snapshot, size_t index) {
 Binding Process::make_binding(const Snapshot &snapshot, const Mapping &mapping) {
     switch (mapping.kind) {
     case Mapping::Kind::kUprobeTrampoline:
-        return {CodeKind::kUprobeTrampoline, DWUNW_ERR_UPROBE_TRAMPOLINE, nullptr, {}};
+        return {CodeKind::kUprobeTrampoline, DWUNW_ERR_UPROBE_TRAMPOLINE};
     case Mapping::Kind::kAnonymous:
-        return {CodeKind::kAnonymous, DWUNW_ERR_NO_CFI, nullptr, {}};
+        return bind_moved_code(snapshot, mapping).value_or(Binding{CodeKind::kAnonymous, DWUNW_ERR_NO_CFI});
     case Mapping::Kind::kFile:
     case Mapping::Kind::kVdso:
         break;
     }
     auto unusable = [&](const dwunw_module *module, dwunw_status status) -> Binding {
         count_failure(mapping);
-        return {CodeKind::kUnusableModule, status, module, {}};
+        return {CodeKind::kUnusableModule, status, module, {}, mapping.offset};
     };
     auto module = core_ != nullptr ? core_->open_module(store_, snapshot.maps, mapping)
-                                   : open_module(store_, snapshot.maps, mapping, snapshot.target.get());
-    if (!module) {
-        const dwunw_status status = module.error().status;
-        if (status == DWUNW_ERR_NOT_ELF && mapping.is_memory_file())
-            return {CodeKind::kAnonymous, DWUNW_ERR_NO_CFI, nullptr, {}};
+                                   : open_module(store_, snapshot.maps, mapping, snapshot.target.get(), &places_);
+    const dwunw_status status = !module                     ? module.error().status
+                                : !(*module)->file->image() ? (*module)->file->image().error().status
+                                                            : DWUNW_OK;
+    // Memory by another name: a JIT compiler's, or large pages.
+    if (status == DWUNW_ERR_NOT_ELF && mapping.is_memory_file())
+        return bind_moved_code(snapshot, mapping).value_or(Binding{CodeKind::kAnonymous, DWUNW_ERR_NO_CFI});
+    if (!module)
         return unusable(store_.intern_unusable(mapping.path, status), status);
-    }
+    if (status != DWUNW_OK)
+        return unusable(*module, status);
     const Result<elf::Image> &image = (*module)->file->image();
-    if (!image)
-        return unusable(*module, image.error().status);
     const auto bias = load_bias(*image, mapping);
     // No segment of the file belongs where it is mapped: nobody loaded it as ELF says.
     if (!bias)
         return unusable(*module, DWUNW_ERR_ELF_MALFORMED);
-    return {CodeKind::kModule, DWUNW_OK, *module, *bias};
+    return {CodeKind::kModule, DWUNW_OK, *module, *bias, mapping.offset};
+}
+
+MemoryReader Process::memory_of(const Snapshot &snapshot) const {
+    return [this, target = snapshot.target.get()](RunAddr address, std::span<uint8_t> buffer) -> size_t {
+        if (core_ != nullptr)
+            return core_->core().read(address, buffer);
+        return target != nullptr ? target->memory().read(address, buffer) : 0;
+    };
+}
+
+// The neighbours are files, which are bound without a look at any other mapping.
+std::optional<Binding> Process::bind_moved_code(const Snapshot &snapshot, const Mapping &mapping) {
+    const MemoryReader memory = memory_of(snapshot);
+    for (const Mapping *neighbour : moved_code_neighbours(snapshot.maps, mapping)) {
+        const Binding &beside = bind(snapshot, snapshot.maps.index_of(*neighbour));
+        if (beside.kind != CodeKind::kModule)
+            continue;
+        const ModuleFile &file = *beside.module->file;
+        const auto code = place_moved_code(*file.image(), beside.bias, mapping);
+        if (!code || !same_page(memory, mapping.start, file.source(), *code, mapping.start))
+            continue;
+        // A process must not be able to keep us comparing.
+        if (snapshot.compared.fetch_add(code->length, std::memory_order_relaxed) + code->length >
+            Snapshot::kMaxCompared) {
+            count_failure(mapping);
+            continue;
+        }
+        if (same_bytes(memory, mapping.start, file.source(), *code) && file.unchanged())
+            return Binding{CodeKind::kModule, DWUNW_OK, beside.module, beside.bias, code->offset, code->length};
+    }
+    return std::nullopt;
+}
+
+const Binding *Process::moved_code(const Snapshot &snapshot, const Mapping &mapping) {
+    if (mapping.kind != Mapping::Kind::kAnonymous && !mapping.is_memory_file())
+        return nullptr;
+    if (!mapping.executable)
+        return nullptr;
+    const Binding &binding = bind(snapshot, snapshot.maps.index_of(mapping));
+    return binding.moved != 0 ? &binding : nullptr;
+}
+
+bool Process::is_still_moved_code(const Snapshot &snapshot, const Mapping &mapping, const Binding &binding,
+                                  RunAddr address) const {
+    return same_page(memory_of(snapshot), mapping.start, binding.module->file->source(),
+                     {binding.offset, binding.moved}, address);
 }
 
 void Process::count_failure(const Mapping &mapping) {
@@ -296,7 +349,7 @@ Result<Process::ModuleAt> Process::find_module(RunAddr address) { return View(*t
 
 Process::CodeMappings Process::code_mappings() {
     constexpr uint64_t kPage = 4096;
-    constexpr uint64_t kUserEnd = uint64_t{1} << 63; // [vsyscall] lies beyond, in no address space
+    constexpr uint64_t kUserEnd = uint64_t{1} << 56; // with 5-level paging; [vsyscall] lies beyond, in no address space
     const Pin now(*this);
     CodeMappings result;
     result.generation = now->generation;
@@ -400,6 +453,11 @@ View::Trust View::trust(RunAddr address, const Answer &answer) const {
         }
         if (answer.binding.kind == CodeKind::kModule && !answer.binding.module->file->unchanged())
             return Trust::kReplaced;
+        if (answer.binding.moved != 0 &&
+            !process_.is_still_moved_code(*snapshot_, *answer.mapping, answer.binding, address)) {
+            slot.refuted.store(true, std::memory_order_relaxed);
+            return Trust::kReplaced;
+        }
         if (query.outcome == MappingQuery::Outcome::kFound)
             slot.verified_at.store(now_, std::memory_order_relaxed);
     }
@@ -425,7 +483,7 @@ View::Answer View::look(RunAddr address, bool code) {
         }
         // Known to be wrong, and the budget forbids to look for what is right; or looking failed.
         if (trusted == Trust::kReplaced)
-            answer.binding = {CodeKind::kUnusableModule, DWUNW_ERR_MODULE_CHANGED, nullptr, {}};
+            answer.binding = {CodeKind::kUnusableModule, DWUNW_ERR_MODULE_CHANGED};
         return answer;
     }
 }
@@ -438,6 +496,8 @@ CodeLocation View::find(RunAddr address) {
     location.module = answer.binding.module;
     location.bias = answer.binding.bias;
     if (answer.mapping != nullptr) {
+        if (!answer.mapping->executable && location.kind == CodeKind::kUnmapped)
+            location.status = DWUNW_ERR_NOT_EXECUTABLE;
         location.start = answer.mapping->start;
         location.end = answer.mapping->end;
     }
@@ -458,14 +518,27 @@ bool View::read_code(RunAddr address, std::span<uint8_t> buffer) {
     const Answer answer = look(address, true);
     if (answer.mapping == nullptr || buffer.size() > answer.mapping->end - address)
         return false;
-    switch (answer.binding.kind) {
-    case CodeKind::kModule:
-        return answer.binding.module->file->source().read_exactly(
-            answer.mapping->offset + (address - answer.mapping->start), buffer);
-    case CodeKind::kAnonymous:
+    const Binding &binding = answer.binding;
+    const auto in_file = [&] {
+        return binding.module->file->source().read_exactly(binding.offset + (address - answer.mapping->start), buffer);
+    };
+    const auto in_memory = [&] {
         if (process_.core_ != nullptr)
             return process_.core_->core().read(address, buffer) == buffer.size();
         return snapshot_->target != nullptr && snapshot_->target->memory().read(address, buffer) == buffer.size();
+    };
+    switch (binding.kind) {
+    case CodeKind::kModule:
+        return in_file();
+    case CodeKind::kAnonymous:
+        return in_memory();
+    case CodeKind::kUnusableModule:
+        // Code in a file that is no ELF image, or that no segment of it is for, such as a heap image behind a program.
+        // What is known of it is its bytes.
+        if (binding.status != DWUNW_ERR_NOT_ELF && binding.status != DWUNW_ERR_ELF_MALFORMED)
+            return false;
+        return in_memory() || (snapshot_->target == nullptr && process_.core_ == nullptr && binding.module != nullptr &&
+                               binding.module->file != nullptr && in_file());
     default:
         return false;
     }

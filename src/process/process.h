@@ -16,6 +16,8 @@
 //   another program
 //   The process is gone   Its number may already be another's, but nothing here goes by the number. The last map stays,
 //                         so that stacks taken before can be walked; refresh() says DWUNW_ERR_NO_PROCESS.
+//   Moved code was        The page that is asked about is compared with the file's again when the mapping is verified;
+//   overwritten           where it differs, the mapping is bound anew.
 //   A file was rewritten  Seen by its identity (ModuleStore) when a mapping is verified and at every refresh; the
 //   mapping in place              is then bound anew.
 //
@@ -24,7 +26,9 @@
 
 #include "process/core_target.h"
 #include "process/maps.h"
+#include "process/module_open.h"
 #include "process/module_store.h"
+#include "process/moved_code.h"
 #include "process/proc_dir.h"
 #include "process/process_memory.h"
 #include "process/refresh_budget.h"
@@ -50,7 +54,11 @@ struct Binding {
     unwind::CodeKind kind = unwind::CodeKind::kUnmapped;
     dwunw_status status = DWUNW_ERR_NO_MAPPING;
     const dwunw_module *module = nullptr;
-    LoadBias bias;
+    LoadBias bias{};
+    FileOffset offset{}; // of the mapping's first byte, in the module's file
+    // Code that was moved out of the file's mapping (moved_code.h): how much of it is the file's. 0: the file is
+    // mapped.
+    uint64_t moved = 0;
 };
 
 // One reading of the map, and what its mappings have been bound to so far.
@@ -60,12 +68,16 @@ struct Snapshot {
         std::atomic<bool> bound = false; // `binding` may be read without `once`
         Binding binding;
         std::atomic<uint64_t> verified_at = 0; // CLOCK_MONOTONIC, ns
+        std::atomic<bool> refuted = false;     // moved code that is not the file's any more
     };
 
     Maps maps;
     uint64_t generation = 0;              // of this process's snapshots, counted from 1
     std::shared_ptr<const Target> target; // nullptr: a map without a process
     std::unique_ptr<Slot[]> slots;        // one a mapping
+    // How many bytes were compared to find moved code.
+    static constexpr uint64_t kMaxCompared = uint64_t{1} << 30;
+    mutable std::atomic<uint64_t> compared = 0;
 };
 
 // Where a walk keeps what it needs of its process, so that threads that walk at once share no reference count and no
@@ -84,8 +96,9 @@ class Process final : public unwind::AddressSpace {
     // `pid` 0: `maps` alone. `maps` given: it is the map, and stays so. `store` outlives the process.
     // DWUNW_ERR_INVALID_ARGUMENT (neither), DWUNW_ERR_NO_PROCESS, DWUNW_ERR_PERMISSION, DWUNW_ERR_TOO_MANY_FILES,
     // DWUNW_ERR_MAPS_MALFORMED with the line's number, DWUNW_ERR_LIMIT. A zombie and a kernel thread open with an empty
-    // map.
-    static Result<std::unique_ptr<Process>> open(ModuleStore &store, pid_t pid, std::optional<std::string_view> maps);
+    // map. `places`: where the files of a map without a process are.
+    static Result<std::unique_ptr<Process>> open(ModuleStore &store, pid_t pid, std::optional<std::string_view> maps,
+                                                 FilePlaces places = {});
 
     // What a core file holds; its map stays as it is.
     static Result<std::unique_ptr<Process>> open(ModuleStore &store, std::shared_ptr<const CoreTarget> core);
@@ -126,6 +139,9 @@ class Process final : public unwind::AddressSpace {
     CodeMappings code_mappings();
     uint64_t map_generation() const { return generation_.load(std::memory_order_acquire); }
 
+    // What memory without a file is bound to, if it is moved code; nullptr otherwise. Lives as long as the snapshot.
+    const Binding *moved_code(const Snapshot &snapshot, const Mapping &mapping);
+
     // As dwunw_read_memory_fn; 0 without a pid. Of a core: what it holds, and what it left out of a module's file.
     size_t read_memory(RunAddr address, std::span<uint8_t> buffer);
 
@@ -150,6 +166,12 @@ class Process final : public unwind::AddressSpace {
 
     const Binding &bind(const Snapshot &snapshot, size_t index);
     Binding make_binding(const Snapshot &snapshot, const Mapping &mapping);
+    // nullopt where it is not moved code.
+    std::optional<Binding> bind_moved_code(const Snapshot &snapshot, const Mapping &mapping);
+    // The memory that a snapshot is of: a live process's, or what a core holds of it.
+    MemoryReader memory_of(const Snapshot &snapshot) const;
+    bool is_still_moved_code(const Snapshot &snapshot, const Mapping &mapping, const Binding &binding,
+                             RunAddr address) const;
     void count_failure(const Mapping &mapping);
 
     enum class Reason : uint8_t {
@@ -166,6 +188,7 @@ class Process final : public unwind::AddressSpace {
     ModuleStore &store_;
     std::optional<ProcDir> directory_;
     std::shared_ptr<const CoreTarget> core_; // instead of a directory
+    FilePlaces places_;                      // without either
     bool fixed_map_ = false;
     std::atomic<bool> gone_ = false;
     std::atomic<uint64_t> map_reads_ = 0;

@@ -92,7 +92,7 @@ class Walk {
                 locate(pc.lookup());
             }
             if (location_.kind == CodeKind::kUnmapped)
-                return DWUNW_ERR_NO_MAPPING;
+                return location_.status;
             if (result_.written == request_.frames.size())
                 return DWUNW_ERR_FRAME_LIMIT;
             write_frame(pc, source, location_.module, location_.bias);

@@ -113,7 +113,12 @@ class SyntheticProcess : public ::testing::Test {
             std::string maps;
             for (const auto &[start, line] : lines_)
                 maps += line;
-            const dwunw_process_options options{.size = sizeof(options), .pid = 0, .maps = maps.c_str()};
+            const dwunw_process_options options{.size = sizeof(options),
+                                                .pid = 0,
+                                                .maps = maps.c_str(),
+                                                .exe = nullptr,
+                                                .sysroot = nullptr,
+                                                .maps_error_line = nullptr};
             EXPECT_EQ(dwunw_process_open(context_, &options, &process_), DWUNW_OK);
         }
         dwunw_regset regs{};

@@ -36,7 +36,12 @@ class TenPitfallsFiles : public ::testing::Test {
         dwunw_shutdown(context_);
     }
     dwunw_process *open(pid_t pid) {
-        const dwunw_process_options options{.size = sizeof(options), .pid = pid, .maps = nullptr};
+        const dwunw_process_options options{.size = sizeof(options),
+                                            .pid = pid,
+                                            .maps = nullptr,
+                                            .exe = nullptr,
+                                            .sysroot = nullptr,
+                                            .maps_error_line = nullptr};
         dwunw_process *process = nullptr;
         EXPECT_EQ(dwunw_process_open(context_, &options, &process), DWUNW_OK);
         return process;

@@ -42,7 +42,7 @@ static_assert(sizeof(struct dwunw_unwind_request) ==
                   4 + 4 + 8 + 6 * sizeof(void *) + 3 * sizeof(size_t) + sizeof(dwunw_read_memory_fn),
               "dwunw_unwind_request");
 static_assert(sizeof(struct dwunw_frame) == 4 * 8 + sizeof(void *) + 4 + 4, "dwunw_frame");
-static_assert(sizeof(struct dwunw_process_options) == 4 + 4 + sizeof(void *), "dwunw_process_options");
+static_assert(sizeof(struct dwunw_process_options) == 4 + 4 + 4 * sizeof(void *), "dwunw_process_options");
 static_assert(sizeof(struct dwunw_process_counters) == 4 + 4 + 8 * 8, "dwunw_process_counters");
 static_assert(sizeof(struct dwunw_thread) == 4 + 4 + 16 + sizeof(struct dwunw_regset), "dwunw_thread");
 static_assert(sizeof(struct dwunw_core_options) == 4 + 4 + 3 * sizeof(void *), "dwunw_core_options");

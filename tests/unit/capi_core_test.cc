@@ -23,7 +23,12 @@ class CoreTest : public ::testing::Test {
         dwunw_shutdown(context_);
     }
     void stop(pid_t pid) {
-        const dwunw_process_options options{.size = sizeof(options), .pid = pid, .maps = nullptr};
+        const dwunw_process_options options{.size = sizeof(options),
+                                            .pid = pid,
+                                            .maps = nullptr,
+                                            .exe = nullptr,
+                                            .sysroot = nullptr,
+                                            .maps_error_line = nullptr};
         ASSERT_EQ(dwunw_process_open(context_, &options, &process_), DWUNW_OK);
         ASSERT_EQ(dwunw_process_stop(process_, &stopped_), DWUNW_OK);
     }

@@ -24,7 +24,12 @@ class ProcessTest : public ::testing::Test {
         dwunw_shutdown(context_);
     }
     dwunw_status open(pid_t pid, const char *maps = nullptr) {
-        const dwunw_process_options options{.size = sizeof(options), .pid = pid, .maps = maps};
+        const dwunw_process_options options{.size = sizeof(options),
+                                            .pid = pid,
+                                            .maps = maps,
+                                            .exe = nullptr,
+                                            .sysroot = nullptr,
+                                            .maps_error_line = nullptr};
         return dwunw_process_open(context_, &options, &process_);
     }
     dwunw_process_counters counters() const {
@@ -107,6 +112,52 @@ TEST_F(ProcessTest, MalformedMaps) {
     EXPECT_EQ(process_, nullptr);
 }
 
+TEST_F(ProcessTest, TheMalformedLineOfAMap) {
+    uint64_t line = 0;
+    dwunw_process_options options{};
+    options.size = sizeof(options);
+    options.maps = "1000-2000 r-xp 00000000 00:00 0 \n2000-3000 r-xp 00000000 00:00 0 bin/program\n";
+    EXPECT_EQ(dwunw_process_open(context_, &options, &process_), DWUNW_ERR_MAPS_MALFORMED);
+    options.maps_error_line = &line;
+    EXPECT_EQ(dwunw_process_open(context_, &options, &process_), DWUNW_ERR_MAPS_MALFORMED);
+    EXPECT_EQ(line, 2u);
+    EXPECT_EQ(process_, nullptr);
+}
+
+TEST_F(ProcessTest, WhereTheFilesOfAMapAre) {
+    dwunw_process_options options{};
+    options.size = sizeof(options);
+    options.maps = "1000-2000 r--p 00000000 08:01 1 /there/program\n3000-4000 r--p 00000000 08:01 2 /self/exe\n";
+    options.exe = "/proc/self/exe";
+    options.sysroot = "/proc";
+    ASSERT_EQ(dwunw_process_open(context_, &options, &process_), DWUNW_OK);
+    EXPECT_STREQ(dwunw_module_path(module_at(reinterpret_cast<void *>(0x1010))), "/there/program");
+    EXPECT_STREQ(dwunw_module_path(module_at(reinterpret_cast<void *>(0x3010))), "/self/exe");
+}
+
+// A caller that was compiled when `maps` was the last field, and one of a later version.
+TEST_F(ProcessTest, OptionsOfOtherSizes) {
+    struct Longer {
+        dwunw_process_options known;
+        uint64_t unknown;
+    } options{};
+    options.known.exe = "not read";
+    options.known.pid = ::getpid();
+    options.known.size = offsetof(dwunw_process_options, exe);
+    ASSERT_EQ(dwunw_process_open(context_, &options.known, &process_), DWUNW_OK);
+    dwunw_process_close(process_);
+    process_ = nullptr;
+    options.known.exe = nullptr;
+    options.known.size = sizeof(options);
+    ASSERT_EQ(dwunw_process_open(context_, &options.known, &process_), DWUNW_OK);
+    dwunw_process_close(process_);
+    process_ = nullptr;
+    options.unknown = 1;
+    EXPECT_EQ(dwunw_process_open(context_, &options.known, &process_), DWUNW_ERR_INVALID_ARGUMENT);
+    options.known.size = 1 << 20;
+    EXPECT_EQ(dwunw_process_open(context_, &options.known, &process_), DWUNW_ERR_INVALID_ARGUMENT);
+}
+
 TEST_F(ProcessTest, Memory) {
     Child child([](const Child::Line &line) {
         const uint64_t words[2] = {0x1122334455667788, 0x99};
@@ -186,11 +237,20 @@ TEST_F(ProcessTest, StoppedThreads) {
 }
 
 TEST_F(ProcessTest, InvalidArguments) {
-    dwunw_process_options options{.size = sizeof(options), .pid = 0, .maps = nullptr};
+    dwunw_process_options options{.size = sizeof(options),
+                                  .pid = 0,
+                                  .maps = nullptr,
+                                  .exe = nullptr,
+                                  .sysroot = nullptr,
+                                  .maps_error_line = nullptr};
     EXPECT_EQ(dwunw_process_open(context_, &options, &process_), DWUNW_ERR_INVALID_ARGUMENT); // neither
-    options = {.size = 8, .pid = ::getpid(), .maps = nullptr};
+    options = {
+        .size = 8, .pid = ::getpid(), .maps = nullptr, .exe = nullptr, .sysroot = nullptr, .maps_error_line = nullptr};
     EXPECT_EQ(dwunw_process_open(context_, &options, &process_), DWUNW_ERR_INVALID_ARGUMENT);
     EXPECT_EQ(dwunw_process_open(nullptr, &options, &process_), DWUNW_ERR_INVALID_ARGUMENT);
+    options.size = sizeof(options);
+    options.exe = "/bin/cat"; // where the process's program is, the process says
+    EXPECT_EQ(dwunw_process_open(context_, &options, &process_), DWUNW_ERR_INVALID_ARGUMENT);
     EXPECT_EQ(dwunw_process_refresh(nullptr), DWUNW_ERR_INVALID_ARGUMENT);
     EXPECT_EQ(dwunw_process_find_module(nullptr, 0, nullptr, nullptr), DWUNW_ERR_INVALID_ARGUMENT);
     EXPECT_EQ(dwunw_process_stop(nullptr, nullptr), DWUNW_ERR_INVALID_ARGUMENT);

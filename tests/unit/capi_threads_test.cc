@@ -179,7 +179,12 @@ class SharedSample {
 };
 
 dwunw_process *open_process(dwunw_context *context, pid_t pid) {
-    const dwunw_process_options options{.size = sizeof(options), .pid = pid, .maps = nullptr};
+    const dwunw_process_options options{.size = sizeof(options),
+                                        .pid = pid,
+                                        .maps = nullptr,
+                                        .exe = nullptr,
+                                        .sysroot = nullptr,
+                                        .maps_error_line = nullptr};
     dwunw_process *process = nullptr;
     EXPECT_EQ(dwunw_process_open(context, &options, &process), DWUNW_OK);
     return process;

@@ -49,7 +49,12 @@ class CaptureTest : public ::testing::Test {
           }) {
         child_.hear();
         EXPECT_EQ(dwunw_init(nullptr, &context_), DWUNW_OK);
-        const dwunw_process_options options{.size = sizeof(options), .pid = child_.pid(), .maps = nullptr};
+        const dwunw_process_options options{.size = sizeof(options),
+                                            .pid = child_.pid(),
+                                            .maps = nullptr,
+                                            .exe = nullptr,
+                                            .sysroot = nullptr,
+                                            .maps_error_line = nullptr};
         EXPECT_EQ(dwunw_process_open(context_, &options, &process_), DWUNW_OK);
         stop();
     }
@@ -146,7 +151,12 @@ TEST_F(CaptureTest, FromManyThreads) {
     dwunw_context *context = nullptr;
     dwunw_process *process = nullptr;
     ASSERT_EQ(dwunw_init(nullptr, &context), DWUNW_OK);
-    const dwunw_process_options options{.size = sizeof(options), .pid = child_.pid(), .maps = nullptr};
+    const dwunw_process_options options{.size = sizeof(options),
+                                        .pid = child_.pid(),
+                                        .maps = nullptr,
+                                        .exe = nullptr,
+                                        .sysroot = nullptr,
+                                        .maps_error_line = nullptr};
     ASSERT_EQ(dwunw_process_open(context, &options, &process), DWUNW_OK);
     std::atomic<size_t> wrong = 0;
     std::vector<std::thread> threads;

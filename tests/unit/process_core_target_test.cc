@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include "process/core_target.h"
 
+#include "process/process.h"
 #include "process_testing.h"
 #include "support/core_builder.h"
 
@@ -84,7 +85,9 @@ struct Mapped {
         }
     }
     // `name`: what NT_FILE says. `flags`: with PT_LOADs. `held`: how much of each mapping.
-    CoreBuilder core(const std::string &name, bool with_segments, uint64_t held_first, uint64_t held) const {
+    // `moved`: the code is in memory without a file, with one byte of its own if `changed`.
+    CoreBuilder core(const std::string &name, bool with_segments, uint64_t held_first, uint64_t held,
+                     bool moved = false, bool changed = false) const {
         CoreBuilder builder;
         auto files = parts;
         for (size_t i = 0; i < files.size(); ++i) {
@@ -95,10 +98,14 @@ struct Mapped {
             if (at < bytes.size())
                 std::copy_n(bytes.begin() + static_cast<ptrdiff_t>(at),
                             std::min<uint64_t>(content.size(), bytes.size() - at), content.begin());
+            if (changed && executable[i])
+                content.at(code.value % 4096) ^= 1;
             const uint32_t flags = static_cast<uint32_t>(PF_R) | (executable[i] ? PF_X : 0);
             if (with_segments || !content.empty())
                 builder.add({files[i].start, size, flags, content});
         }
+        if (moved)
+            files.erase(files.begin() + (std::ranges::find(executable, true) - executable.begin()));
         builder.add_files(files);
         return builder;
     }
@@ -195,6 +202,26 @@ TEST(CoreTarget, TheTextInTheCore) {
     // All but one byte of each mapping is not all.
     EXPECT_EQ(open_code(target_of(plugin.core("/nonexistent", true, kAll, 4095)), plugin.code).status,
               DWUNW_ERR_NO_FILE);
+}
+
+// A program moves its code to memory without a file, to have it in large pages. A kernel's core holds such memory;
+// where one does not, nothing says what it was.
+TEST(CoreTarget, MovedCode) {
+    const Mapped mapped(PLUGIN_A);
+    constexpr uint64_t kAll = 1 << 20;
+    const auto code_of = [&](uint64_t held, bool changed) {
+        static ModuleStore store;
+        const auto core =
+            std::make_shared<const CoreTarget>(target_of(mapped.core(PLUGIN_A, true, 4096, held, true, changed)));
+        return testing::take(Process::open(store, core))->find(mapped.code);
+    };
+    const auto found = code_of(kAll, false);
+    ASSERT_EQ(found.kind, unwind::CodeKind::kModule);
+    EXPECT_EQ(found.module->path, PLUGIN_A);
+    EXPECT_EQ(found.bias.value, Mapped::kBase);
+    EXPECT_NE(found.cfi, nullptr);
+    EXPECT_EQ(code_of(kAll, true).kind, unwind::CodeKind::kAnonymous);
+    EXPECT_EQ(code_of(16, false).kind, unwind::CodeKind::kAnonymous);
 }
 
 TEST(CoreTarget, WhatIsNoElfFile) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include "process/core_write.h"
 
+#include "moved_code_testing.h"
 #include "process/core_target.h"
 #include "process_testing.h"
 
@@ -99,6 +100,31 @@ TEST_F(CoreWrite, ThreadsAndNotes) {
             }
         }
     }
+}
+
+// Code that was moved to memory without a file: all of its bytes are the file's, and so the core says, which holds few.
+TEST_F(CoreWrite, MovedCodeIsItsFiles) {
+    const Child child([](const Child::Line &line) {
+        testing::MovableCode code;
+        code.move(testing::change_nothing, PROT_READ | PROT_EXEC, 0);
+        stand_still(line, address_of(code.function));
+    });
+    const RunAddr function(child.hear());
+    Stopped stopped(child.pid());
+    const auto before = stopped.process->find(function);
+    ASSERT_EQ(before.kind, unwind::CodeKind::kModule);
+    const auto core = write(stopped);
+    ASSERT_TRUE(core);
+    const auto process = testing::take(Process::open(stopped.store, std::make_shared<const CoreTarget>(*core, "", "")));
+    const auto after = process->find(function);
+    ASSERT_EQ(after.kind, unwind::CodeKind::kModule);
+    EXPECT_EQ(after.module, before.module);
+    EXPECT_EQ(after.bias.value, before.bias.value);
+    std::array<uint8_t, 16> in_file{};
+    std::array<uint8_t, 16> in_process{};
+    EXPECT_TRUE(process->read_code(function, in_file));
+    EXPECT_EQ(stopped.memory().read(function, in_process), in_process.size());
+    EXPECT_EQ(in_file, in_process);
 }
 
 TEST_F(CoreWrite, EveryByteIsTheProcesss) {

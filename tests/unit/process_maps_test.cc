@@ -161,6 +161,28 @@ TEST(Maps, AMalformedLineIsNamed) {
 }
 
 // Every byte replaced by every other kind of byte, and every prefix: an answer or an error, and addresses in order.
+// Found in use: it was taken for memory without a file, without a word.
+TEST(Maps, ARelativePathIsMalformedInAText) {
+    const auto parse = [](std::string_view path, Maps::Order order, const char *inode = "0") {
+        const std::string text = "1000-2000 r-xp 00000000 00:00 0 \n"
+                                 "2000-3000 r-xp 00000000 00:00 " +
+                                 std::string(inode) + " " + std::string(path) + "\n";
+        return Maps::parse({text.begin(), text.end()}, order);
+    };
+    for (const char *path : {"bin/program", "program", "./program", "../lib/libc.so.6"})
+        for (const char *inode : {"0", "77"}) {
+            const auto maps = parse(path, Maps::Order::kStrict, inode);
+            ASSERT_FALSE(maps) << path;
+            EXPECT_EQ(maps.error().status, DWUNW_ERR_MAPS_MALFORMED);
+            EXPECT_EQ(maps.error().value, 2u);
+            EXPECT_TRUE(parse(path, Maps::Order::kLive, inode)) << "the kernel's own map is as it is";
+        }
+    // The kernel's own names, and a file that its process cannot reach.
+    for (const char *path : {"[heap]", "[anon:name]", "anon_inode:[perf_event]", "socket:[1234]",
+                             "(unreachable)/usr/bin/program", "//anon", "/memfd:x (deleted)", ""})
+        EXPECT_TRUE(parse(path, Maps::Order::kStrict, "77")) << path;
+}
+
 TEST(Maps, NoByteMakesItFallOver) {
     const std::string text(kText);
     auto check = [](const Result<Maps> &maps) {

@@ -224,6 +224,66 @@ TEST(Process, AMappedFileThatIsNoUsableElf) {
         ::munmap(address, page);
 }
 
+// Found in use: SBCL's heap image, .NET's and wine's PE files hold code that keeps frame pointers. What is known of it
+// is its bytes, which are the process's memory.
+TEST(Process, TheBytesOfCodeInAFileThatIsNoElf) {
+    const TemporaryFolder folder;
+    const size_t page = testing::page_size();
+    testing::write_file(folder / "image", std::string(page, 'x') + "\x55\x48\x89\xe5" + std::string(page, 'y'));
+    const UniqueFd fd(::open((folder / "image").c_str(), O_RDONLY | O_CLOEXEC));
+    void *code = ::mmap(nullptr, page, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd.get(), static_cast<off_t>(page));
+    ModuleStore store;
+    const auto process = open_process(store, ::getpid());
+    std::array<uint8_t, 4> bytes{};
+    EXPECT_TRUE(process->read_code(address_of(code), bytes));
+    EXPECT_EQ(bytes, (std::array<uint8_t, 4>{0x55, 0x48, 0x89, 0xe5}));
+    EXPECT_FALSE(process->read_code(address_of(code) + page - 2, bytes)) << "over the mapping's end";
+
+    // A map without a process has the file alone.
+    std::array<char, 64> line{};
+    std::snprintf(line.data(), line.size(), "10000000-10001000 r-xp %08zx 00:00 0 ", page);
+    const auto text = testing::take(Process::open(store, 0, line.data() + (folder / "image")));
+    const CodeLocation location = text->find(RunAddr(0x10000000));
+    EXPECT_EQ(location.kind, CodeKind::kUnusableModule);
+    EXPECT_EQ(location.status, DWUNW_ERR_NOT_ELF);
+    bytes = {};
+    EXPECT_TRUE(text->read_code(RunAddr(0x10000000), bytes));
+    EXPECT_EQ(bytes, (std::array<uint8_t, 4>{0x55, 0x48, 0x89, 0xe5}));
+    ::munmap(code, page);
+}
+
+// A program with a heap image behind it: an ELF file, and none of its segments is for that.
+TEST(Process, TheBytesOfCodeBehindAnElfFilesSegments) {
+    const TemporaryFolder folder;
+    const size_t page = testing::page_size();
+    std::string program = testing::read_file(PLUGIN_A);
+    program.resize((program.size() + page - 1) & ~(page - 1));
+    const size_t end = program.size();
+    testing::write_file(folder / "program", program + "\x55\x48\x89\xe5" + std::string(page, 'y'));
+    const UniqueFd fd(::open((folder / "program").c_str(), O_RDONLY | O_CLOEXEC));
+    void *code = ::mmap(nullptr, page, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd.get(), static_cast<off_t>(end));
+    ModuleStore store;
+    const auto process = open_process(store, ::getpid());
+    EXPECT_EQ(process->find(address_of(code)).status, DWUNW_ERR_ELF_MALFORMED);
+    std::array<uint8_t, 4> bytes{};
+    EXPECT_TRUE(process->read_code(address_of(code), bytes));
+    EXPECT_EQ(bytes, (std::array<uint8_t, 4>{0x55, 0x48, 0x89, 0xe5}));
+    ::munmap(code, page);
+}
+
+// It was called unmapped.
+TEST(Process, MappedMemoryThatIsNotExecutable) {
+    ModuleStore store;
+    const auto process = open_process(store, ::getpid());
+    int local = 0;
+    static const int kConstant = 5;
+    for (const RunAddr address : {address_of(&local), address_of(&kConstant)}) {
+        EXPECT_EQ(process->find(address).kind, CodeKind::kUnmapped);
+        EXPECT_EQ(process->find(address).status, DWUNW_ERR_NOT_EXECUTABLE);
+    }
+    EXPECT_EQ(process->find(RunAddr(16)).status, DWUNW_ERR_NO_MAPPING);
+}
+
 TEST(Process, ModulesOfDataAddresses) {
     ModuleStore store;
     const auto process = open_process(store, ::getpid());
@@ -459,7 +519,9 @@ TEST(Process, AMapFromATextStaysAsItIs) {
                              "20000000-20001000 r-xp 00000000 00:00 0 /no/such/file\n"
                              "30000000-30001000 r-xp 00000000 00:00 0 \n"
                              "40000000-40001000 r-xp 00000000 00:00 0 [vdso]\n"
-                             "50000000-50001000 --xp 00000000 00:00 0 [uprobes]\n";
+                             "50000000-50001000 --xp 00000000 00:00 0 [uprobes]\n"
+                             "ff000010000000-ff000010100000 r-xp 00001000 00:00 0 " PLUGIN_A "\n"
+                             "ffffffffffe000-fffffffffff000 --xp 00000000 00:00 0 [uprobes]\n"; // 5-level paging
     auto opened = Process::open(store, 0, text);
     ASSERT_TRUE(opened);
     Process &process = **opened;
@@ -470,6 +532,10 @@ TEST(Process, AMapFromATextStaysAsItIs) {
     EXPECT_EQ(process.find(RunAddr(0x30000000)).kind, CodeKind::kAnonymous);
     EXPECT_EQ(process.find(RunAddr(0x40000000)).kind, CodeKind::kUnusableModule);
     EXPECT_EQ(process.find(RunAddr(0x50000000)).kind, CodeKind::kUprobeTrampoline);
+    EXPECT_EQ(process.find(RunAddr(0xffffffffffe000)).kind, CodeKind::kUprobeTrampoline);
+    EXPECT_EQ(process.find(RunAddr(0xff000010000010)).module, a.module);
+    EXPECT_EQ(process.find(RunAddr(0xff000010000010)).bias.link(RunAddr(0xff000010000010)), LinkAddr(0x1010));
+    EXPECT_EQ(process.code_mappings().mappings.size(), 7u);
     EXPECT_EQ(process.find(RunAddr(0x60000000)).kind, CodeKind::kUnmapped);
     EXPECT_TRUE(process.refresh());
     EXPECT_EQ(process.map_reads(), 0u);
@@ -477,6 +543,36 @@ TEST(Process, AMapFromATextStaysAsItIs) {
     EXPECT_FALSE(process.read_code(RunAddr(0x30000000), bytes));
     EXPECT_EQ(process.read_memory(RunAddr(0x30000000), bytes), 0u);
     EXPECT_EQ(process.stop().error().status, DWUNW_ERR_INVALID_ARGUMENT);
+}
+
+// A map from another machine, whose inodes are that one's.
+TEST(Process, WhereTheFilesOfATextAre) {
+    const TemporaryFolder folder;
+    std::filesystem::create_directories(folder / "root/usr/lib");
+    std::filesystem::copy_file(PLUGIN_B, folder / "root/usr/lib/plugin.so");
+    const std::string text = "10000000-10001000 r--p 00000000 08:01 77 /usr/bin/program\n"
+                             "10001000-10002000 r-xp 00001000 08:01 77 /usr/bin/program\n"
+                             "20000000-20001000 r--p 00000000 08:01 78 /usr/lib/plugin.so\n";
+    ModuleStore store;
+    const auto nowhere = testing::take(Process::open(store, 0, text));
+    EXPECT_EQ(nowhere->find(RunAddr(0x10001010)).status, DWUNW_ERR_NO_FILE);
+
+    const auto process = testing::take(Process::open(store, 0, text, {PLUGIN_A, folder / "root"}));
+    const CodeLocation program = process->find(RunAddr(0x10001010));
+    ASSERT_EQ(program.kind, CodeKind::kModule);
+    EXPECT_EQ(program.module->path, "/usr/bin/program") << "as the map calls it";
+    EXPECT_EQ(program.bias.link(RunAddr(0x10001010)), LinkAddr(0x1010));
+    const auto library = process->find_module(RunAddr(0x20000010));
+    ASSERT_TRUE(library);
+    EXPECT_EQ(library->module->file->source().size(), std::filesystem::file_size(PLUGIN_B));
+    EXPECT_EQ(program.module->file->source().size(), std::filesystem::file_size(PLUGIN_A));
+
+    const auto library_alone = testing::take(Process::open(store, 0, text, {"", folder / "root"}));
+    EXPECT_EQ(library_alone->find(RunAddr(0x10001010)).status, DWUNW_ERR_NO_FILE);
+    EXPECT_TRUE(library_alone->find_module(RunAddr(0x20000010)));
+    // A process's files are where the process has them.
+    EXPECT_EQ(Process::open(store, ::getpid(), std::nullopt, {PLUGIN_A, ""}).error().status,
+              DWUNW_ERR_INVALID_ARGUMENT);
 }
 
 TEST(Process, TheWarmPathAllocatesNothing) {

@@ -491,8 +491,10 @@ TEST_F(WalkTest, StopReasons) {
     stack_.set(kSp, 0x999); // a return address in nothing
     EXPECT_EQ(walk_from(at(kLeaf)), DWUNW_ERR_NO_MAPPING);
     EXPECT_EQ(result_.written, 1u);
+    space_.add_other(CodeKind::kUnmapped, 0x7fe000, 0x8000, DWUNW_ERR_NOT_EXECUTABLE);
     stack_.set(kSp, kSp); // in the stack, which is not executable
-    EXPECT_EQ(walk_from(at(kLeaf)), DWUNW_ERR_NO_MAPPING);
+    EXPECT_EQ(walk_from(at(kLeaf)), DWUNW_ERR_NOT_EXECUTABLE);
+    EXPECT_EQ(walk_from(kSp), DWUNW_ERR_NOT_EXECUTABLE);
 
     // A frame that is its own caller: *(rsp) says where the CFA is, and the word below it who called.
     stack_.set(kSp, kSp).set(kSp - 8, at(kStuck, 0x10));

@@ -53,7 +53,12 @@ uint64_t Walker::word(uint64_t address) {
 }
 
 Walker::Walker(pid_t pid) {
-    const dwunw_process_options process_options{.size = sizeof(process_options), .pid = pid, .maps = nullptr};
+    const dwunw_process_options process_options{.size = sizeof(process_options),
+                                                .pid = pid,
+                                                .maps = nullptr,
+                                                .exe = nullptr,
+                                                .sysroot = nullptr,
+                                                .maps_error_line = nullptr};
     if (dwunw_init(nullptr, &context_) != DWUNW_OK ||
         dwunw_process_open(context_, &process_options, &process_) != DWUNW_OK ||
         dwunw_symbolizer_create(&symbolizer_) != DWUNW_OK)
