@@ -65,7 +65,8 @@ struct dwunw_bpf_options {
 /*
  * Between the object's open and its load: finds out what the kernel can do and sizes the maps. `options` may be NULL.
  * Errors: DWUNW_ERR_INVALID_ARGUMENT (also: the object does not include dwunw.bpf.h),
- * DWUNW_ERR_PERMISSION, DWUNW_ERR_BPF. Allocates.
+ * DWUNW_ERR_PERMISSION, DWUNW_ERR_BPF, DWUNW_ERR_PID_NAMESPACE (/proc is not mounted, or not for the caller's pid
+ * namespace). Allocates.
  */
 dwunw_status dwunw_bpf_open(struct dwunw_context *context, struct bpf_object *object,
                             const struct dwunw_bpf_options *options, struct dwunw_bpf **out);
@@ -80,8 +81,8 @@ dwunw_status dwunw_bpf_start(struct dwunw_bpf *bpf);
  *
  * A process's map is watched by three signs: the dynamic linker (glibc's and musl's tell debuggers of every dlopen and
  * dlclose), the number of executable pages, exec. What none of them shows is code that a program itself puts in the
- * place of other code of the same size between two stacks, past the dynamic linker. Number: the one in the initial pid
- * namespace.
+ * place of other code of the same size between two stacks, past the dynamic linker. Number: the one in the caller's pid
+ * namespace, where the process may also be of a namespace within that one.
  */
 dwunw_status dwunw_bpf_add_process(struct dwunw_bpf *bpf, int32_t pid);
 void dwunw_bpf_remove_process(struct dwunw_bpf *bpf, int32_t pid);

@@ -7,6 +7,8 @@
 // ends with DWUNW_ERR_MODULE_CHANGED.
 #include "bpf/session.h"
 
+#include "bpf/pid_namespace.h"
+
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <sys/random.h>
@@ -103,6 +105,10 @@ dwunw_status Session::open() {
     features_ = KernelFeatures::probe(options_.flags);
     if (!features_.ring_buffer)
         return may_create_maps() ? DWUNW_ERR_BPF : DWUNW_ERR_PERMISSION;
+    const auto pid_namespace = find_pid_namespace();
+    if (!pid_namespace)
+        return pid_namespace.error().status;
+    pid_namespace_ = *pid_namespace;
     bpf_map *settings_map = bpf_object__find_map_by_name(object_, ".rodata.dwunw");
     size_t size = 0;
     auto *settings =
@@ -119,6 +125,7 @@ dwunw_status Session::open() {
     settings->slice_bytes = options_.slice_bytes;
     settings->report_unknown = (options_.flags & DWUNW_BPF_ADD_UNKNOWN) != 0;
     settings->path_limit = or_default(options_.path_limit, 256);
+    settings->pid_namespace = pid_namespace_;
     if (::getrandom(&settings->seed, sizeof(settings->seed), 0) != sizeof(settings->seed))
         return DWUNW_ERR_IO;
 
@@ -407,6 +414,8 @@ std::string Session::describe() const {
                                     "global function in a bounded loop, 128 frames");
     text += "state of a walk: " +
             choice(features_.task_storage, features_.task_storage_off, "task storage", "hash by thread");
+    if (pid_namespace_ != 0)
+        text += "processes: by their numbers in pid namespace " + std::to_string(pid_namespace_) + "\n";
     if (started())
         text += "dynamic linker: watched in " + std::to_string(publisher_->watched_linkers()) + " of " +
                 std::to_string(publisher_->size()) + " processes\n";

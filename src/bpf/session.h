@@ -61,6 +61,7 @@ class Session {
     bpf_object *object_;
     dwunw_bpf_options options_;
     KernelFeatures features_;
+    uint32_t pid_namespace_ = 0; // 0: the initial one
     KernelMaps maps_;
     std::vector<Link> links_;
     std::optional<LinkerProbe> linker_probe_;

@@ -82,6 +82,8 @@ class RuleCache {
     static constexpr unsigned kGenerationBits = 29;
 
     std::optional<PackedRule> find(CodeAddr pc, uint64_t generation) const {
+        if (is_wide(pc.pc()))
+            return std::nullopt;
         const Entry &entry = entries_[index(pc)];
         const uint64_t rule = entry.rule.load(std::memory_order_relaxed);
         const uint64_t key = entry.key.load(std::memory_order_relaxed);
@@ -90,8 +92,8 @@ class RuleCache {
         return PackedRule(rule & ((uint64_t{1} << PackedRule::kBits) - 1));
     }
     void insert(CodeAddr pc, uint64_t generation, PackedRule packed) {
-        if (pc.pc().value >> kPcBits != 0)
-            return; // no user address of x86-64
+        if (is_wide(pc.pc()))
+            return;
         Entry &entry = entries_[index(pc)];
         const uint64_t rule = packed.word_ | high(generation) << PackedRule::kBits;
         entry.rule.store(rule, std::memory_order_relaxed);
@@ -100,6 +102,8 @@ class RuleCache {
 
     // Whether a call can end at `address`, where that is remembered.
     std::optional<bool> follows_call(RunAddr address, uint64_t generation) const {
+        if (is_wide(address))
+            return std::nullopt;
         const uint64_t mixed = mix_address(address);
         const uint64_t word = calls_[mixed >> kCallKeyBits].load(std::memory_order_relaxed);
         if ((word ^ call_word(mixed, generation, false)) > 1)
@@ -107,13 +111,15 @@ class RuleCache {
         return (word & 1) != 0;
     }
     void remember_call(RunAddr address, uint64_t generation, bool follows) {
-        if (address.value >> kPcBits != 0)
+        if (is_wide(address))
             return;
         const uint64_t mixed = mix_address(address);
         calls_[mixed >> kCallKeyBits].store(call_word(mixed, generation, follows), std::memory_order_relaxed);
     }
 
   private:
+    // User addresses of x86-64 with 4-level paging. With 5-level paging there are wider ones, if a program asks for
+    // them; those are not kept, since their keys would be those of other addresses.
     static constexpr unsigned kPcBits = 47;
     static constexpr unsigned kLowGenerationBits = 16;
     static constexpr unsigned kIndexBits = 12;
@@ -125,6 +131,7 @@ class RuleCache {
         std::atomic<uint64_t> rule = 0;
     };
 
+    static bool is_wide(RunAddr address) { return address.value >> kPcBits != 0; }
     static uint64_t key_of(CodeAddr pc, uint64_t generation) {
         return pc.pc().value << (1 + kLowGenerationBits) | uint64_t{pc.is_return_address()} << kLowGenerationBits |
                (generation & ((1u << kLowGenerationBits) - 1));

@@ -21,13 +21,12 @@ __u64 calls_lost;
 
 static __always_inline int take(void *ctx, __u64 number) {
     struct bpf_walk_call call = {.number = number};
-    const __u64 pid_tgid = bpf_get_current_pid_tgid();
 
     call.kernel = dwunw_get_stackid(ctx, kernel_flags);
     if (compare)
         call.user = dwunw_get_stackid(ctx, DWUNW_USER_ONLY);
-    call.pid = pid_tgid >> 32;
-    call.tid = pid_tgid;
+    call.pid = dwunw_tgid();
+    call.tid = bpf_get_current_pid_tgid();
     if (record && bpf_ringbuf_output(&calls, &call, sizeof(call), 0))
         __sync_fetch_and_add(&calls_lost, 1);
     return 0;

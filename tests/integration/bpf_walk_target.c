@@ -415,22 +415,91 @@ static void do_fork(char **argument) {
     }
 }
 
-/* jit COUNT: by way of code without a file, which has no call-frame information */
-static void do_jit(char **argument) {
-    /* push rbp; mov rbp, rsp; call rsi; pop rbp; ret */
-    static const unsigned char code[] = {0x55, 0x48, 0x89, 0xe5, 0xff, 0xd6, 0x5d, 0xc3};
-    const unsigned count = (unsigned)atoi(argument[0]);
-    void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+/* push rbp; mov rbp, rsp; call rsi; pop rbp; ret */
+static const unsigned char with_frame_pointer[] = {0x55, 0x48, 0x89, 0xe5, 0xff, 0xd6, 0x5d, 0xc3};
+
+static void run_page(void *page, unsigned count) {
     unsigned i;
 
-    if (page == MAP_FAILED)
-        exit(5);
-    memcpy(page, code, sizeof(code));
-    mprotect(page, 4096, PROT_READ | PROT_EXEC);
     tell = false; /* libgcc has no rule for that page */
     for (i = 0; i < count; i++) {
         ((void (*)(unsigned long, void (*)(unsigned long)))page)(i % 4, from_plugin);
         usleep(1000);
+    }
+}
+
+/* jit COUNT: by way of code without a file, which has no call-frame information */
+static void do_jit(char **argument) {
+    void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (page == MAP_FAILED)
+        exit(5);
+    memcpy(page, with_frame_pointer, sizeof(with_frame_pointer));
+    mprotect(page, 4096, PROT_READ | PROT_EXEC);
+    run_page(page, (unsigned)atoi(argument[0]));
+}
+
+/* blob COUNT: by way of code in a file that is no ELF image */
+static void do_blob(char **argument) {
+    char name[] = "/tmp/bpf_walk_blob_XXXXXX";
+    static char pages[8192] = "no ELF image";
+    const int fd = mkstemp(name);
+    void *page;
+
+    memcpy(pages + 4096, with_frame_pointer, sizeof(with_frame_pointer));
+    if (fd < 0 || write(fd, pages, sizeof(pages)) != sizeof(pages))
+        exit(6);
+    page = mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 4096);
+    unlink(name);
+    if (page == MAP_FAILED)
+        exit(6);
+    run_page(page, (unsigned)atoi(argument[0]));
+}
+
+/* The code of a file becomes memory without one, at the same place. */
+static void move_text(const char *file) {
+    const char *name = strrchr(file, '/');
+    FILE *maps = fopen("/proc/self/maps", "r");
+    unsigned long start, end;
+    char line[4096];
+
+    while (maps && fgets(line, sizeof(line), maps)) {
+        void *copy;
+
+        if (!strstr(line, name) || !strstr(line, " r-xp ") || sscanf(line, "%lx-%lx", &start, &end) != 2)
+            continue;
+        copy = mmap(NULL, end - start, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (copy == MAP_FAILED)
+            exit(7);
+        memcpy(copy, (void *)start, end - start);
+        mprotect(copy, end - start, PROT_READ | PROT_EXEC);
+        if (mremap(copy, end - start, end - start, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)start) != (void *)start)
+            exit(7);
+        fclose(maps);
+        return;
+    }
+    exit(7);
+}
+
+/* moved COUNT FILE FILE: a plugin's code is moved to memory without a file, after a third of its calls */
+static void do_moved(char **argument) {
+    const unsigned count = (unsigned)atoi(argument[0]);
+    void *plugin = dlopen(argument[1], RTLD_NOW);
+    void (*run)(unsigned long, void (*)(unsigned long));
+    unsigned i;
+
+    if (!plugin)
+        exit(7);
+    run = (void (*)(unsigned long, void (*)(unsigned long)))dlsym(plugin, "plugin_run");
+    plugin_name = argument[1];
+    for (i = 0; i < count; i++) {
+        if (i == count / 3) {
+            move_text(argument[1]);
+            if (!dlopen(argument[2], RTLD_NOW)) /* the map is looked at again */
+                exit(7);
+        }
+        run(i, from_plugin);
+        usleep(2000);
     }
 }
 
@@ -440,7 +509,7 @@ static const struct {
 } subjects[] = {
     {"depth", do_depth},     {"distinct", do_distinct}, {"threads", do_threads}, {"signals", do_signals},
     {"pending", do_pending}, {"storm", do_storm},       {"stays", do_stays},     {"exec", do_exec},
-    {"fork", do_fork},       {"jit", do_jit},
+    {"fork", do_fork},       {"jit", do_jit},           {"blob", do_blob},       {"moved", do_moved},
 };
 
 static void wait_for_line(void) {

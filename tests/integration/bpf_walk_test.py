@@ -29,11 +29,20 @@ def check(condition, message):
         raise Failure(message)
 
 
+def child_of(pid):
+    return int(pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()[0])
+
+
 class Target:
-    def __init__(self, program, *arguments, prefix=()):
+    def __init__(self, program, *arguments, prefix=(), generations=0):
+        """`generations`: so many children further down the program is, in a pid namespace that counts its own way."""
         self.process = subprocess.Popen([*prefix, program, *map(str, arguments)], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, text=True)
         self.pid = json.loads(self.process.stdout.readline())["pid"]
+        if generations:
+            self.pid = self.process.pid
+            for _ in range(generations):
+                self.pid = child_of(self.pid)
         self.truth = {}
         self.plugins = {}
 
@@ -91,8 +100,8 @@ class Test:
         self.target = target
         self.plugins = [plugin_a, plugin_b]
 
-    def run(self, subject, *options, prefix=()):
-        target = Target(self.target, *subject, prefix=prefix)
+    def run(self, subject, *options, prefix=(), generations=0):
+        target = Target(self.target, *subject, prefix=prefix, generations=generations)
         try:
             walker = Walker(self.user, [target], *options, file=self.target)
             target.go()
@@ -307,6 +316,71 @@ class Test:
             check(call["kernel"]["frames"] == call["user"]["frames"], "kernel and user differ")
         ids = {call["kernel"]["id"] for call in walker.calls if call["kernel"]["reason"] == "code without a file"}
         check(len(ids) <= 8, f"{len(ids)} ids of 4 stacks")
+
+    UNSHARE = ("unshare", "-pf", "--mount-proc")
+
+    def within(self, *subjects, levels=1):
+        """Subjects, with the tool and its targets in a pid namespace of their own."""
+        inner = subprocess.run([*self.UNSHARE * levels, sys.executable, __file__, self.user, self.target, *self.plugins,
+                                *subjects], capture_output=True, text=True, check=False)
+        check(inner.returncode == 0, f"within {levels}: {inner.stdout}{inner.stderr}")
+
+    def pid_namespace(self):
+        """Found in use: in a container every stack was lost, because the kernel's programs saw other numbers."""
+        self.within("depths", "old_forms", "user_walks", "stays", "exec_loop", "forks", "threads")
+        # The tool outside, the target in a namespace of its own.
+        self.check_all(*self.run(("depth", 12, 20), "-c", prefix=self.UNSHARE, generations=1), 20)
+
+    def nested_pid_namespaces(self):
+        self.within("depths", "forks", levels=2)
+        self.check_all(*self.run(("depth", 12, 20), "-c", prefix=self.UNSHARE * 2, generations=2), 20)
+        # The tool in one namespace, the target in another within it.
+        self.within("target_in_its_own")
+        # /proc of an outer namespace: its numbers are other processes', so nothing is begun.
+        outer = subprocess.run(["unshare", "-pf", self.user, "-p", "1", self.target, "probe_here"], capture_output=True,
+                               text=True, check=False, input="")
+        check(outer.returncode != 0 and "/proc is of another pid namespace" in outer.stdout + outer.stderr, f"{outer}")
+
+    def target_in_its_own(self):
+        for levels in (1, 2):
+            self.check_all(*self.run(("depth", 12, 20), "-c", prefix=self.UNSHARE * levels, generations=levels), 20)
+        # A process of a namespace within is found by its number here when it is not known yet, too.
+        target, walker = self.run(("fork", 5), "-c", "-a", prefix=self.UNSHARE, generations=1)
+        check(len(walker.calls) == 10, f"{len(walker.calls)} calls")
+        for call in walker.calls:
+            self.check_stack(call["kernel"], target.truth[call["number"]], call["number"])
+
+    def moved_text(self):
+        """Code that a program has moved to memory without a file keeps its rules and its name."""
+        target, walker = self.run(("moved", 90, *self.plugins), "-c")
+        check(len(walker.calls) == 90, f"{len(walker.calls)} calls")
+        self.check_plugins(target, walker)
+        for call in walker.calls[-20:]:
+            for name in ("kernel", "user"):
+                stack = call[name]
+                check(stack["status"] == COMPLETE, f"{name}: {stack}")
+                named = [f[3] for f in stack["frames"]].count(self.plugins[0])
+                check(named == 2, f"{name}: {named} frames of the plugin: {stack}")
+            check(call["kernel"]["frames"] == call["user"]["frames"], "kernel and user differ")
+        check(walker.calls[-1]["kernel"]["reason"] == IN_KERNEL, f"{walker.calls[-1]['kernel']}")
+
+    def no_elf(self):
+        """Code in a mapped file that is no ELF image: a frame pointer leads out of it as out of memory without a file."""
+        target = Target(self.target, "blob", 40)
+        try:
+            walker = Walker(self.user, [target], "-c", file=self.target)
+            target.go()
+            target.wait()
+            walker.end()
+        finally:
+            target.end()
+        reasons = walker.counters["reasons"]
+        check(reasons["a module without usable call-frame information"] > 0, f"{reasons}")
+        for call in walker.calls:
+            for name in ("kernel", "user"):
+                stack = call[name]
+                check(stack.get("status") == COMPLETE, f"{name}: {stack}")
+                check(any("bpf_walk_blob" in f[3] for f in stack["frames"]), f"{name}: the file has no frame: {stack}")
 
     def check_plugins(self, target, walker):
         for call in walker.calls:

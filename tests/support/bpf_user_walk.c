@@ -53,6 +53,7 @@ static long bpf_probe_read_kernel(void *to, __u32 size, const void *from) {
     return 0;
 }
 static __u64 bpf_get_current_pid_tgid(void) { return 1ull << 32 | 1; }
+static __u32 dwunw_namespace_tgid(void) { return world->namespace_tgid; }
 static __u64 bpf_ktime_get_ns(void) {
     static _Thread_local __u64 now;
 

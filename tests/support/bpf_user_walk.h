@@ -27,6 +27,7 @@ struct bpf_user_world {
     uint64_t trampoline;
     uint64_t exec_pages;
     uint64_t stack_end;
+    uint32_t namespace_tgid; /* where settings.pid_namespace is not 0 */
     /* True when all of it could be read. */
     int (*read)(void *arg, uint64_t address, void *buffer, size_t length);
     void *arg;

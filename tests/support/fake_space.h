@@ -41,6 +41,14 @@ class FakeSpace final : public unwind::AddressSpace {
              .start = RunAddr(start),
              .end = RunAddr(start + size)});
     }
+    // The same module, mapped somewhere else.
+    void add_module_again(uint64_t mapped, uint64_t start) {
+        unwind::CodeLocation location = find(RunAddr(mapped));
+        location.bias = LoadBias{location.bias.value + (start - location.start.value)};
+        location.end = RunAddr(start + (location.end - location.start));
+        location.start = RunAddr(start);
+        add(location);
+    }
     void add_other(unwind::CodeKind kind, uint64_t start, uint64_t size, dwunw_status status = DWUNW_ERR_NO_CFI) {
         add({.kind = kind, .status = status, .start = RunAddr(start), .end = RunAddr(start + size)});
     }

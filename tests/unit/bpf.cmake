@@ -4,7 +4,7 @@
 add_library(bpf_user_walk STATIC ../support/bpf_user_walk.c)
 target_link_libraries(bpf_user_walk PUBLIC dwunw)
 
-foreach(name IN ITEMS block_allocator calls dictionary function_file kernel_features layout placement portion process_walk published
+foreach(name IN ITEMS block_allocator calls dictionary function_file kernel_features layout pid_namespace placement portion process_walk published
                       rule_word
                       table_pool walk)
     set(test bpf_${name}_test)

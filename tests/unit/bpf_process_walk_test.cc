@@ -125,7 +125,7 @@ size_t compare(dwunw_context *context, dwunw_process *process, const dwunw_regse
             pt_regs[i] = regs.regs[kDwarf[i]];
     pt_regs[17] = 0x33;
     auto world = std::make_unique<bpf_user_world>();
-    world->settings = {1, 1, DWUNW_BPF_MAX_FRAMES, DWUNW_BPF_SLICE_MAX, 0, 1000, 0};
+    world->settings = {1, 1, DWUNW_BPF_MAX_FRAMES, DWUNW_BPF_SLICE_MAX, 0, 1000, 0, 0, 0};
     world->pool = published.pool.data();
     world->pool_cells = published.pool.size();
     world->mappings = published.mappings.data();
@@ -165,7 +165,7 @@ class ProcessWalk : public ::testing::Test {
 
     // How many frames the kernel's walk has in all threads together, at `moments` moments.
     size_t walk_live(pid_t pid, int moments) {
-        const dwunw_process_options options = {sizeof(options), pid, nullptr};
+        const dwunw_process_options options = {sizeof(options), pid, nullptr, nullptr, nullptr, nullptr};
         dwunw_process *process = nullptr;
         EXPECT_EQ(dwunw_process_open(context_, &options, &process), DWUNW_OK);
         size_t frames = 0;

@@ -147,12 +147,27 @@ TEST_F(RuleCacheTest, CallsAtTheirOwnAddressesAndGenerations) {
     EXPECT_EQ(cache_->follows_call(RunAddr(kernel.value >> 17), 1), std::nullopt);
 }
 
-TEST_F(RuleCacheTest, NoUserAddress) {
-    for (const uint64_t address : {uint64_t{1} << 47, 0xffffffffff600000u}) {
+// With 5-level paging there are addresses that the keys have no room for.
+TEST_F(RuleCacheTest, WideAddressesAreNotKept) {
+    for (const uint64_t address : {uint64_t{1} << 47, 0xffffffffffe000u, 0xffffffffff600000u}) {
         const auto pc = CodeAddr::instruction(RunAddr(address));
         cache_->insert(pc, 1, rule_);
         EXPECT_FALSE(cache_->find(pc, 1));
         EXPECT_FALSE(cache_->find(CodeAddr::instruction(RunAddr(address & ((uint64_t{1} << 47) - 1))), 1));
+        cache_->remember_call(RunAddr(address), 1, true);
+        EXPECT_EQ(cache_->follows_call(RunAddr(address), 1), std::nullopt);
+        EXPECT_EQ(cache_->follows_call(RunAddr(address & ((uint64_t{1} << 47) - 1)), 1), std::nullopt);
+    }
+}
+
+TEST_F(RuleCacheTest, NoWideAddressHasTheRuleOfAnother) {
+    constexpr uint64_t kNarrow = 0x401234;
+    cache_->insert(CodeAddr::instruction(RunAddr(kNarrow)), 1, rule_);
+    cache_->remember_call(RunAddr(kNarrow), 1, true);
+    for (uint64_t above = 1; above < uint64_t{1} << 17; ++above) {
+        const RunAddr wide(kNarrow | above << 47);
+        EXPECT_FALSE(cache_->find(CodeAddr::instruction(wide), 1));
+        EXPECT_EQ(cache_->follows_call(wide, 1), std::nullopt);
     }
 }
 

@@ -237,16 +237,55 @@ struct signal_struct___dwunw {
         int counter;
     } live;
 };
+struct ns_common___dwunw {
+    unsigned int inum;
+};
+struct pid_namespace___dwunw {
+    struct ns_common___dwunw ns;
+};
+/* A process's number in one of its namespaces. */
+struct upid___dwunw {
+    int nr;
+    struct pid_namespace___dwunw *ns;
+};
+struct pid___dwunw {
+    unsigned int level;             /* of the innermost namespace */
+    struct upid___dwunw numbers[1]; /* from the initial namespace's on, level + 1 of them */
+};
 struct task_struct___dwunw {
     struct mm_struct___dwunw *mm;
     struct uprobe_task___dwunw *utask;
     struct signal_struct___dwunw *signal;
+    struct task_struct___dwunw *group_leader;
+    struct pid___dwunw *thread_pid;
     struct thread_struct___dwunw thread;
 };
 #pragma clang attribute pop
 
 static __always_inline struct task_struct___dwunw *dwunw_task(void) {
     return (struct task_struct___dwunw *)bpf_get_current_task();
+}
+
+/*
+ * The current process's number in the loader's pid namespace, which is not the initial one; 0 where the process has
+ * none there. Most processes are of that namespace itself, so the search begins with the innermost one.
+ */
+__noinline __u32 dwunw_namespace_tgid(void) {
+    struct task_struct___dwunw *task = dwunw_task();
+    struct pid___dwunw *pid = BPF_CORE_READ(task, group_leader, thread_pid);
+    const __u64 first = (__u64)pid + bpf_core_field_offset(struct pid___dwunw, numbers);
+    __u32 level = BPF_CORE_READ(pid, level), i;
+    struct upid___dwunw *number;
+
+    for (i = 0; i < DWUNW_BPF_PID_NAMESPACES; i++) {
+        number = (void *)(first + (__u64)level * bpf_core_type_size(struct upid___dwunw));
+        if (BPF_CORE_READ(number, ns, ns.inum) == dwunw_settings.pid_namespace)
+            return BPF_CORE_READ(number, nr);
+        if (!level)
+            break;
+        level--;
+    }
+    return 0;
 }
 
 /* Executable pages besides the one that uprobes add, which is there from the first probe on. */
@@ -312,6 +351,14 @@ static __always_inline struct dwunw_walk *dwunw_scratch(__u32 create) {
     return dwunw_thread_walk(create);
 }
 #endif /* DWUNW_BPF_USER */
+
+/*
+ * The current process, by the number that user space knows it by; 0: user space knows none. Threads are told apart by
+ * the numbers of the initial namespace, which user space never sees.
+ */
+static __always_inline __u32 dwunw_tgid(void) {
+    return dwunw_settings.pid_namespace ? dwunw_namespace_tgid() : bpf_get_current_pid_tgid() >> 32;
+}
 
 static __always_inline void dwunw_count(__u32 counter, __u64 by) {
     __u32 zero = 0;
@@ -583,7 +630,7 @@ __noinline __u64 dwunw_find_rule(void) {
             dwunw_stop(walk, DWUNW_BPF_COMPLETE);
             return 0;
         }
-        mapped = walk->pc >> DWUNW_BPF_PC_BITS ? 0 : dwunw_locate(walk, walk->pc - 1);
+        mapped = dwunw_locate(walk, walk->pc - 1);
     }
     if (!mapped) {
         dwunw_stop(walk, DWUNW_BPF_NO_MAPPING);
@@ -604,7 +651,7 @@ __noinline __u64 dwunw_find_rule(void) {
     }
     /* A return address behind the mapping's end may come to be the trampoline's. */
     entry = dwunw_cached(walk->pc);
-    if (entry && walk->pc < walk->mapping.end) {
+    if (entry && walk->pc < walk->mapping.end && !(walk->pc >> DWUNW_BPF_PC_BITS)) {
         *(volatile __u64 *)&entry->rule = rule;
         *(volatile __u64 *)&entry->key = dwunw_cache_key(walk, walk->pc) ^ dwunw_mix(rule);
     }
@@ -619,14 +666,13 @@ static __always_inline int dwunw_step(struct dwunw_walk *walk) {
     __u32 cfa_kind, kind, count, fp_known = walk->fp_known;
     struct dwunw_cached_rule *entry;
 
-    if (pc >> DWUNW_BPF_PC_BITS)
-        return dwunw_stop(walk, DWUNW_BPF_NO_MAPPING);
     entry = dwunw_cached(pc);
     if (!entry)
         return dwunw_stop(walk, DWUNW_BPF_NO_TABLE);
     rule = *(volatile __u64 *)&entry->rule;
     word = *(volatile __u64 *)&entry->key;
-    if ((word ^ dwunw_mix(rule)) != dwunw_cache_key(walk, pc)) {
+    /* The kernel's page of pending returns is such a wide address with 5-level paging. */
+    if (pc >> DWUNW_BPF_PC_BITS || (word ^ dwunw_mix(rule)) != dwunw_cache_key(walk, pc)) {
         rule = dwunw_find_rule();
         if (!rule)
             return 1;
@@ -782,7 +828,7 @@ __noinline int dwunw_identify_window(__u64 address) {
         word = walk->window[i];
         if (word - walk->slice_start < walk->slice_size)
             identity = dwunw_hash(dwunw_hash(identity, offset + i * 8), word - walk->initial_sp);
-        else if (!(word >> DWUNW_BPF_PC_BITS) && walk->code_filter >> DWUNW_BPF_FILTER_BIT(word) & 1 &&
+        else if (!(word >> DWUNW_BPF_ADDRESS_BITS) && walk->code_filter >> DWUNW_BPF_FILTER_BIT(word) & 1 &&
                  dwunw_may_be_code(word))
             identity = dwunw_hash(dwunw_hash(identity, offset + i * 8), word);
     }
@@ -1061,7 +1107,7 @@ __noinline int dwunw_begin(__u32 tgid) {
     walk->exec_pages = dwunw_exec_pages();
     walk->first = walk->count = 0;
     if (!number) {
-        if (!dwunw_settings.report_unknown)
+        if (!tgid || !dwunw_settings.report_unknown)
             return DWUNW_BPF_UNKNOWN_PROCESS;
         if (!bpf_map_lookup_elem(&dwunw_reported, &tgid)) {
             dwunw_ask_for_process(DWUNW_BPF_EVENT_PROCESS, tgid, 0, walk->exec_pages, &reported);
@@ -1097,9 +1143,11 @@ __noinline int dwunw_begin(__u32 tgid) {
 
 static __always_inline __s64 dwunw_walk_stack(struct dwunw_walk *walk, void *ctx, __u64 flags) {
     const __u64 *regs = ctx;
-    const __u32 tgid = bpf_get_current_pid_tgid() >> 32;
+    __u32 tgid = walk->stack.head.tgid;
 
-    walk->stack.head.tgid = tgid;
+    /* What a thread's process is called never changes, and the state is the thread's own. */
+    if (!tgid)
+        walk->stack.head.tgid = tgid = dwunw_tgid();
     walk->stack.count = 0;
     walk->ended = walk->misses = walk->trampolines = 0;
     walk->reason = dwunw_begin(tgid);
@@ -1170,7 +1218,7 @@ static __noinline __attribute__((unused)) __s64 dwunw_get_stackid(void *ctx, __u
 
 #ifndef DWUNW_BPF_USER
 static __always_inline void dwunw_map_changed(__u64 changes) {
-    __u32 tgid = bpf_get_current_pid_tgid() >> 32;
+    __u32 tgid = dwunw_tgid();
     __u32 *number = bpf_map_lookup_elem(&dwunw_slots, &tgid);
     struct dwunw_process_slot *slot;
 
@@ -1199,9 +1247,8 @@ int dwunw_on_exec(void *ctx) {
 
 SEC("raw_tp/sched_process_exit")
 int dwunw_on_exit(void *ctx) {
-    const __u64 pid_tgid = bpf_get_current_pid_tgid();
     struct task_struct___dwunw *task = dwunw_task();
-    __u32 tid = pid_tgid, tgid = pid_tgid >> 32, sent = 0, *number;
+    __u32 tid = bpf_get_current_pid_tgid(), tgid, sent = 0, *number;
     struct dwunw_process_slot *slot;
 
     (void)ctx;
@@ -1210,6 +1257,7 @@ int dwunw_on_exit(void *ctx) {
     /* The last thread; the number can be another process's only later. */
     if (BPF_CORE_READ(task, signal, live.counter))
         return 0;
+    tgid = dwunw_tgid();
     /* For where the ring is full. Before the event: who takes that in may give the slot to another process. */
     number = bpf_map_lookup_elem(&dwunw_slots, &tgid);
     slot = number ? bpf_map_lookup_elem(&dwunw_processes, number) : 0;

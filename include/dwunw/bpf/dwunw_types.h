@@ -32,7 +32,7 @@
 #define DWUNW_BPF_REASON_LIST(X)                                                                                       \
     X(DWUNW_BPF_COMPLETE, 0, "complete")                                                                               \
     X(DWUNW_BPF_CHANGED, 1, "the process's map has changed since it was published")                                    \
-    X(DWUNW_BPF_NO_MAPPING, 2, "no mapping at this address")                                                           \
+    X(DWUNW_BPF_NO_MAPPING, 2, "no code is mapped at this address")                                                    \
     X(DWUNW_BPF_ANONYMOUS, 3, "code without a file")                                                                   \
     X(DWUNW_BPF_NO_TABLE, 4, "a module without usable call-frame information")                                         \
     X(DWUNW_BPF_NO_ROOM, 5, "a module whose table found no room")                                                      \
@@ -104,16 +104,21 @@ DWUNW_ASSERT(DWUNW_BPF_REASONS <= DWUNW_BPF_WALKS);
 #define DWUNW_BPF_RED_ZONE 128
 #define DWUNW_BPF_PENDING_MAX 64 /* the kernel's MAX_URETPROBE_DEPTH */
 #define DWUNW_BPF_PT_REGS 21
+#define DWUNW_BPF_PID_NAMESPACES 33 /* within each other: the kernel's MAX_PID_NS_LEVEL, and the initial one */
 #define DWUNW_BPF_PAGE 4096
 #define DWUNW_BPF_SLICE_MAX 65536
 DWUNW_ASSERT(DWUNW_BPF_SLICE_MAX / DWUNW_BPF_PAGE + 1 <= 32); /* dwunw_walk_event.pages */
 DWUNW_ASSERT((DWUNW_BPF_MAX_FRAMES & (DWUNW_BPF_MAX_FRAMES - 1)) == 0);
 DWUNW_ASSERT(DWUNW_BPF_WINDOW <= DWUNW_BPF_PAGE);
 
+/* Of a user address, at most: 47 with 4-level paging, 56 with 5-level paging. */
+#define DWUNW_BPF_ADDRESS_BITS 56
+
 /* The pc → rule cache: a power of two. */
 #ifndef DWUNW_BPF_CACHE_BITS
 #define DWUNW_BPF_CACHE_BITS 13
 #endif
+/* Of a pc in an entry's key. With 5-level paging there are addresses above those, which the cache leaves out. */
 #define DWUNW_BPF_PC_BITS 47
 #define DWUNW_BPF_GENERATION_BITS 16
 #define DWUNW_BPF_MAX_GENERATION ((1u << DWUNW_BPF_GENERATION_BITS) - 1)
@@ -236,7 +241,7 @@ DWUNW_ASSERT(sizeof(struct dwunw_process_slot) == 64);
 #define DWUNW_BPF_FRAME_EXACT (1ull << 63)      /* an instruction's address, not a return address */
 #define DWUNW_BPF_FRAME_SIGNAL (1ull << 62)     /* a signal trampoline */
 #define DWUNW_BPF_FRAME_TRAMPOLINE (1ull << 61) /* a pending return stood in */
-#define DWUNW_BPF_FRAME_PC ((1ull << DWUNW_BPF_PC_BITS) - 1)
+#define DWUNW_BPF_FRAME_PC ((1ull << DWUNW_BPF_ADDRESS_BITS) - 1)
 
 enum dwunw_bpf_event_type {
     DWUNW_BPF_EVENT_STACK = 1,
@@ -298,6 +303,8 @@ struct dwunw_settings {
     __u32 report_unknown; /* processes that are not known are reported, once */
     __u32 path_limit;     /* new stacks for user space behind one path, each second */
     __u64 seed;           /* of ids: nobody shall be able to make two stacks of one id */
+    __u32 pid_namespace;  /* whose numbers user space goes by: its inode; 0: the initial one's */
+    __u32 reserved;
 };
 
 #endif /* DWUNW_BPF_DWUNW_TYPES_H */
