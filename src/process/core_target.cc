@@ -101,6 +101,11 @@ bool same_beginning(const ByteSource &held, const ByteSource &file) {
     return in_core.size() >= sizeof(Elf64_Ehdr) && file.read_exactly(FileOffset(0), in_file) && in_core == in_file;
 }
 
+bool file_is_no_elf(const ByteSource &source) {
+    std::array<uint8_t, SELFMAG> magic;
+    return source.read_exactly(FileOffset(0), magic) && std::memcmp(magic.data(), ELFMAG, SELFMAG) != 0;
+}
+
 // Whether the file is the one that the process had.
 Status check_identity(const ByteSource &held, const elf::Image &held_image, const ByteSource &file,
                       const Result<elf::Image> &image) {
@@ -267,9 +272,12 @@ Result<const dwunw_module *> CoreTarget::open_module(ModuleStore &store, const M
             auto fd = file->open();
             if (!fd)
                 return fd.error();
+            const FileSource source(std::make_shared<const UniqueFd>(std::move(*fd)), file->identity().size);
+            // Whichever version of it the process had: it is no ELF image, and its code is what the core holds of it.
+            if (!held_image && file_is_no_elf(source))
+                return Error{DWUNW_ERR_NOT_ELF};
             if (!held_image)
                 return Error{DWUNW_ERR_MODULE_CHANGED};
-            const FileSource source(std::make_shared<const UniqueFd>(std::move(*fd)), file->identity().size);
             status = check_identity(held, *held_image, source, elf::Image::parse(source));
         } else {
             if (!held_image)

@@ -9,6 +9,7 @@
 // A module's file is looked for where the process had it, under `sysroot`, or as `exe`, and compared with what the core
 // holds of the module's first page: its build-id and PT_LOADs must be the file's, or, without a build-id, the page
 // must. A file that cannot be compared, because the core lacks that page, is not used: it may have been rebuilt.
+// One that is no ELF image is never used: its code is what the core holds of it.
 //
 // Immutable; thread-safe.
 #pragma once

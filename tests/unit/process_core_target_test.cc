@@ -224,6 +224,27 @@ TEST(CoreTarget, MovedCode) {
     EXPECT_EQ(code_of(16, false).kind, unwind::CodeKind::kAnonymous);
 }
 
+// A file that is no ELF image, of which only the code is mapped: its bytes are the core's, never the file's.
+TEST(CoreTarget, CodeInAFileThatIsNoElf) {
+    const TemporaryFolder folder;
+    testing::write_file(folder / "image", std::string(8192, 'x'));
+    const auto open = [&](size_t held) {
+        static ModuleStore store;
+        CoreBuilder builder;
+        builder.add_files({{0x10000, 0x11000, 1, folder / "image"}});
+        builder.add({0x10000, 0x1000, PF_R | PF_X, std::vector<uint8_t>(held, 0x90)});
+        return testing::take(Process::open(store, std::make_shared<const CoreTarget>(target_of(builder))));
+    };
+    std::array<uint8_t, 4> code{};
+    const auto process = open(0x1000);
+    EXPECT_EQ(process->find(RunAddr(0x10010)).status, DWUNW_ERR_NOT_ELF);
+    EXPECT_TRUE(process->read_code(RunAddr(0x10010), code));
+    EXPECT_EQ(code, (std::array<uint8_t, 4>{0x90, 0x90, 0x90, 0x90}));
+    const auto without = open(0);
+    EXPECT_EQ(without->find(RunAddr(0x10010)).status, DWUNW_ERR_NOT_ELF);
+    EXPECT_FALSE(without->read_code(RunAddr(0x10010), code));
+}
+
 TEST(CoreTarget, WhatIsNoElfFile) {
     CoreBuilder builder;
     builder.add_files({{0x10000, 0x11000, 0, "/memfd:jit (deleted)"}});
