@@ -19,7 +19,7 @@ void MapHistory::split(RunAddr at) {
     range.end = at;
 }
 
-void MapHistory::add(std::shared_ptr<Mapped> mapped) {
+void MapHistory::add(const std::shared_ptr<Mapped> &mapped) {
     const RunAddr start = mapped->mapping.start;
     const RunAddr end = mapped->mapping.end;
     if (start >= end || mapped->time <= known_since_)

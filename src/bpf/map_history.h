@@ -31,7 +31,7 @@ class MapHistory {
     // So many together, of one process; beyond that the oldest are forgotten.
     static constexpr size_t kMost = 32768;
 
-    void add(std::shared_ptr<Mapped> mapped);
+    void add(const std::shared_ptr<Mapped> &mapped);
     // Everything up to `time` is unknown.
     void lose(uint64_t time);
     // Nobody will ask about what was before, beyond what was there then.

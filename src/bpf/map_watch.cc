@@ -189,7 +189,7 @@ bool MapWatch::read(Buffer &buffer, const std::function<bool(int32_t pid)> &want
 }
 
 bool MapWatch::drain(const std::function<bool(int32_t pid)> &wanted,
-                     const std::function<void(int32_t pid, std::shared_ptr<Mapped>)> &take) {
+                     const std::function<void(int32_t pid, const std::shared_ptr<Mapped> &)> &take) {
     // Before: what is written while this reads is another time's.
     const auto now = static_cast<uint64_t>(read_clock(CLOCK_MONOTONIC));
     bool complete = true;
@@ -197,8 +197,8 @@ bool MapWatch::drain(const std::function<bool(int32_t pid)> &wanted,
     for (Buffer &buffer : buffers_)
         complete = read(buffer, wanted) && complete;
     std::ranges::stable_sort(came_, {}, [](const Came &came) { return came.mapped->time; });
-    for (Came &came : came_)
-        take(came.pid, std::move(came.mapped));
+    for (const Came &came : came_)
+        take(came.pid, came.mapped);
     came_.clear();
     // A processor that came has no buffer yet; after a suspend those that had been away have none any more.
     constexpr int64_t kClocksApart = 1'000'000;

@@ -31,7 +31,7 @@ class MapWatch {
     // Everything that came before this call, in its order, as far as `wanted` says of its process. False: something may
     // be missing.
     bool drain(const std::function<bool(int32_t pid)> &wanted,
-               const std::function<void(int32_t pid, std::shared_ptr<Mapped>)> &take);
+               const std::function<void(int32_t pid, const std::shared_ptr<Mapped> &)> &take);
     // Up to when everything has been told.
     uint64_t drained() const { return drained_; }
     uint64_t seen() const { return seen_; }

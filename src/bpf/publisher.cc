@@ -576,7 +576,7 @@ void Publisher::watch_maps() {
         return;
     const bool complete = watch_.drain(
         [&](int32_t pid) { return known_.contains(pid); },
-        [&](int32_t pid, std::shared_ptr<Mapped> mapped) { known_.at(pid)->history.add(std::move(mapped)); });
+        [&](int32_t pid, const std::shared_ptr<Mapped> &mapped) { known_.at(pid)->history.add(mapped); });
     if (complete)
         return;
     for (const auto &[pid, known] : known_)

@@ -16,7 +16,7 @@ class MapHistoryTest : public ::testing::Test {
         mapped->path = path;
         mapped->mapping.start = RunAddr(start);
         mapped->mapping.end = RunAddr(end);
-        history_.add(std::move(mapped));
+        history_.add(mapped);
     }
     std::string at(uint64_t address, uint64_t until, uint64_t since = 0) const {
         const auto found = history_.find(RunAddr(address), since, until);
@@ -107,7 +107,7 @@ TEST_F(MapHistoryTest, IsBounded) {
         auto mapped = std::make_shared<Mapped>();
         mapped->time = 5;
         mapped->mapping.end = RunAddr(10);
-        one.add(std::move(mapped));
+        one.add(mapped);
     }
     EXPECT_LE(one.size(), MapHistory::kMost) << "all of one moment";
 }

@@ -86,7 +86,7 @@ class LiveMapWatch : public ::testing::Test {
     }
     bool drain() {
         return watch_.drain([](int32_t pid) { return pid == ::getpid(); },
-                            [&](int32_t, std::shared_ptr<Mapped> mapped) { came_.push_back(std::move(mapped)); });
+                            [&](int32_t, const std::shared_ptr<Mapped> &mapped) { came_.push_back(mapped); });
     }
     MapWatch watch_;
     std::vector<std::shared_ptr<Mapped>> came_;

@@ -68,7 +68,7 @@ class MomentTest : public ::testing::Test {
         mapped->mapping.device_minor = minor(status.st_dev);
         if (anonymous)
             mapped->mapping.kind = process::Mapping::Kind::kAnonymous;
-        history_.add(std::move(mapped));
+        history_.add(mapped);
         return time;
     }
     // Copies are as new as this test: what comes in a while is of a later time than they are.
