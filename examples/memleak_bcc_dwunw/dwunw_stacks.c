@@ -41,6 +41,7 @@ struct dwunw_stacks {
 	int looks_left;
 	struct dwunw_rows rows;
 	struct dwunw_kernel_stacks kernel;
+	uint64_t looked_ns; /* whether the process's map has changed */
 	/* of this report's account */
 	uint64_t distinct;
 	uint64_t partial[STATUSES];
@@ -115,6 +116,26 @@ int dwunw_stacks__open(struct dwunw_stacks **out, struct bpf_object *object, con
 	return 0;
 }
 
+/* The clock that bpf_ktime_get_ns reads. */
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* Whether the map has changed, which takes a reading of it; not within `pause_ns` of the last look. False: unknown. */
+static bool look_at_map(struct dwunw_stacks *stacks, uint64_t pause_ns)
+{
+	const uint64_t now = now_ns();
+
+	if (stacks->mode != DWUNW_MODE_FALLBACK || now - stacks->looked_ns < pause_ns)
+		return false;
+	stacks->looked_ns = now;
+	return dwunw_kernel_stacks__look(&stacks->kernel);
+}
+
 int dwunw_stacks__start(struct dwunw_stacks *stacks, int pid, bool verbose, const char **why)
 {
 	dwunw_status status = dwunw_bpf_start(stacks->bpf);
@@ -124,7 +145,7 @@ int dwunw_stacks__start(struct dwunw_stacks *stacks, int pid, bool verbose, cons
 		status = dwunw_bpf_add_process(stacks->bpf, pid);
 	stacks->kernel.bpf = stacks->bpf;
 	stacks->kernel.pid = pid;
-	dwunw_kernel_stacks__look(&stacks->kernel);
+	look_at_map(stacks, 0);
 	if (status == DWUNW_OK && verbose) {
 		dwunw_bpf_describe(stacks->bpf, choices, sizeof(choices));
 		fprintf(stderr, "%s", choices);
@@ -147,15 +168,6 @@ void dwunw_stacks__free(struct dwunw_stacks *stacks)
 	free(stacks);
 }
 
-/* The clock that bpf_ktime_get_ns reads. */
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
 void dwunw_stacks__wait(struct dwunw_stacks *stacks, const struct dwunw_target *target, int interval,
 			const volatile sig_atomic_t *exiting)
 {
@@ -168,7 +180,7 @@ void dwunw_stacks__wait(struct dwunw_stacks *stacks, const struct dwunw_target *
 		const uint64_t left_ms = (until_ns - now) / 1000000 + 1;
 
 		dwunw_bpf_poll(stacks->bpf, left_ms < 1000 ? (int)left_ms : 1000, NULL);
-		dwunw_kernel_stacks__look(&stacks->kernel);
+		look_at_map(stacks, 1000000000);
 	}
 }
 
@@ -189,7 +201,7 @@ void dwunw_stacks__begin_report(struct dwunw_stacks *stacks, uint32_t image)
 	stacks->image = image;
 	stacks->looks_left = LOOKS_FOR_RECORDS;
 	dwunw_rows__clear(&stacks->rows);
-	if (dwunw_kernel_stacks__look(&stacks->kernel))
+	if (look_at_map(stacks, 0))
 		stacks->kernel.until_ns = stacks->started_ns;
 	take_in(stacks);
 }
