@@ -15,6 +15,10 @@
 
 #include "memleak_dwunw.h"
 
+#if DWUNW_RESULT_IN_PARM1 != DWUNW_ATTACH_COOKIE_RESULT_IN_RDI
+#error "the kernel half looks for another bit"
+#endif
+
 struct function {
 	const char *name;
 	enum dwunw_function number;
@@ -42,7 +46,6 @@ static const struct function functions[] = {
 	{ "longjmp", DWUNW_LONGJMP, 1, false, false, false },
 	{ "__longjmp_chk", DWUNW_LONGJMP, 1, false, false, false },
 };
-_Static_assert(DWUNW_RESULT_IN_PARM1 == DWUNW_ATTACH_COOKIE_RESULT_IN_RDI, "the kernel half has the same");
 #define FUNCTIONS (sizeof(functions) / sizeof(functions[0]))
 
 struct dwunw_probes {

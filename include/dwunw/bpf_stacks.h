@@ -156,7 +156,7 @@ struct dwunw_bpf_counters {
     uint64_t pool_bytes;
     uint64_t pool_bytes_used;
     uint64_t mappings_used;
-    uint64_t memory_bytes; /* of all maps of this kind in the kernel, about */
+    uint64_t memory_bytes;      /* of all maps of this kind in the kernel, about */
     uint64_t other_stack_calls; /* dwunw_calls.bpf.h: calls that were left alone, because another one may be pending on
                                    another stack of the thread */
     uint64_t abandoned_calls;   /* dwunw_calls.bpf.h: pending calls that were left without a return, e.g. by longjmp */

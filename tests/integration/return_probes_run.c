@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 /*
  * return_probes_run FORM RETURNS TARGET SUBJECT ROUNDS: starts the target, probes its functions `outer` and `inner` by
- * that form (an enum dwunw_attach_form) and sees their returns in that way (an enum dwunw_attach_returns), and waits for
- * its end. Prints a line of JSON: how the target ended, and what was counted. Exit status 3: this kernel has not the
- * form.
+ * that form (an enum dwunw_attach_form) and sees their returns in that way (an enum dwunw_attach_returns), and waits
+ * for its end. Prints a line of JSON: how the target ended, and what was counted. Exit status 3: this kernel has not
+ * the form.
  */
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -101,8 +101,7 @@ int main(int argc, char **argv) {
     request.pid = pid;
     request.path = argv[3];
     for (int i = 0; i < 2; i++)
-        points[i] =
-            point(argv[3], names[i], RETURN_PROBES_CALL, DWUNW_ATTACH_AT_ENTRY | DWUNW_ATTACH_AT_RETURN);
+        points[i] = point(argv[3], names[i], RETURN_PROBES_CALL, DWUNW_ATTACH_AT_ENTRY | DWUNW_ATTACH_AT_RETURN);
     check(dwunw_attach(&programs, &plan, &request, &functions), "attach");
     jump = point(libc_path, "longjmp", RETURN_PROBES_LONGJMP, DWUNW_ATTACH_AT_ENTRY);
     request.path = libc_path;

@@ -22,8 +22,8 @@
  *     the thread's stack          its alternate signal stack, above
  *     slot A: trampoline          slot B: …
  *
- * At the entry of call B it drops every pending return whose slot is below SP, as one that longjmp left. A handler on an
- * alternate stack that lies above looks the same: A's return is dropped, and when A returns, the trampoline finds
+ * At the entry of call B it drops every pending return whose slot is below SP, as one that longjmp left. A handler on
+ * an alternate stack that lies above looks the same: A's return is dropped, and when A returns, the trampoline finds
  * nothing and the program dies of SIGILL. A session's program that returns 1 keeps the kernel from touching B. So a
  * call gets a return probe only if every return that the kernel would drop is dead, which must be proved:
  *   - its slot no longer holds the trampoline; or
@@ -34,8 +34,8 @@
  * while another one is pending on another stack is therefore left alone, and counted (DWUNW_BPF_OTHER_STACK_CALLS).
  *
  * The same proof finds a call that was abandoned by a longjmp: it ends, counted (DWUNW_BPF_ABANDONED_CALLS), and hides
- * nothing that comes later. A program that jumps out of a call and goes on with a coroutine gives no such proof; a probe
- * at longjmp and siglongjmp, which reads where the jump goes, does.
+ * nothing that comes later. A program that jumps out of a call and goes on with a coroutine gives no such proof; a
+ * probe at longjmp and siglongjmp, which reads where the jump goes, does.
  *
  * Only a session can leave a return alone. Other forms of return probe have the kernel's fault and no way around it:
  * there, probe the function's return instructions instead (dwunw/bpf_attach.h), and pass DWUNW_CALL_BY_INSTRUCTION.
@@ -65,7 +65,7 @@ enum {
 struct dwunw_call {
     __u64 sp; /* at its entry, which is its slot; 0: none is pending */
     __u64 values[2];
-    __u64 left; /* the slot of the last call that was proved to be abandoned, until another call has it */
+    __u64 left;  /* the slot of the last call that was proved to be abandoned, until another call has it */
     __u32 inner; /* calls that came while it was pending, on the thread's own stack */
     __u32 reserved;
 };
@@ -134,7 +134,8 @@ static __always_inline void dwunw_forget_call(struct dwunw_call *call) {
         bpf_map_delete_elem(&dwunw_thread_calls, &tid);
 }
 
-/* Whether any return of this thread is pending, anybody's. On every call's path, so without helpers where that can be. */
+/* Whether any return of this thread is pending, anybody's. On every call's path, so without helpers where that can be.
+ */
 static __always_inline int dwunw_is_any_pending(void) {
     struct task_struct___dwunw *task;
 
@@ -167,9 +168,9 @@ static long dwunw_on_mapping(void *task, struct vm_area_struct___dwunw *mapping,
     (void)task;
     if (query->other - start >= size)
         query->stacks = DWUNW_STACKS_DIFFERENT;
-    else if (query->arguments ? query->arguments - start < size
-                              : query->block - start < size && query->address < query->block &&
-                                    query->other < query->block)
+    else if (query->arguments
+                 ? query->arguments - start < size
+                 : query->block - start < size && query->address < query->block && query->other < query->block)
         query->stacks = DWUNW_STACKS_SAME;
     return 0;
 }
@@ -294,8 +295,7 @@ static __always_inline struct dwunw_call *dwunw_call_begin(void *ctx, __u64 flag
         dwunw_count(DWUNW_BPF_LOST_CALLS, 1);
         return 0;
     }
-    if ((call->sp || (!(flags & DWUNW_CALL_BY_INSTRUCTION) && dwunw_is_any_pending())) &&
-        dwunw_refuses_call(sp, flags))
+    if ((call->sp || (!(flags & DWUNW_CALL_BY_INSTRUCTION) && dwunw_is_any_pending())) && dwunw_refuses_call(sp, flags))
         return 0;
     call->sp = sp;
     call->inner = 0;
@@ -320,8 +320,8 @@ static __always_inline int dwunw_call_end(void *ctx, struct dwunw_call *out, __u
 #define DWUNW_JMP_BUF_SP 48
 #define DWUNW_POINTER_GUARD 0x30
 
-/* Whether a jump to SP `target` leaves the frame of a call with this slot for good: it goes up on the call's own stack, or
-   from the alternate stack to the thread's. */
+/* Whether a jump to SP `target` leaves the frame of a call with this slot for good: it goes up on the call's own stack,
+   or from the alternate stack to the thread's. */
 static __noinline int dwunw_leaves_frame(__u64 slot, __u64 target) {
     const __u32 stacks = dwunw_compare_stacks(target, slot);
 
