@@ -37,6 +37,7 @@ struct dwunw_stacks {
 	struct dwunw_symbolizer *symbolizer;
 	/* of this report */
 	uint64_t started_ns;
+	uint64_t min_age_ns;
 	uint32_t image;
 	int looks_left;
 	struct dwunw_rows rows;
@@ -195,10 +196,11 @@ static void take_in(struct dwunw_stacks *stacks)
 	while (dwunw_bpf_poll(stacks->bpf, 0, &taken) == DWUNW_OK && taken && now_ns() < until_ns);
 }
 
-void dwunw_stacks__begin_report(struct dwunw_stacks *stacks, uint32_t image)
+void dwunw_stacks__begin_report(struct dwunw_stacks *stacks, uint32_t image, uint64_t min_age_ns)
 {
 	stacks->started_ns = now_ns();
 	stacks->image = image;
+	stacks->min_age_ns = min_age_ns;
 	stacks->looks_left = LOOKS_FOR_RECORDS;
 	dwunw_rows__clear(&stacks->rows);
 	if (look_at_map(stacks, 0))
@@ -246,7 +248,7 @@ uint64_t dwunw_stacks__row_of(struct dwunw_stacks *stacks, const struct alloc_in
 	uint32_t lost = 0;
 	size_t count;
 
-	if (info->timestamp_ns >= stacks->started_ns || info->dwunw_image != stacks->image)
+	if (info->timestamp_ns + stacks->min_age_ns > stacks->started_ns || info->dwunw_image != stacks->image)
 		return DWUNW_STACK_SKIPPED;
 	entry = find_stack(stacks, info->dwunw_id, &lost);
 	if (entry) {
