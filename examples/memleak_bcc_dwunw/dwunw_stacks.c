@@ -40,10 +40,12 @@ struct dwunw_stacks {
 	struct dwunw_symbolizer *symbolizer;
 	/* of this report */
 	uint64_t started_ns;
+	uint64_t min_age_ns;
 	uint32_t image;
 	int looks_left;
 	struct dwunw_rows rows;
 	struct dwunw_kernel_stacks kernel;
+	uint64_t looked_ns; /* whether the process's map has changed */
 	/* of this report's account */
 	uint64_t distinct;
 	uint64_t partial[STATUSES];
@@ -121,6 +123,26 @@ int dwunw_stacks__open(struct dwunw_stacks **out, struct bpf_object *object, con
 	return 0;
 }
 
+/* The clock that bpf_ktime_get_ns reads. */
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* Whether the map has changed, which takes a reading of it; not within `pause_ns` of the last look. False: unknown. */
+static bool look_at_map(struct dwunw_stacks *stacks, uint64_t pause_ns)
+{
+	const uint64_t now = now_ns();
+
+	if (stacks->mode != DWUNW_MODE_FALLBACK || now - stacks->looked_ns < pause_ns)
+		return false;
+	stacks->looked_ns = now;
+	return dwunw_kernel_stacks__look(&stacks->kernel);
+}
+
 int dwunw_stacks__start(struct dwunw_stacks *stacks, int pid, bool verbose, const char **why)
 {
 	dwunw_status status = dwunw_bpf_start(stacks->bpf);
@@ -130,7 +152,7 @@ int dwunw_stacks__start(struct dwunw_stacks *stacks, int pid, bool verbose, cons
 		status = dwunw_bpf_add_process(stacks->bpf, pid);
 	stacks->kernel.bpf = stacks->bpf;
 	stacks->kernel.pid = pid;
-	dwunw_kernel_stacks__look(&stacks->kernel);
+	look_at_map(stacks, 0);
 	if (status == DWUNW_OK && verbose) {
 		dwunw_bpf_describe(stacks->bpf, choices, sizeof(choices));
 		fprintf(stderr, "%s", choices);
@@ -154,15 +176,6 @@ void dwunw_stacks__free(struct dwunw_stacks *stacks)
 	free(stacks);
 }
 
-/* The clock that bpf_ktime_get_ns reads. */
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
 void dwunw_stacks__wait(struct dwunw_stacks *stacks, const struct dwunw_target *target, int interval,
 			const volatile sig_atomic_t *exiting)
 {
@@ -175,7 +188,7 @@ void dwunw_stacks__wait(struct dwunw_stacks *stacks, const struct dwunw_target *
 		const uint64_t left_ms = (until_ns - now) / 1000000 + 1;
 
 		dwunw_bpf_poll(stacks->bpf, left_ms < 1000 ? (int)left_ms : 1000, NULL);
-		dwunw_kernel_stacks__look(&stacks->kernel);
+		look_at_map(stacks, 1000000000);
 	}
 }
 
@@ -190,14 +203,15 @@ static void take_in(struct dwunw_stacks *stacks)
 	while (dwunw_bpf_poll(stacks->bpf, 0, &taken) == DWUNW_OK && taken && now_ns() < until_ns);
 }
 
-void dwunw_stacks__begin_report(struct dwunw_stacks *stacks, uint32_t image)
+void dwunw_stacks__begin_report(struct dwunw_stacks *stacks, uint32_t image, uint64_t min_age_ns)
 {
 	stacks->started_ns = now_ns();
 	stacks->image = image;
+	stacks->min_age_ns = min_age_ns;
 	stacks->looks_left = LOOKS_FOR_RECORDS;
 	stacks->id_count = 0;
 	dwunw_rows__clear(&stacks->rows);
-	if (dwunw_kernel_stacks__look(&stacks->kernel))
+	if (look_at_map(stacks, 0))
 		stacks->kernel.until_ns = stacks->started_ns;
 	take_in(stacks);
 }
@@ -261,7 +275,7 @@ uint64_t dwunw_stacks__row_of(struct dwunw_stacks *stacks, const struct alloc_in
 	size_t count;
 
 	note_id(stacks, info->dwunw_id);
-	if (info->timestamp_ns >= stacks->started_ns || info->dwunw_image != stacks->image)
+	if (info->timestamp_ns + stacks->min_age_ns > stacks->started_ns || info->dwunw_image != stacks->image)
 		return DWUNW_STACK_SKIPPED;
 	entry = find_stack(stacks, info->dwunw_id, &lost);
 	if (entry) {

@@ -39,12 +39,12 @@ void dwunw_stacks__wait(struct dwunw_stacks *stacks, const struct dwunw_target *
 
 /*
  * Takes in what has come until now, which is the report's time. To be called before the outstanding blocks are read.
- * `image`: the program that the process executes now, as its blocks have it.
+ * `image`: the program that the process executes now, as its blocks have it; `min_age_ns`: of blocks to be shown.
  */
-void dwunw_stacks__begin_report(struct dwunw_stacks *stacks, uint32_t image);
+void dwunw_stacks__begin_report(struct dwunw_stacks *stacks, uint32_t image, uint64_t min_age_ns);
 
 /*
- * The row of an outstanding block. `kernel_ips`, `max_ips`: room for the kernel's own stack; `kernel_stack_map` is
+ * The row of an outstanding block, to be called for each of them. `kernel_ips`, `max_ips`: room for the kernel's own stack; `kernel_stack_map` is
  * where to look its id up.
  */
 uint64_t dwunw_stacks__row_of(struct dwunw_stacks *stacks, const struct alloc_info *info, int kernel_stack_map,

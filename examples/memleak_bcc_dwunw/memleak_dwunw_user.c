@@ -554,13 +554,13 @@ static int print_outstanding_allocs(int allocs_fd, int stack_traces_fd)
 		for (uint32_t i = 0; i < count; i++) {
 			uint64_t stack_id = (uint64_t)infos[i].stack_id;
 
-			if (now_ns < infos[i].timestamp_ns + (uint64_t)env.min_age_ns)
-				continue;
 			/* dwunw-added: begin rows are call chains, under whatever ids */
 			if (dwunw)
 				stack_id = dwunw_stacks__row_of(dwunw, &infos[i], stack_traces_fd, stack,
 								(size_t)env.perf_max_stack_depth);
 			/* dwunw-added: end */
+			if (now_ns < infos[i].timestamp_ns + (uint64_t)env.min_age_ns)
+				continue;
 			if ((int64_t)stack_id < 0)
 				continue;
 			err = add_outstanding_alloc(&nr_allocs, keys[i], &infos[i], stack_id);
@@ -970,7 +970,7 @@ dwunw_open: /* dwunw-added: once more where the kernel's walk does not load */
 
 		/* dwunw-added: begin a block that is read below has its record taken in already */
 		if (dwunw)
-			dwunw_stacks__begin_report(dwunw, skel->bss->dwunw_image);
+			dwunw_stacks__begin_report(dwunw, skel->bss->dwunw_image, (uint64_t)env.min_age_ns);
 		/* dwunw-added: end */
 		if (env.combined_only && !skel->rodata->dwunw_mode) // dwunw-added: the kernel adds up nothing else than its own stack ids; plain: if (env.combined_only)
 			ret = print_outstanding_combined_allocs(bpf_map__fd(skel->maps.combined_allocs),

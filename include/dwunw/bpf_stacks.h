@@ -91,10 +91,10 @@ void dwunw_bpf_remove_process(struct dwunw_bpf *bpf, int32_t pid);
 struct dwunw_process *dwunw_bpf_process(struct dwunw_bpf *bpf, int32_t pid);
 
 /*
- * Since when (CLOCK_MONOTONIC, as bpf_ktime_get_ns) the process's map has shown no sign of a change: code addresses that
- * were noted from then on mean now what they did. It is the time of the first call behind the last such sign, so call
- * it often. Then it also looks at the map again. Errors: DWUNW_ERR_NOT_FOUND (not added, or its exit was taken in),
- * dwunw_bpf_add_process's; there, too, are the signs.
+ * Since when (CLOCK_MONOTONIC, as bpf_ktime_get_ns) the process's map has shown no sign of a change: code addresses
+ * that were noted from then on mean now what they did. It is the time of the first call behind the last such sign, so
+ * call it often. Then it also looks at the map again. Errors: DWUNW_ERR_NOT_FOUND (not added, or its exit was taken
+ * in), dwunw_bpf_add_process's; there, too, are the signs.
  */
 dwunw_status dwunw_bpf_unchanged_since(struct dwunw_bpf *bpf, int32_t pid, uint64_t *since_ns);
 

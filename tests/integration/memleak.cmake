@@ -39,7 +39,7 @@ add_test(NAME integration.memleak_rows
             "$<TARGET_FILE:memleak_data_in_rbp>" "$<TARGET_FILE:memleak_reload>" "$<TARGET_FILE:memleak_plugin_a>"
             "$<TARGET_FILE:memleak_plugin_b>")
 set_tests_properties(integration.memleak_modes integration.memleak_rows integration.memleak_is_complete PROPERTIES
-    LABELS integration TIMEOUT 900 SKIP_RETURN_CODE 77)
+    LABELS integration TIMEOUT 1800 SKIP_RETURN_CODE 77)
 
 # memleak without what dwunw added.
 set(originals "${PROJECT_SOURCE_DIR}/examples/memleak_bcc_dwunw")
