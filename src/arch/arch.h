@@ -27,6 +27,39 @@ struct CodeFlow {
     bool always = false; // whatever the registers hold
 };
 
+// One instruction, as far as it matters to where a function keeps its return address: its length, where it goes, and what
+// it does to SP and FP.
+struct Instruction {
+    enum class Flow : uint8_t {
+        kNext,         // to the next instruction
+        kBranch,       // to the next instruction, or to `target`
+        kJump,         // to `target`
+        kIndirectJump, // nobody knows where
+        kCall,         // of `target`; back to the next instruction, if the callee returns
+        kIndirectCall, // likewise
+        kSystemCall,   // likewise
+        kReturn,       // to the address that SP points to; `offset` more bytes are removed
+        kEnd,          // nowhere: a trap
+    } flow = Flow::kNext;
+    enum class Effect : uint8_t {
+        kNone,    // SP and FP stay what they are
+        kPush,    // SP -= 8; [SP] = FP, if `of_fp`
+        kPop,     // FP = [SP], if `of_fp`; SP += 8
+        kSetSp,   // SP = base + offset
+        kSetFp,   // FP = base + offset
+        kLoadFp,  // FP = [base + offset]
+        kStoreFp, // [base + offset] = FP
+        kLeave,   // SP = FP; FP = [SP]; SP += 8
+        kLoseSp,  // SP and FP are something else
+        kLoseFp,  // FP is something else
+    } effect = Effect::kNone;
+    uint8_t length = 0;
+    bool from_fp = false; // `base` is FP, not SP
+    bool of_fp = false;
+    int32_t offset = 0;
+    int64_t target = 0; // from the instruction's first byte
+};
+
 struct Arch {
     uint32_t id;              // enum dwunw_arch
     uint16_t machine;         // e_machine
@@ -47,6 +80,13 @@ struct Arch {
     // there to be looked back at: frame_set_up_context of them, unless the code begins with them.
     size_t frame_set_up_context;
     std::optional<bool> (*frame_set_up)(std::span<const uint8_t> code, size_t pc, bool in_call, size_t context);
+    // The instruction that `code` begins with; nothing where that is none, or not a whole one. What it does not know
+    // well, it calls lost.
+    std::optional<Instruction> (*decode)(std::span<const uint8_t> code);
+    size_t max_instruction_length;
+    // Where psABI code has SP at a function's first instruction: SP % stack_alignment is this.
+    uint64_t stack_alignment;
+    uint64_t entry_misalignment;
     // The code of the kernel's return-from-signal trampoline, at a pc without CFI (musl writes none).
     std::span<const uint8_t> signal_trampoline;
     size_t signal_trampoline_syscall; // where its system call stands; SP is still the same there

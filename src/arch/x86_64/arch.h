@@ -47,4 +47,8 @@ std::optional<bool> frame_set_up(std::span<const uint8_t> code, size_t pc, bool 
 // code_flow.cc
 CodeFlow follow(std::span<const uint8_t> code, size_t pc, std::optional<uint64_t> rax);
 
+// instruction.cc
+std::optional<Instruction> decode(std::span<const uint8_t> code);
+inline constexpr size_t kMaxInstructionLength = 15; // Intel SDM volume 2 §2.3.11
+
 } // namespace dwunw::arch::x86_64
