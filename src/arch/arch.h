@@ -27,8 +27,8 @@ struct CodeFlow {
     bool always = false; // whatever the registers hold
 };
 
-// One instruction, as far as it matters to where a function keeps its return address: its length, where it goes, and what
-// it does to SP and FP.
+// One instruction, as far as it matters to where a function keeps its return address: its length, where it goes, and
+// what it does to SP and FP.
 struct Instruction {
     enum class Flow : uint8_t {
         kNext,         // to the next instruction
@@ -75,11 +75,11 @@ struct Arch {
     // register that a system call returns in. Bounded by the size of `code`.
     CodeFlow (*follow)(std::span<const uint8_t> code, size_t pc, std::optional<uint64_t> result);
     uint8_t result; // that register
-    // Whether the code before code[pc] shows that its function has set FP up; `in_call`: it is calling another. False
-    // proves nothing. Nothing where these bytes do not tell, and more of them might. The first `context` bytes are only
-    // there to be looked back at: frame_set_up_context of them, unless the code begins with them.
-    size_t frame_set_up_context;
-    std::optional<bool> (*frame_set_up)(std::span<const uint8_t> code, size_t pc, bool in_call, size_t context);
+    // Where the call that `code` ends in goes, from the return address; nothing where it is no direct one.
+    std::optional<int64_t> (*direct_call)(std::span<const uint8_t> code);
+    // The last place before `end` that looks like the beginning of a function with a frame pointer, SP + 2 words being
+    // its CFA once it has been set up.
+    std::optional<size_t> (*frame_begins)(std::span<const uint8_t> code, size_t end);
     // The instruction that `code` begins with; nothing where that is none, or not a whole one. What it does not know
     // well, it calls lost.
     std::optional<Instruction> (*decode)(std::span<const uint8_t> code);

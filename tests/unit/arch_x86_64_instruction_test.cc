@@ -126,8 +126,8 @@ TEST(Instruction, WhereItGoes) {
 }
 
 TEST(Instruction, WhatIsNone) {
-    for (const Bytes &code : {Bytes{}, Bytes{0x48}, Bytes{0x06}, Bytes{0x0f}, Bytes{0x0f, 0x04}, Bytes{0xea, 0, 0, 0, 0},
-                              Bytes{0x48, 0x8d, 0xe5}, Bytes(16, 0x66), Bytes{0xff, 0xff}})
+    for (const Bytes &code : {Bytes{}, Bytes{0x48}, Bytes{0x06}, Bytes{0x0f}, Bytes{0x0f, 0x04},
+                              Bytes{0xea, 0, 0, 0, 0}, Bytes{0x48, 0x8d, 0xe5}, Bytes(16, 0x66), Bytes{0xff, 0xff}})
         EXPECT_FALSE(decode(code));
     // Cut at every byte: a part is none.
     const Bytes whole = {0x64, 0x48, 0x81, 0x84, 0x24, 1, 2, 3, 4, 5, 6, 7, 8};
@@ -165,8 +165,7 @@ void compare(std::span<const uint8_t> code, Beside &seen, size_t &failures) {
     for (size_t at = 0; at < code.size() && failures < 20;) {
         ZydisDecodedInstruction theirs;
         std::array<ZydisDecodedOperand, ZYDIS_MAX_OPERAND_COUNT> all;
-        if (!ZYAN_SUCCESS(
-                ZydisDecoderDecodeFull(&decoder, code.data() + at, code.size() - at, &theirs, all.data()))) {
+        if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, code.data() + at, code.size() - at, &theirs, all.data()))) {
             ++at;
             continue;
         }
@@ -205,9 +204,8 @@ void compare(std::span<const uint8_t> code, Beside &seen, size_t &failures) {
             same(branches, relative, "a target");
         if (branches && relative)
             same(ours->target, static_cast<int64_t>(theirs.length) + theirs.raw.imm[0].value.s, "target");
-        same(ours->flow == Flow::kReturn, theirs.mnemonic == ZYDIS_MNEMONIC_RET && theirs.opcode != 0xca &&
-                                              theirs.opcode != 0xcb,
-             "returns");
+        same(ours->flow == Flow::kReturn,
+             theirs.mnemonic == ZYDIS_MNEMONIC_RET && theirs.opcode != 0xca && theirs.opcode != 0xcb, "returns");
         same(ours->flow == Flow::kIndirectJump,
              theirs.mnemonic == ZYDIS_MNEMONIC_JMP && !relative && (theirs.raw.modrm.reg & 7) == 4, "jumps");
     }

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
 # Tests of src/base, src/elf, src/dwarf and src/arch: bytes in, values or typed errors out.
-foreach(name IN ITEMS arch_x86_64 arch_x86_64_code_flow arch_x86_64_frame_set_up arch_x86_64_instruction base_cursor base_lazy_section base_pages dwarf_cfi_program
+foreach(name IN ITEMS arch_x86_64 arch_x86_64_code_flow arch_x86_64_frame_begins arch_x86_64_instruction base_cursor base_lazy_section base_pages dwarf_cfi_program
                       dwarf_cfi_section dwarf_eh_frame_hdr dwarf_encoded_pointer
                       dwarf_expression elf_decompress elf_image elf_image_limits)
     set(test ${name}_test)

@@ -41,8 +41,10 @@ extern const Arch kArch;
 // Whether code that ends at a return address can end in a near call (Intel SDM volume 2, CALL: E8 and FF /2; prefixes
 // stand before these and are not looked at). Other bytes can look like one.
 bool ends_in_call(std::span<const uint8_t> code);
-inline constexpr size_t kFrameSetUpContext = 32;
-std::optional<bool> frame_set_up(std::span<const uint8_t> code, size_t pc, bool in_call, size_t context);
+std::optional<int64_t> direct_call(std::span<const uint8_t> code);
+
+// frame_begins.cc
+std::optional<size_t> frame_begins(std::span<const uint8_t> code, size_t end);
 
 // code_flow.cc
 CodeFlow follow(std::span<const uint8_t> code, size_t pc, std::optional<uint64_t> rax);

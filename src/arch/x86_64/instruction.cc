@@ -94,23 +94,23 @@ constexpr OpcodeSet kNoModRm0f = OpcodeSet()
                                      .with(0xa8, 0xaa)
                                      .with(0xc8, 0xcf);
 // 20 to 23, to and from control registers, are no user's.
-constexpr OpcodeSet kInvalid0f = OpcodeSet().with(0x04).with(0x0a).with(0x0c).with(0x20, 0x27).with(0x36).with(0x39).with(
-    0x3b, 0x3f);
+constexpr OpcodeSet kInvalid0f =
+    OpcodeSet().with(0x04).with(0x0a).with(0x0c).with(0x20, 0x27).with(0x36).with(0x39).with(0x3b, 0x3f);
 constexpr OpcodeSet kImmediate0f =
     OpcodeSet().with(0x0f).with(0x70, 0x73).with(0xa4).with(0xac).with(0xba).with(0xc2).with(0xc4, 0xc6);
 // Writes the general register that ModRM.reg names.
 constexpr OpcodeSet kWritesReg0f = OpcodeSet()
-                                       .with(0x02, 0x03)  // lar, lsl
-                                       .with(0x2c, 0x2d)  // cvttsd2si, cvtsd2si
-                                       .with(0x40, 0x4f)  // cmov
-                                       .with(0x50)        // movmskps
-                                       .with(0xaf)        // imul
-                                       .with(0xb2)        // lss
-                                       .with(0xb4, 0xb8)  // lfs, lgs, movzx, popcnt
-                                       .with(0xbc, 0xbf)  // bsf, bsr, movsx
-                                       .with(0xc0, 0xc1)  // xadd
-                                       .with(0xc5)        // pextrw
-                                       .with(0xd7);       // pmovmskb
+                                       .with(0x02, 0x03) // lar, lsl
+                                       .with(0x2c, 0x2d) // cvttsd2si, cvtsd2si
+                                       .with(0x40, 0x4f) // cmov
+                                       .with(0x50)       // movmskps
+                                       .with(0xaf)       // imul
+                                       .with(0xb2)       // lss
+                                       .with(0xb4, 0xb8) // lfs, lgs, movzx, popcnt
+                                       .with(0xbc, 0xbf) // bsf, bsr, movsx
+                                       .with(0xc0, 0xc1) // xadd
+                                       .with(0xc5)       // pextrw
+                                       .with(0xd7);      // pmovmskb
 // Writes the general register that ModRM.rm names.
 constexpr OpcodeSet kWritesRm0f = OpcodeSet()
                                       .with(0x00, 0x01) // sldt, str, smsw

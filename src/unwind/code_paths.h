@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// Where code keeps its return address, found by following the code itself: every path from an address, with what each
+// instruction does to SP and FP. Nothing is executed, no stack is read. So an answer holds for an address for as long
+// as the code there does.
+//
+// A path behind a call is real only if the callee returns. Code that a compiler knows not to be reached may be another
+// function's. So each answer says over how many calls it leads, and the paths over fewer calls are followed first; what
+// is reached over fewer calls is not overruled by what is reached over more.
+//
+// Proved by tests/unit/unwind_code_paths_test, and by tests/integration/frames_without_cfi.py on whole programs.
+#pragma once
+
+#include "arch/arch.h"
+#include "unwind/address_space.h"
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+namespace dwunw::unwind {
+
+// What a register holds, in terms of where the walk over the code began: SP or FP as they were there, plus an offset,
+// or the word at such an address.
+struct CodeValue {
+    enum class Base : uint8_t { kUnknown, kSp, kFp, kAtSp, kAtFp } base = Base::kUnknown;
+    int32_t offset = 0;
+    bool operator==(const CodeValue &) const = default;
+};
+
+struct CodeState {
+    CodeValue sp{CodeValue::Base::kSp, 0};
+    CodeValue fp{CodeValue::Base::kFp, 0};
+    CodeValue saved_fp; // the address at which FP, as it was at the start, has been saved
+    bool operator==(const CodeState &) const = default;
+};
+
+// One way out of a function: a return, or a jump that only a function without a frame of its own makes.
+struct CodeExit {
+    RunAddr address; // the instruction's
+    CodeValue slot;  // the address of the return address
+    CodeValue fp;    // FP there
+    uint32_t calls = 0;
+    uint32_t removed = 0; // bytes that the return removes beside the return address
+};
+
+struct CodeExits {
+    static constexpr size_t kMost = 24;
+    std::array<CodeExit, kMost> exits;
+    size_t count = 0;
+    bool complete = true; // no path went where it could not be followed, and all were
+};
+
+// How an address is reached from a start.
+struct CodeReach {
+    bool reached = false;
+    CodeState state; // at the address
+    bool complete = true;
+    bool returns = false; // a path from the start returns to where the start was called from
+    // SP at the indirect jumps that were met: a jump by table keeps its function's frame.
+    static constexpr size_t kMostJumps = 8;
+    std::array<CodeValue, kMostJumps> jumps{};
+    size_t jump_count = 0;
+};
+
+// Not thread-safe. Allocates when it is made.
+class CodePaths {
+  public:
+    CodePaths(const arch::Arch &arch, AddressSpace &space);
+    ~CodePaths();
+    CodePaths(const CodePaths &) = delete;
+    CodePaths &operator=(const CodePaths &) = delete;
+
+    // The ways out from `pc`.
+    CodeExits exits(CodeAddr pc);
+    // From a function's first instruction to `pc`: for a return address, to the call before it.
+    CodeReach reach(RunAddr start, CodeAddr pc);
+
+  private:
+    struct Work;
+    struct Target;
+    template <typename Visit> bool follow(RunAddr start, uint32_t calls, size_t most, Visit visit);
+    std::optional<arch::Instruction> instruction_at(RunAddr address);
+
+    const arch::Arch &arch_;
+    AddressSpace &space_;
+    std::unique_ptr<Work> work_;
+};
+
+} // namespace dwunw::unwind
