@@ -50,8 +50,9 @@ struct Instruction {
         kLoadFp,  // FP = [base + offset]
         kStoreFp, // [base + offset] = FP
         kLeave,   // SP = FP; FP = [SP]; SP += 8
-        kLoseSp,  // SP and FP are something else
-        kLoseFp,  // FP is something else
+        kLoseSp,  // SP is something else
+        kLoseFp,  // FP is
+        kLose,    // both are
     } effect = Effect::kNone;
     uint8_t length = 0;
     bool from_fp = false; // `base` is FP, not SP

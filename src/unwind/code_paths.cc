@@ -85,9 +85,12 @@ void execute(const Instruction &instruction, CodeState &state) {
     }
     case Instruction::Effect::kLoseSp:
         state.sp = {};
-        state.fp = {};
         break;
     case Instruction::Effect::kLoseFp:
+        state.fp = {};
+        break;
+    case Instruction::Effect::kLose:
+        state.sp = {};
         state.fp = {};
         break;
     }
@@ -103,7 +106,16 @@ bool frame_is_given_back(const CodeState &state) {
     return state.sp == CodeValue{Base::kFp, 8} && state.fp == CodeValue{Base::kAtFp, 0};
 }
 
+// At a return: to where the start was called from, with that one's FP.
+bool returns_to_start(const CodeState &state) { return state.sp == CodeValue{Base::kSp, 0} && state.fp == kOwnFp; }
+
 } // namespace
+
+// The last call that a path has come over.
+struct CodePaths::LastCall {
+    RunAddr returns_to; // 0: none
+    CodeState state;    // there
+};
 
 struct CodePaths::Work {
     struct Visited {
@@ -115,6 +127,7 @@ struct CodePaths::Work {
     struct Pending {
         RunAddr address;
         CodeState state;
+        LastCall last_call;
     };
     struct Piece {
         static constexpr size_t kSize = 256;
@@ -178,22 +191,23 @@ std::optional<Instruction> CodePaths::instruction_at(RunAddr address) {
     return arch_.decode(std::span(code).first(have));
 }
 
-// Calls visit(address, instruction, state, calls) before each instruction; false from it ends the walk. Returns whether
-// every path was followed to its end.
-template <typename Visit> bool CodePaths::follow(RunAddr start, uint32_t calls, size_t most, Visit visit) {
+// Calls visit(address, instruction, state, calls, last call) before each instruction; false from it ends the walk.
+// Returns whether every path was followed to its end.
+template <typename Visit>
+bool CodePaths::follow(RunAddr start, const CodeState &begin, uint32_t calls, size_t most, Visit visit) {
     Work &work = *work_;
     if (++work.walk == 0) { // once in 2^32 walks
         std::ranges::fill(work.visited, Work::Visited{});
         work.walk = 1;
     }
     work.visited_count = 0;
-    work.now.assign(1, {start, {}});
+    work.now.assign(1, {start, begin, {}});
     work.behind_a_call.clear();
     bool complete = true;
     size_t left = most;
     for (; !work.now.empty(); ++calls) {
         while (!work.now.empty()) {
-            auto [address, state] = work.now.back();
+            auto [address, state, last_call] = work.now.back();
             work.now.pop_back();
             while (true) {
                 Work::Visited *seen = work.find(address);
@@ -216,7 +230,7 @@ template <typename Visit> bool CodePaths::follow(RunAddr start, uint32_t calls, 
                     complete = false;
                     break;
                 }
-                if (!visit(address, *instruction, state, calls))
+                if (!visit(address, *instruction, state, calls, last_call))
                     return false;
                 const RunAddr next = address + instruction->length;
                 const RunAddr target = address + static_cast<uint64_t>(instruction->target);
@@ -227,7 +241,7 @@ template <typename Visit> bool CodePaths::follow(RunAddr start, uint32_t calls, 
                 case Flow::kNext:
                     break;
                 case Flow::kBranch:
-                    work.now.push_back({target, state});
+                    work.now.push_back({target, state, last_call});
                     break;
                 case Flow::kJump:
                     address = target;
@@ -241,7 +255,7 @@ template <typename Visit> bool CodePaths::follow(RunAddr start, uint32_t calls, 
                 case Flow::kIndirectCall:
                 case Flow::kSystemCall:
                     if (calls < kMostCalls)
-                        work.behind_a_call.push_back({next, state});
+                        work.behind_a_call.push_back({next, state, {next, state}});
                     else
                         complete = false;
                     goes_on = false;
@@ -270,8 +284,8 @@ CodeExits CodePaths::exits(CodeAddr pc) {
     bool full = false;
     const uint32_t calls = pc.is_return_address() ? 1 : 0; // the call that has not returned yet
     const bool complete = follow(
-        pc.pc(), calls, kMostFromPc,
-        [&](RunAddr address, const Instruction &instruction, const CodeState &state, uint32_t over) {
+        pc.pc(), {}, calls, kMostFromPc,
+        [&](RunAddr address, const Instruction &instruction, const CodeState &state, uint32_t over, const LastCall &) {
             // A return address that is popped into a register: V8 removes arguments in that way.
             const bool takes_return_address =
                 instruction.effect == Instruction::Effect::kPop && !instruction.of_fp && frame_is_given_back(state);
@@ -303,9 +317,11 @@ CodeExits CodePaths::exits(CodeAddr pc) {
 CodeReach CodePaths::reach(RunAddr start, CodeAddr pc) {
     CodeReach result;
     uint32_t reached_over = 0;
+    LastCall over;
     const bool complete =
-        follow(start, 0, kMostFromStart,
-               [&](RunAddr address, const Instruction &instruction, const CodeState &state, uint32_t calls) {
+        follow(start, {}, 0, kMostFromStart,
+               [&](RunAddr address, const Instruction &instruction, const CodeState &state, uint32_t calls,
+                   const LastCall &last_call) {
                    using Flow = Instruction::Flow;
                    if (result.reached && calls > reached_over)
                        return false;
@@ -316,14 +332,23 @@ CodeReach CodePaths::reach(RunAddr start, CodeAddr pc) {
                        result.state = result.reached ? join(result.state, state) : state;
                        result.reached = true;
                        reached_over = calls;
+                       over = last_call;
                    }
                    if (instruction.flow == Flow::kReturn)
-                       result.returns = result.returns || state.sp == CodeValue{Base::kSp, 0};
+                       result.returns = result.returns || returns_to_start(state);
                    if (instruction.flow == Flow::kIndirectJump && result.jump_count < CodeReach::kMostJumps)
                        result.jumps[result.jump_count++] = state.sp;
                    return true;
                });
     result.complete = complete;
+    result.returns_from_there = !result.reached || over.returns_to == RunAddr(0);
+    if (!result.returns_from_there)
+        follow(over.returns_to, over.state, 0, kMostFromPc,
+               [&](RunAddr, const Instruction &instruction, const CodeState &state, uint32_t, const LastCall &) {
+                   if (instruction.flow == Instruction::Flow::kReturn)
+                       result.returns_from_there = returns_to_start(state);
+                   return !result.returns_from_there;
+               });
     return result;
 }
 

@@ -57,6 +57,8 @@ struct CodeReach {
     bool reached = false;
     CodeState state; // at the address
     bool complete = true;
+    // A path that comes over the same calls returns to where the start was called from: those calls return, then.
+    bool returns_from_there = false;
     bool returns = false; // a path from the start returns to where the start was called from
     // SP at the indirect jumps that were met: a jump by table keeps its function's frame.
     static constexpr size_t kMostJumps = 8;
@@ -78,9 +80,10 @@ class CodePaths {
     CodeReach reach(RunAddr start, CodeAddr pc);
 
   private:
+    struct LastCall;
     struct Work;
-    struct Target;
-    template <typename Visit> bool follow(RunAddr start, uint32_t calls, size_t most, Visit visit);
+    template <typename Visit>
+    bool follow(RunAddr start, const CodeState &begin, uint32_t calls, size_t most, Visit visit);
     std::optional<arch::Instruction> instruction_at(RunAddr address);
 
     const arch::Arch &arch_;

@@ -20,10 +20,11 @@
 //                has it.
 //
 // A return address by SP needs the caller, or the callee where the caller is unknown. A frame-pointer step needs the
-// caller; or paths to an end that gives FP back together with the prologue or the stack; or the values; or the prologue
-// with the stack, FP − SP being what the code says.
-// Where no path decides (a function that never returns has no end), the words above SP are asked for their callers, and
-// the first that is witnessed so is taken.
+// caller; or paths to an end that gives FP back together with the prologue or the stack; or the values; or the
+// prologue, FP − SP being what the code says, with the stack or with calls that return: the way from the prologue to
+// the pc leads over no call, or its last call's way on leads to a return that fits the prologue. Where no path decides
+// (a function that never returns has no end), the words above SP are asked for their callers, and the first that is
+// witnessed so is taken.
 //
 // Proved by tests/unit/unwind_frame_by_code_test, and by tests/integration/frames_without_cfi.py on whole programs.
 #include "unwind/frame_by_code.h"
@@ -217,6 +218,7 @@ class StepByCode {
     struct Prologue {
         bool reaches = false;      // the pc, with its FP
         bool fits_exactly = false; // FP − SP is what the code says
+        bool by_returning_calls = false;
     };
     Prologue prologue() {
         // Most functions begin within the first of these.
@@ -314,11 +316,13 @@ class StepByCode {
         const Witness witness = caller(slot, *address, state);
         if (witness == Witness::kFor && state.fp.base == Base::kSp)
             return take(slot, taken, state, true);
-        if (witness == Witness::kAgainst || !alone)
+        if (witness == Witness::kAgainst || way.by_sp())
             return std::nullopt;
         if (!begin)
             begin = prologue();
-        return begin->reaches && begin->fits_exactly ? std::optional(take(slot, taken, kNoState, true)) : std::nullopt;
+        if (begin->reaches && begin->fits_exactly && (alone || begin->by_returning_calls))
+            return take(slot, taken, kNoState, true);
+        return std::nullopt;
     }
 
     std::optional<FrameByCode> by_caller(const Way &way) {

@@ -49,7 +49,7 @@ TEST(Instruction, WhatSetsAFrameUpAndTakesItDown) {
         {"pushw %ax", {0x66, 0x50}, Effect::kLoseSp},
         {"pop %rbp", {0x5d}, Effect::kPop, false, 0, true},
         {"pop %r13", {0x41, 0x5d}, Effect::kPop},
-        {"pop %rsp", {0x5c}, Effect::kLoseSp},
+        {"pop %rsp", {0x5c}, Effect::kLose},
         {"leave", {0xc9}, Effect::kLeave},
         {"mov %rsp, %rbp", {0x48, 0x89, 0xe5}, Effect::kSetFp},
         {"mov %rsp, %rbp", {0x48, 0x8b, 0xec}, Effect::kSetFp},
@@ -85,6 +85,8 @@ TEST(Instruction, WhatSetsAFrameUpAndTakesItDown) {
         {"cmove %eax, %ebp", {0x0f, 0x44, 0xe8}, Effect::kLoseFp},
         {"xchg %rax, %rbp", {0x48, 0x95}, Effect::kLoseFp},
         {"xchg %rsp, %rdi", {0x48, 0x87, 0xe7}, Effect::kLoseSp},
+        {"xchg %rsp, %rbp", {0x48, 0x87, 0xe5}, Effect::kLose},
+        {"enter $16, $0", {0xc8, 0x10, 0, 0}, Effect::kLose},
         {"movq %xmm0, %rbp", {0x66, 0x48, 0x0f, 0x7e, 0xc5}, Effect::kLoseFp},
         {"movaps %xmm0, %xmm5", {0x0f, 0x28, 0xe8}, Effect::kNone},
         {"vmovaps %ymm0, %ymm5", {0xc5, 0xfc, 0x28, 0xe8}, Effect::kNone},
@@ -186,15 +188,16 @@ void compare(std::span<const uint8_t> code, Beside &seen, size_t &failures) {
         const bool call = ours->flow == Flow::kCall || ours->flow == Flow::kIndirectCall;
         const bool sp = ours->effect == Effect::kPush || ours->effect == Effect::kPop ||
                         ours->effect == Effect::kSetSp || ours->effect == Effect::kLeave ||
-                        ours->effect == Effect::kLoseSp || call || ours->flow == Flow::kReturn;
+                        ours->effect == Effect::kLoseSp || ours->effect == Effect::kLose || call ||
+                        ours->flow == Flow::kReturn;
         const bool fp = ours->effect == Effect::kSetFp || ours->effect == Effect::kLoadFp ||
                         ours->effect == Effect::kLeave || ours->effect == Effect::kLoseFp ||
-                        ours->effect == Effect::kLoseSp || (ours->effect == Effect::kPop && ours->of_fp);
+                        ours->effect == Effect::kLose || (ours->effect == Effect::kPop && ours->of_fp);
         // What never goes on may do what it likes.
         if (ours->flow != Flow::kEnd && ours->flow != Flow::kSystemCall) {
             same(sp || !writes(operands, ZYDIS_REGISTER_RSP), true, "rsp is written");
             same(fp || !writes(operands, ZYDIS_REGISTER_RBP), true, "rbp is written");
-            if (ours->effect != Effect::kLoseSp)
+            if (ours->effect != Effect::kLose)
                 same(!fp || writes(operands, ZYDIS_REGISTER_RBP), true, "rbp is not written");
             same(!sp || writes(operands, ZYDIS_REGISTER_RSP), true, "rsp is not written");
         }

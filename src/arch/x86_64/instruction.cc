@@ -231,10 +231,10 @@ class Decoder {
     bool byte_register_is_high() const { return rex_ == 0; }
 
     void lose(uint8_t reg) {
-        if (reg == kSp)
-            result_.effect = Effect::kLoseSp;
-        else if (reg == kFp && result_.effect != Effect::kLoseSp)
-            result_.effect = Effect::kLoseFp;
+        if (reg != kSp && reg != kFp)
+            return;
+        const Effect effect = reg == kSp ? Effect::kLoseSp : Effect::kLoseFp;
+        result_.effect = result_.effect == Effect::kNone ? effect : Effect::kLose;
     }
     void writes_reg() {
         if (!rex_r())
@@ -388,10 +388,10 @@ class Decoder {
             break;
         case 0xc8: // enter
             skip(3);
-            result_.effect = Effect::kLoseSp;
+            result_.effect = Effect::kLose;
             break;
         case 0xc9:
-            result_.effect = operand16_ ? Effect::kLoseSp : Effect::kLeave;
+            result_.effect = operand16_ ? Effect::kLose : Effect::kLeave;
             break;
         case 0xca: // far
             skip(2);
@@ -515,7 +515,7 @@ class Decoder {
     }
     void pop(uint8_t reg, bool extended) {
         result_.of_fp = !extended && reg == kFp;
-        result_.effect = operand16_ || (!extended && reg == kSp) ? Effect::kLoseSp : Effect::kPop;
+        result_.effect = operand16_ || (!extended && reg == kSp) ? Effect::kLose : Effect::kPop;
     }
     void pop_rm() {
         if (reg_ != 0)
