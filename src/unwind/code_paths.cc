@@ -18,6 +18,8 @@ using Base = CodeValue::Base;
 constexpr uint32_t kMostCalls = 24;
 constexpr size_t kMostFromPc = 1200; // instructions
 constexpr size_t kMostFromStart = 6000;
+constexpr size_t kMostOfCallee = 800;
+constexpr size_t kMostCallees = 64;      // that are remembered
 constexpr size_t kTableSize = 1 << 13;   // of visited addresses; a power of two
 constexpr int32_t kMostOffset = 1 << 28; // no frame is larger; sums stay in range
 
@@ -251,6 +253,10 @@ bool CodePaths::follow(RunAddr start, const CodeState &begin, uint32_t calls, si
                         state.sp = plus(state.sp, -8);
                         break;
                     }
+                    if (never_returns(target)) {
+                        goes_on = false;
+                        break;
+                    }
                     [[fallthrough]];
                 case Flow::kIndirectCall:
                 case Flow::kSystemCall:
@@ -277,6 +283,37 @@ bool CodePaths::follow(RunAddr start, const CodeState &begin, uint32_t calls, si
         std::swap(work.now, work.behind_a_call);
     }
     return complete;
+}
+
+bool CodePaths::never_returns(RunAddr start) {
+    if (is_callee_)
+        return false;
+    const auto known = std::ranges::find(known_, start, &Callee::start);
+    if (known != known_.end())
+        return known->never_returns;
+    if (!callees_) {
+        callees_ = std::make_unique<CodePaths>(arch_, space_);
+        callees_->is_callee_ = true;
+    }
+    const bool never = callees_->has_no_return(start);
+    if (known_.size() == kMostCallees)
+        known_.clear();
+    known_.push_back({start, never});
+    return never;
+}
+
+// Calls within it count as if they returned: what follows one that does not cannot make a return of it by chance,
+// except one with a frame that ends as this one began.
+bool CodePaths::has_no_return(RunAddr start) {
+    bool may_return = false;
+    const bool complete =
+        follow(start, {}, 0, kMostOfCallee,
+               [&](RunAddr, const Instruction &instruction, const CodeState &state, uint32_t, const LastCall &) {
+                   if (instruction.flow == Instruction::Flow::kReturn)
+                       may_return = state.sp.base != Base::kSp || state.sp.offset == 0;
+                   return !may_return;
+               });
+    return complete && !may_return;
 }
 
 CodeExits CodePaths::exits(CodeAddr pc) {

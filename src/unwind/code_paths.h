@@ -4,8 +4,9 @@
 // as the code there does.
 //
 // A path behind a call is real only if the callee returns. Code that a compiler knows not to be reached may be another
-// function's. So each answer says over how many calls it leads, and the paths over fewer calls are followed first; what
-// is reached over fewer calls is not overruled by what is reached over more.
+// function's. Behind a call of a function that has no return in its own code no path leads on. Of others nobody knows.
+// So each answer says over how many calls it leads, and the paths over fewer calls are followed first; what is reached
+// over fewer calls is not overruled by what is reached over more.
 //
 // Proved by tests/unit/unwind_code_paths_test, and by tests/integration/frames_without_cfi.py on whole programs.
 #pragma once
@@ -79,16 +80,28 @@ class CodePaths {
     // From a function's first instruction to `pc`: for a return address, to the call before it.
     CodeReach reach(RunAddr start, CodeAddr pc);
 
+    // Whether the code of a function has no path to its return, for certain.
+    bool never_returns(RunAddr start);
+
   private:
     struct LastCall;
     struct Work;
     template <typename Visit>
     bool follow(RunAddr start, const CodeState &begin, uint32_t calls, size_t most, Visit visit);
     std::optional<arch::Instruction> instruction_at(RunAddr address);
+    bool has_no_return(RunAddr start);
 
     const arch::Arch &arch_;
     AddressSpace &space_;
     std::unique_ptr<Work> work_;
+    // For the functions that are called on the way, of which is known whether they return.
+    std::unique_ptr<CodePaths> callees_;
+    bool is_callee_ = false;
+    struct Callee {
+        RunAddr start;
+        bool never_returns;
+    };
+    std::vector<Callee> known_;
 };
 
 } // namespace dwunw::unwind

@@ -48,6 +48,7 @@ constexpr uint64_t kPlausibleFrame = uint64_t{1} << 20;
 struct Way {
     bool agreed = false;
     bool without_calls = false;
+    bool unanimous = false; // and there is none of which that is not known
     bool for_any_sp = true; // whatever SP is
     CodeValue slot;         // of the return address
     CodeValue fp;           // FP there
@@ -70,8 +71,10 @@ class StepByCode {
         const CodeLocation location = space_.find(pc_.lookup());
         is_file_ = location.kind == CodeKind::kModule;
         Way way;
-        // What follows a mapping's last instruction is nobody's.
-        if (pc_.pc() >= location.start && pc_.pc() < location.end)
+        // What follows a mapping's last instruction is nobody's; nor what follows a call that never returns.
+        const auto called = pc_.is_return_address() ? directly_called(pc_.pc()) : std::nullopt;
+        const bool goes_on = !called || !paths_.never_returns(*called);
+        if (pc_.pc() >= location.start && pc_.pc() < location.end && goes_on)
             way = agreement(paths_.exits(pc_));
         if (way.without_calls) {
             // A thread that is about to return does, whatever the stack holds.
@@ -112,6 +115,7 @@ class StepByCode {
         Way way;
         bool any = false;
         bool differ = false;
+        bool unknown = false;
         const auto all = std::span(exits.exits).first(exits.count);
         const bool has_direct = std::ranges::any_of(all, [](const CodeExit &exit) { return exit.calls == 0; });
         for (const CodeExit &exit : all) {
@@ -131,13 +135,18 @@ class StepByCode {
             } else if (slot != CodeValue{Base::kFp, kWord} || exit.fp != CodeValue{Base::kAtFp, 0}) {
                 slot = {};
             }
-            differ = differ || slot.base == Base::kUnknown || (any && slot != way.slot);
+            if (slot.base == Base::kUnknown) {
+                unknown = true;
+                continue;
+            }
+            differ = differ || (any && slot != way.slot);
             way.fp = any && exit.fp != way.fp ? CodeValue{} : exit.fp;
             way.slot = slot;
             any = true;
         }
         way.agreed = any && !differ;
-        way.without_calls = way.agreed && has_direct;
+        way.unanimous = way.agreed && !unknown;
+        way.without_calls = way.unanimous && has_direct;
         return way;
     }
 
@@ -281,7 +290,7 @@ class StepByCode {
         const Witness witness = caller(slot, *address, state);
         if (witness == Witness::kFor)
             return take(slot, way, state, false);
-        if (witness == Witness::kNone && callee_returns())
+        if (witness == Witness::kNone && way.unanimous && callee_returns())
             return take(slot, way, kNoState, false);
         return std::nullopt;
     }

@@ -212,7 +212,8 @@ def main():
         if arguments.programs:
             for program in arguments.programs.split(","):
                 folder = root / program
-                folder.mkdir(exist_ok=True)
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
                 figures = {name: Figures() for name in walkers}
                 with workloads.start(program) as load:
                     for core in cores_of(load, arguments.dwunw, folder, arguments.cores, chance):
@@ -224,7 +225,8 @@ def main():
             for variant in arguments.variants.split(","):
                 for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
                     folder = root / f"{variant}-{seed}"
-                    folder.mkdir(exist_ok=True)
+                    shutil.rmtree(folder, ignore_errors=True)
+                    folder.mkdir()
                     executable = build(folder, variant, seed, arguments.functions)
                     figures = {name: Figures() for name in walkers}
                     only = None if arguments.libraries else (lambda path: path == str(executable))
