@@ -81,7 +81,9 @@ class StepByCode {
             const auto found = way.by_sp() ? sp_ + offset(way.slot) : fp_ + kWord;
             if (way.by_fp())
                 frame_pointer_ = FrameByCode::FramePointer::kIsSetUp;
-            return way.by_sp() || fp_known_ ? take(found, way, kNoState, way.by_fp()) : refused();
+            if (way.by_fp() && !may_be_frame_pointer())
+                return refused();
+            return take(found, way, kNoState, way.by_fp());
         }
         if (way.by_sp())
             if (const auto result = by_sp(way))
@@ -277,6 +279,15 @@ class StepByCode {
         return false;
     }
 
+    bool may_be_frame_pointer() {
+        if (!fp_known_) {
+            const dwunw_status why = registers_.why_unknown(arch_.fp);
+            why_ = why == DWUNW_ERR_REGISTER_UNKNOWN ? why_ : why;
+            return false;
+        }
+        return fp_.value % kWord == 0 && fp_ >= sp_ && fp_.value <= ~uint64_t{0} - 2 * kWord;
+    }
+
     // --- the ways
 
     std::optional<FrameByCode> by_sp(const Way &way) {
@@ -303,12 +314,7 @@ class StepByCode {
                 frame_pointer_ =
                     begin->reaches ? FrameByCode::FramePointer::kIsSetUp : FrameByCode::FramePointer::kIfAlone;
         }
-        if (!fp_known_) {
-            const dwunw_status why = registers_.why_unknown(arch_.fp);
-            why_ = why == DWUNW_ERR_REGISTER_UNKNOWN ? why_ : why;
-            return std::nullopt;
-        }
-        if (fp_.value % kWord != 0 || fp_ < sp_ || fp_.value > ~uint64_t{0} - 2 * kWord)
+        if (!may_be_frame_pointer())
             return std::nullopt;
         const RunAddr slot = fp_ + kWord;
         const auto address = return_address(slot);
@@ -363,7 +369,8 @@ class StepByCode {
     FrameByCode take(RunAddr slot, const Way &way, const CodeState &state, bool by_frame_pointer) {
         const auto word = memory_.read_word(slot);
         if (!word) {
-            why_ = word.error().status;
+            if (slot - sp_ < kPlausibleFrame)
+                why_ = word.error().status;
             return refused();
         }
         const RunAddr address(*word);
