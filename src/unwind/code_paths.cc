@@ -103,10 +103,10 @@ CodeState join(const CodeState &a, const CodeState &b) {
     return {join(a.sp, b.sp), join(a.fp, b.fp), join(a.saved_fp, b.saved_fp)};
 }
 
+constexpr CodeValue kOuterFp{Base::kAtFp, 0};
+
 // FP has been given back, and SP is at the return address: what a function does at its end, and nowhere else.
-bool frame_is_given_back(const CodeState &state) {
-    return state.sp == CodeValue{Base::kFp, 8} && state.fp == CodeValue{Base::kAtFp, 0};
-}
+bool frame_is_given_back(const CodeState &state) { return state.sp == CodeValue{Base::kFp, 8} && state.fp == kOuterFp; }
 
 // At a return: to where the start was called from, with that one's FP.
 bool returns_to_start(const CodeState &state) { return state.sp == CodeValue{Base::kSp, 0} && state.fp == kOwnFp; }
@@ -326,14 +326,16 @@ CodeExits CodePaths::exits(CodeAddr pc) {
             // A return address that is popped into a register: V8 removes arguments in that way.
             const bool takes_return_address =
                 instruction.effect == Instruction::Effect::kPop && !instruction.of_fp && frame_is_given_back(state);
-            const bool leaves = instruction.flow == Instruction::Flow::kIndirectJump && frame_is_given_back(state);
+            // V8's bytecode handlers: mov (%rbp), %rbp; add $n, %rsp; jmp *%rcx.
+            const bool leaves = instruction.flow == Instruction::Flow::kIndirectJump &&
+                                state.sp.base != Base::kUnknown && state.fp == kOuterFp;
             const bool returns = instruction.flow == Instruction::Flow::kReturn;
             if (!returns && !leaves && !takes_return_address)
                 return true;
             if (result.count > 0 && over > 0 && result.exits[0].calls == 0)
                 return false; // a path without calls decides
-            const CodeExit found{address, state.sp, state.fp, over,
-                                 returns ? static_cast<uint32_t>(instruction.offset) : 0};
+            const CodeExit found{
+                address, state.sp, state.fp, over, returns ? static_cast<uint32_t>(instruction.offset) : 0, leaves};
             const auto known = std::span(result.exits).first(result.count);
             const auto same = std::ranges::find(known, address, &CodeExit::address);
             if (same != known.end()) { // two paths have met

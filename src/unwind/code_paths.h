@@ -44,6 +44,7 @@ struct CodeExit {
     CodeValue fp;    // FP there
     uint32_t calls = 0;
     uint32_t removed = 0; // bytes that the return removes beside the return address
+    bool is_jump = false; // through a pointer, FP being what FP pointed to
 };
 
 struct CodeExits {

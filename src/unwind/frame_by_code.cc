@@ -50,8 +50,10 @@ struct Way {
     bool without_calls = false;
     bool unanimous = false; // and there is none of which that is not known
     bool for_any_sp = true; // whatever SP is
-    CodeValue slot;         // of the return address
-    CodeValue fp;           // FP there
+    bool ends_by_jump = false;
+    bool fits_sp = true; // where it ends by a jump: SP is at the return address there
+    CodeValue slot;      // of the return address
+    CodeValue fp;        // FP there
     bool by_fp() const { return agreed && slot.base == Base::kFp; }
     bool by_sp() const { return agreed && slot.base == Base::kSp; }
 };
@@ -79,7 +81,7 @@ class StepByCode {
         if (way.without_calls) {
             // A thread that is about to return does, whatever the stack holds.
             const auto found = way.by_sp() ? sp_ + offset(way.slot) : fp_ + kWord;
-            if (way.by_fp())
+            if (way.by_fp() && !way.ends_by_jump)
                 frame_pointer_ = FrameByCode::FramePointer::kIsSetUp;
             if (way.by_fp() && !may_be_frame_pointer())
                 return refused();
@@ -124,7 +126,12 @@ class StepByCode {
             if (has_direct && exit.calls != 0)
                 continue;
             CodeValue slot = exit.slot;
-            if (slot.base == Base::kSp) {
+            if (exit.is_jump && slot.base == Base::kSp) {
+                // A list that is gone through looks the same, but for SP.
+                way.fits_sp = way.fits_sp && fp_known_ && sp_ + offset(slot) == fp_ + kWord;
+                way.ends_by_jump = true;
+                slot = {Base::kFp, kWord};
+            } else if (slot.base == Base::kSp) {
                 // A psABI function that was entered in the middle, behind a call that never returns.
                 if (!has_direct && is_file_ &&
                     (sp_.value + offset(slot)) % arch_.stack_alignment != arch_.entry_misalignment) {
@@ -148,7 +155,8 @@ class StepByCode {
         }
         way.agreed = any && !differ;
         way.unanimous = way.agreed && !unknown;
-        way.without_calls = way.unanimous && has_direct;
+        way.without_calls = way.unanimous && has_direct && way.fits_sp;
+
         return way;
     }
 
@@ -325,7 +333,7 @@ class StepByCode {
         if (begin && begin->reaches)
             return take(slot, taken, kNoState, true);
         const bool alone = !way.by_sp() && !may_be_callers();
-        if (alone && way.by_fp())
+        if (alone && way.by_fp() && way.fits_sp)
             return take(slot, taken, kNoState, true);
         CodeState state;
         const Witness witness = caller(slot, *address, state);
@@ -345,10 +353,8 @@ class StepByCode {
         for (uint64_t distance = 0; distance < kSearchedStack && asked < kMostCallersAsked; distance += kWord) {
             const RunAddr slot = sp_ + distance;
             const auto word = memory_.read_word(slot);
-            if (!word) {
-                why_ = word.error().status;
-                break;
-            }
+            if (!word)
+                break; // the stack's end, or the slice's
             const RunAddr address(*word);
             if ((is_file_ && slot.value % arch_.stack_alignment != arch_.entry_misalignment) ||
                 !space_.is_code(address - 1) || !follows_call(arch_, space_, address).value_or(false))

@@ -311,7 +311,9 @@ class Walk {
             step.outcome = Step::Outcome::kRoot;
             return step;
         }
-        if (request_.cfi_only)
+        // Between a clone system call and the branch behind it, the stack is the parent's or the child's.
+        const bool is_either = !pc.is_return_address() && !bare && !registers_.known(arch_.result);
+        if (request_.cfi_only || is_either)
             return step;
         if (!paths_)
             paths_.emplace(arch_, request_.space);

@@ -86,7 +86,15 @@ TEST_F(FrameByCodeTest, AFramePointerThatWillBeGivenBack) {
     for (const uint64_t fp : {kSp + 63, kSp - 8, uint64_t{0}, ~uint64_t{7}, uint64_t{0x123456789a8}})
         expect_stop(at(0x100, fp));
     expect_stop(at(0x100, kSp + 0x8000), DWUNW_ERR_SLICE_EXHAUSTED);
-    regs_ = registers({{RSP, kSp}, {RIP, kCode + 0x100}});
+}
+
+// A bytecode handler of V8: mov (%rbp),%rbp; add $24,%rsp; jmp *%rcx. Who goes through a list does the same to rbp.
+TEST_F(FrameByCodeTest, AFrameThatEndsByAJumpThroughAPointer) {
+    set(0x100, {0x48, 0x8b, 0x6d, 0x00, 0x48, 0x83, 0xc4, 0x18, 0xff, 0xe1});
+    call_by_pointer(0x200);
+    stack_.set(kSp + 16, 0x1234).set(kSp + 24, kCode + 0x200).set(kSp + 64, 0).set(kSp + 72, kCode + 0x200);
+    expect_outer(at(0x100, kSp + 16), kSp + 24, 0x200, true);
+    expect_stop(at(0x100, kSp + 64));
 }
 
 TEST_F(FrameByCodeTest, APendingUretprobeStandsForACall) {
@@ -163,7 +171,7 @@ TEST_F(FrameByCodeTest, AnEndBehindACallNeedsAWitness) {
     expect_outer(behind_call(0x110, fp), fp + 8, 0x300, true); // the prologue
     set(0x104, {0x5d, 0xc3});                                  // which ends before
     expect_stop(behind_call(0x110, fp));
-    set(0x480, {0x55, 0x48, 0x89, 0xe5, 0xe9, 0x85, 0xfc, 0xff, 0xff}); // elsewhere: …; jmp 0x10e
+    set(0x480, {0x55, 0x48, 0x89, 0xe5, 0x48, 0x83, 0xec, 0x40, 0xe9, 0x81, 0xfc, 0xff, 0xff}); // …; jmp 0x10e
     call(0x300, 0x480);
     expect_outer(behind_call(0x110, fp), fp + 8, 0x300, true); // the caller
     call(0x300, 0x104);
@@ -200,13 +208,14 @@ TEST_F(FrameByCodeTest, ACalleeOnItsWayBack) {
 
 // A function that never returns has no end; who called it is known.
 TEST_F(FrameByCodeTest, AFunctionWithoutAnEndByItsCaller) {
-    set(0x100, {0x55, 0x48, 0x83, 0xec, 0x10, 0xff, 0xd0, 0xcc}); // push %rbp; sub $16,%rsp; call *%rax; int3
+    // push %rbp; xor %ebp,%ebp; sub $16,%rsp; call *%rax; int3
+    set(0x100, {0x55, 0x31, 0xed, 0x48, 0x83, 0xec, 0x10, 0xff, 0xd0, 0xcc});
     call(0x200, 0x100);
     stack_.set(kSp + 16, 0x1234).set(kSp + 24, kCode + 0x200);
-    expect_outer(behind_call(0x107), kSp + 24, 0x200, false);
+    expect_outer(behind_call(0x109), kSp + 24, 0x200, false);
     EXPECT_EQ(regs_[RBP], 0x1234u);
     stack_.set(kSp + 24, 0).set(kSp + 32, kCode + 0x200); // another's frame
-    expect_stop(behind_call(0x107));
+    expect_stop(behind_call(0x109));
 }
 
 // A function whose jump table hides its blocks: the frame at the jump has to fit.
