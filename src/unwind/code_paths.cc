@@ -19,8 +19,13 @@ constexpr uint32_t kMostCalls = 24;
 constexpr size_t kMostFromPc = 1200; // instructions
 constexpr size_t kMostFromStart = 6000;
 constexpr size_t kMostOfCallee = 800;
-constexpr size_t kMostCallees = 64;      // that are remembered
-constexpr size_t kTableSize = 1 << 13;   // of visited addresses; a power of two
+constexpr size_t kMostCallees = 64; // that are remembered
+constexpr size_t kMostAStep = 100'000;
+constexpr size_t kMostAtAll = 2'000'000;
+// Of visited addresses: half of it is used.
+constexpr unsigned kTableBits = 13;
+constexpr unsigned kCalleeTableBits = 11;
+static_assert(kMostOfCallee <= size_t{1} << (kCalleeTableBits - 1));
 constexpr int32_t kMostOffset = 1 << 28; // no frame is larger; sums stay in range
 
 CodeValue plus(CodeValue value, int64_t offset) {
@@ -137,7 +142,9 @@ struct CodePaths::Work {
         size_t length = 0;
         std::array<uint8_t, kSize> bytes;
     };
-    std::vector<Visited> visited = std::vector<Visited>(kTableSize);
+    explicit Work(unsigned bits) : table_bits(bits), visited(size_t{1} << bits) {}
+    const unsigned table_bits;
+    std::vector<Visited> visited;
     uint32_t walk = 0;
     size_t visited_count = 0;
     std::vector<Pending> now;
@@ -146,17 +153,29 @@ struct CodePaths::Work {
     CodeLocation location;
 
     Visited *find(RunAddr address) {
-        size_t at = address.value * 0x9e3779b97f4a7c15u >> 51;
-        static_assert(kTableSize == size_t{1} << (64 - 51));
+        size_t at = address.value * 0x9e3779b97f4a7c15u >> (64 - table_bits);
         while (visited[at].walk == walk && visited[at].address != address.value)
-            at = (at + 1) % kTableSize;
+            at = (at + 1) % visited.size();
         return &visited[at];
     }
 };
 
 CodePaths::CodePaths(const arch::Arch &arch, AddressSpace &space)
-    : arch_(arch), space_(space), work_(std::make_unique<Work>()) {}
+    : arch_(arch), space_(space), work_(std::make_unique<Work>(kTableBits)), own_budget_{kMostAStep, kMostAtAll},
+      budget_(own_budget_) {}
+CodePaths::CodePaths(const arch::Arch &arch, AddressSpace &space, Budget &callers)
+    : arch_(arch), space_(space), work_(std::make_unique<Work>(kCalleeTableBits)), is_callee_(true), budget_(callers) {}
 CodePaths::~CodePaths() = default;
+
+void CodePaths::begin_step() { budget_.step = kMostAStep; }
+
+bool CodePaths::spend() {
+    if (budget_.step == 0 || budget_.all == 0)
+        return false;
+    --budget_.step;
+    --budget_.all;
+    return true;
+}
 
 std::optional<Instruction> CodePaths::instruction_at(RunAddr address) {
     Work &work = *work_;
@@ -221,11 +240,11 @@ bool CodePaths::follow(RunAddr start, const CodeState &begin, uint32_t calls, si
                         break;
                     seen->state = state = joined;
                 } else {
-                    if (++work.visited_count > kTableSize / 2)
+                    if (++work.visited_count > work.visited.size() / 2)
                         return false;
                     *seen = {address.value, work.walk, calls, state};
                 }
-                if (left-- == 0)
+                if (left-- == 0 || !spend())
                     return false;
                 const auto instruction = instruction_at(address);
                 if (!instruction) {
@@ -291,10 +310,8 @@ bool CodePaths::never_returns(RunAddr start) {
     const auto known = std::ranges::find(known_, start, &Callee::start);
     if (known != known_.end())
         return known->never_returns;
-    if (!callees_) {
-        callees_ = std::make_unique<CodePaths>(arch_, space_);
-        callees_->is_callee_ = true;
-    }
+    if (!callees_)
+        callees_.reset(new CodePaths(arch_, space_, budget_));
     const bool never = callees_->has_no_return(start);
     if (known_.size() == kMostCallees)
         known_.clear();

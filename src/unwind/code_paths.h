@@ -68,11 +68,14 @@ struct CodeReach {
     size_t jump_count = 0;
 };
 
-// Not thread-safe. Allocates when it is made.
+// Not thread-safe. Allocates when it is made, and when it first meets a call.
 class CodePaths {
   public:
     CodePaths(const arch::Arch &arch, AddressSpace &space);
     ~CodePaths();
+    // What follows is one step's. A step has a budget of instructions, and so have all of them together: once it is
+    // spent, no answer is complete, and nothing more is found.
+    void begin_step();
     CodePaths(const CodePaths &) = delete;
     CodePaths &operator=(const CodePaths &) = delete;
 
@@ -91,13 +94,22 @@ class CodePaths {
     bool follow(RunAddr start, const CodeState &begin, uint32_t calls, size_t most, Visit visit);
     std::optional<arch::Instruction> instruction_at(RunAddr address);
     bool has_no_return(RunAddr start);
+    bool spend();
+
+    struct Budget {
+        size_t step = 0;
+        size_t all = 0;
+    };
+    CodePaths(const arch::Arch &arch, AddressSpace &space, Budget &callers);
 
     const arch::Arch &arch_;
     AddressSpace &space_;
     std::unique_ptr<Work> work_;
     // For the functions that are called on the way, of which is known whether they return.
     std::unique_ptr<CodePaths> callees_;
-    bool is_callee_ = false;
+    const bool is_callee_ = false;
+    Budget own_budget_;
+    Budget &budget_;
     struct Callee {
         RunAddr start;
         bool never_returns;

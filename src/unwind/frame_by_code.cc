@@ -442,6 +442,7 @@ class StepByCode {
 
 FrameByCode step_by_code(const arch::Arch &arch, AddressSpace &space, CodePaths &paths, CodeAddr pc,
                          const std::optional<InnerFrame> &inner, const StackMemory &memory, Registers &registers) {
+    paths.begin_step();
     return StepByCode(arch, space, paths, pc, inner, memory, registers).run();
 }
 

@@ -40,8 +40,8 @@ class PackedRule {
     // nullopt where the rule is none of the above.
     static std::optional<PackedRule> pack(const Rule &rule, const arch::Arch &arch, uint32_t place);
 
-    // Where there is no CFI, and a frame-pointer step leads on: CFA = FP + 16; FP = [CFA − 16]; for the walk to check as
-    // step_by_code() does.
+    // Where there is no CFI, and a frame-pointer step leads on: CFA = FP + 16; FP = [CFA − 16]; for the walk to check
+    // as step_by_code() does.
     static std::optional<PackedRule> without_cfi(uint32_t place, bool frame_is_set_up);
 
     bool is_root() const { return (word_ & (kRoot | kFromFp)) == kRoot; }

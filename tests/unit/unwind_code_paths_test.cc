@@ -184,5 +184,22 @@ TEST_F(CodePathsTest, Bounds) {
     EXPECT_FALSE(exits(0x5000).complete); // nothing there
 }
 
+// Code of nothing but calls, each of another function of nothing but calls: a step ends, and so does a walk of many.
+TEST_F(CodePathsTest, HostileCallsCostNoMoreThanTheBudget) {
+    for (uint64_t at = 0; at + 7 < 0x4000; at += 7) // je over a call; call somewhere behind
+        set(at, {0x74, 0x05, 0xe8, static_cast<uint8_t>(at * 13), static_cast<uint8_t>((at * 7 >> 8) & 0x1f), 0, 0});
+    CodePaths paths(arch(), space_);
+    size_t complete = 0;
+    for (uint64_t pc = 0; pc < 0x3000; pc += 7) {
+        paths.begin_step();
+        complete += paths.exits(code(pc, false)).complete;
+    }
+    const size_t reads = space_.finds;
+    paths.begin_step();
+    EXPECT_FALSE(paths.exits(code(0, false)).complete); // all is spent
+    EXPECT_LE(space_.finds - reads, 600u);              // a piece of code at most
+    EXPECT_LT(complete, 0x3000u / 7);
+}
+
 } // namespace
 } // namespace dwunw::unwind
