@@ -4,8 +4,8 @@
  *
  * The promise: no frame is wrong. A walk that cannot go on stops with its typed reason, keeping the frames found so
  * far; a truncated stack is never reported as a complete one. Rules come from .eh_frame/.debug_frame (DWARF 5 §6.4, LSB
- * "Exception Frames", System V x86-64 psABI §3.7); where a module has none, at most a checked frame-pointer step is
- * taken, and every frame says how it was found.
+ * "Exception Frames", System V x86-64 psABI §3.7); where a module has none, the code itself decides, or nothing does,
+ * and every frame says how it was found.
  */
 #ifndef DWUNW_UNWIND_H
 #define DWUNW_UNWIND_H
@@ -67,7 +67,7 @@ enum {
     /* After the slice, read the live process's memory (process_vm_readv, then /proc/PID/mem). Only for a target that
        is not running, or frames may mix two moments. */
     DWUNW_UNWIND_READ_PROCESS = 1u << 0,
-    /* Never take a frame-pointer step: end with DWUNW_ERR_NO_CFI instead. */
+    /* Where no CFI covers a frame, end with DWUNW_ERR_NO_CFI: no frame-pointer step, no return address by the code. */
     DWUNW_UNWIND_CFI_ONLY = 1u << 1,
 };
 
@@ -111,8 +111,8 @@ enum dwunw_frame_source {
     DWUNW_SOURCE_INTERPRETER = 2,   /* the full CFI interpreter, all registers */
     DWUNW_SOURCE_SIGNAL = 3,        /* the registers a signal frame saved */
     DWUNW_SOURCE_TRAMPOLINE = 4,    /* a pending return stood in for the uretprobe trampoline */
-    DWUNW_SOURCE_FRAME_POINTER = 5, /* a checked frame-pointer step: no CFI covers the inner frame */
-    DWUNW_SOURCE_CODE = 6,          /* where the inner frame's next instructions lead: no CFI covers them */
+    DWUNW_SOURCE_FRAME_POINTER = 5, /* a frame-pointer step, certain by the code: no CFI covers the inner frame */
+    DWUNW_SOURCE_CODE = 6,          /* where the inner frame's instructions lead: no CFI covers them */
     DWUNW_SOURCE_CALL = 7,          /* the return address on top of the stack: the inner frame's pc is no code */
 };
 

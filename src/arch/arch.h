@@ -58,6 +58,40 @@ struct CodeTarget {
 };
 inline constexpr size_t kMaxCallTargets = 24;
 
+// One instruction, as far as it matters to where a function keeps its return address: its length, where it goes, and
+// what it does to SP and FP.
+struct Instruction {
+    enum class Flow : uint8_t {
+        kNext,         // to the next instruction
+        kBranch,       // to the next instruction, or to `target`
+        kJump,         // to `target`
+        kIndirectJump, // nobody knows where
+        kCall,         // of `target`; back to the next instruction, if the callee returns
+        kIndirectCall, // likewise
+        kSystemCall,   // likewise
+        kReturn,       // to the address that SP points to; `offset` more bytes are removed
+        kEnd,          // nowhere: a trap
+    } flow = Flow::kNext;
+    enum class Effect : uint8_t {
+        kNone,    // SP and FP stay what they are
+        kPush,    // SP -= 8; [SP] = FP, if `of_fp`
+        kPop,     // FP = [SP], if `of_fp`; SP += 8
+        kSetSp,   // SP = base + offset
+        kSetFp,   // FP = base + offset
+        kLoadFp,  // FP = [base + offset]
+        kStoreFp, // [base + offset] = FP
+        kLeave,   // SP = FP; FP = [SP]; SP += 8
+        kLoseSp,  // SP is something else
+        kLoseFp,  // FP is
+        kLose,    // both are
+    } effect = Effect::kNone;
+    uint8_t length = 0;
+    bool from_fp = false; // `base` is FP, not SP
+    bool of_fp = false;
+    int32_t offset = 0;
+    int64_t target = 0; // from the instruction's first byte
+};
+
 struct Arch {
     uint32_t id;              // enum dwunw_arch
     uint16_t machine;         // e_machine
@@ -76,8 +110,6 @@ struct Arch {
     // Whether code[0…] does nothing but jump to an address that it reads, as the entries of a PLT do; `target` is the
     // jump's, `length` how far its end is from code[0].
     bool (*is_jump_stub)(std::span<const uint8_t> code, CodeTarget &target, size_t &length);
-    // A function is entered with SP this much below a multiple of twice as much, if its caller keeps to the psABI.
-    uint64_t entry_misalignment;
     // Code that the kernel executes for the thread, or may: none of its instructions changes SP before it returns.
     uint64_t kernel_code_start, kernel_code_size;
     // Whether a function, whose code this is from its first byte to its last, never writes register `reg` (a DWARF
@@ -88,17 +120,24 @@ struct Arch {
     // register that a system call returns in. Bounded by the size of `code`.
     CodeFlow (*follow)(std::span<const uint8_t> code, size_t pc, std::optional<uint64_t> result);
     uint8_t result; // that register
-    // Whether the code before code[pc] shows that its function has set FP up; `in_call`: it is calling another. False
-    // proves nothing. Nothing where these bytes do not tell, and more of them might. The first `context` bytes are only
-    // there to be looked back at: frame_set_up_context of them, unless the code begins with them.
-    size_t frame_set_up_context;
-    std::optional<bool> (*frame_set_up)(std::span<const uint8_t> code, size_t pc, bool in_call, size_t context);
     // The first place from `from` on where the bytes look like an instruction that gives SP another value than a
     // constant away from its own; code.size() where none does. Costs little a byte, and says yes too often.
     size_t (*find_sp_replacement)(std::span<const uint8_t> code, size_t from);
     // Where in a function that replaces SP its rows "CFA = SP + n" do not hold: ascending ranges. `rows`: ascending,
     // the first one at 0. The work is in proportion to the code.
     void (*find_lost_sp)(std::span<const uint8_t> code, std::span<const SpRow> rows, std::vector<CodeRange> &lost);
+    // Where the call that `code` ends in goes, from the return address; nothing where it is no direct one.
+    std::optional<int64_t> (*direct_call)(std::span<const uint8_t> code);
+    // The last place before `end` that looks like the beginning of a function with a frame pointer, SP + 2 words being
+    // its CFA once it has been set up.
+    std::optional<size_t> (*frame_begins)(std::span<const uint8_t> code, size_t end);
+    // The instruction that `code` begins with; nothing where that is none, or not a whole one. What it does not know
+    // well, it calls lost.
+    std::optional<Instruction> (*decode)(std::span<const uint8_t> code);
+    size_t max_instruction_length;
+    // Where psABI code has SP at a function's first instruction: SP % stack_alignment is this.
+    uint64_t stack_alignment;
+    uint64_t entry_misalignment;
     // The code of the kernel's return-from-signal trampoline, at a pc without CFI (musl writes none).
     std::span<const uint8_t> signal_trampoline;
     size_t signal_trampoline_syscall; // where its system call stands; SP is still the same there

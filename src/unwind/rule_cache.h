@@ -5,7 +5,7 @@
 //
 //     CFA = SP + n,  FP + n  or another register + n;   RA = [CFA − 8];   FP = FP  or  [CFA − m]
 //
-// the root (RA undefined), and that a file has no rules there at all, so that FP may be gone by. Everything else is
+// the root (RA undefined), and that a file has no rules there at all, but code that goes by FP. Everything else is
 // looked up each time. Beside the rule stands where the pc belongs: the mapping's number in a snapshot of the process's
 // map, and that snapshot's generation; and what the file's code says of the pc: whether a
 // call is before it, and whether a frame pointer has been set up there. An entry
@@ -41,8 +41,8 @@ class PackedRule {
     // nullopt where the rule is none of the above.
     static std::optional<PackedRule> pack(const Rule &rule, const arch::Arch &arch, uint32_t place);
 
-    // Where there is no CFI, and only a frame-pointer step leads on: CFA = FP + 16; FP = [CFA − 16]; for the walk to
-    // check as step_by_frame_pointer() does.
+    // Where there is no CFI, and a frame-pointer step leads on: CFA = FP + 16; FP = [CFA − 16]; for the walk to check
+    // as step_by_code() does.
     static std::optional<PackedRule> without_cfi(uint32_t place, bool frame_is_set_up);
 
     bool is_root() const { return (word_ & (kRoot | kFromFp)) == kRoot; }
@@ -55,7 +55,8 @@ class PackedRule {
     uint64_t cfa_offset() const { return (word_ >> kCfaShift & kCfaMask) * 8; }
     // How far below the CFA FP is saved; 0 where it keeps its value.
     uint64_t fp_distance() const { return (word_ >> kFpShift & kFpMask) * 8; }
-    // Without CFI: whether the code says that FP is the function's own.
+    // Without CFI: whether the code says that FP is the function's own; or only that it is if no return address lies
+    // between SP and FP.
     bool frame_is_set_up() const { return (word_ & kFrameIsSetUp) != 0; }
     // Whether the pc is known to have a call before it.
     bool is_after_call() const { return (word_ & kAfterCall) != 0; }

@@ -459,7 +459,7 @@ Step step_by_call(const arch::Arch &arch, AddressSpace &space, RunAddr pc, const
         return stopped(status);
     const auto popped = memory.read_word(sp - sizeof(uint64_t));
     const bool may_be_returned_to = !popped || *popped == pc.value;
-    if (may_be_returned_to && sp.value % (2 * arch.entry_misalignment) != arch.entry_misalignment)
+    if (may_be_returned_to && sp.value % arch.stack_alignment != arch.entry_misalignment)
         return stopped(DWUNW_ERR_NO_MAPPING);
 
     Step step;
@@ -530,84 +530,6 @@ std::optional<bool> follows_call(const arch::Arch &arch, AddressSpace &space, Ru
     if (warm.rules != nullptr)
         warm.rules->remember_call(address, warm.generation, follows);
     return follows;
-}
-
-namespace {
-
-// Whether a word between SP and FP may be a return address.
-bool may_be_callers(const arch::Arch &arch, AddressSpace &space, const StackMemory &memory, RunAddr sp, RunAddr fp) {
-    constexpr uint64_t kWord = sizeof(uint64_t);
-    if (fp - sp > kSearchedFrame)
-        return true;
-    for (RunAddr slot = sp; slot < fp; slot = slot + kWord) {
-        auto word = memory.read_word(slot);
-        if (!word || (space.is_code(RunAddr(*word) - 1) && follows_call(arch, space, RunAddr(*word)).value_or(true)))
-            return true;
-    }
-    return false;
-}
-
-} // namespace
-
-bool frame_is_set_up(const arch::Arch &arch, AddressSpace &space, CodeAddr pc) {
-    // Most functions begin within the first of these.
-    constexpr std::array<size_t, 2> kSearched = {768, 8192};
-    const CodeLocation location = space.find(pc.lookup());
-    if (location.kind == CodeKind::kUnmapped || pc.pc() >= location.end)
-        return false;
-    std::array<uint8_t, kSearched.back() + 1> buffer;
-    for (const size_t searched : kSearched) {
-        const size_t before = std::min<uint64_t>(searched, pc.pc() - location.start);
-        const bool last = before < searched || searched == kSearched.back();
-        const auto code = std::span(buffer).first(before + 1);
-        if (!space.read_code(pc.pc() - before, code))
-            return false;
-        const size_t context = last ? 0 : arch.frame_set_up_context;
-        if (const auto set_up = arch.frame_set_up(code, before, pc.is_return_address(), context); set_up || last)
-            return set_up.value_or(false);
-    }
-    return false;
-}
-
-Step step_by_frame_pointer(const arch::Arch &arch, AddressSpace &space, CodeAddr pc, const StackMemory &memory,
-                           Registers &registers, std::optional<bool> set_up) {
-    constexpr uint64_t kWord = sizeof(uint64_t);
-    // How far above SP a frame pointer may be and still look like one, when the slice ends before it.
-    constexpr uint64_t kPlausibleFrame = uint64_t{1} << 20;
-    if (!registers.known(arch.fp)) {
-        const dwunw_status why = registers.why_unknown(arch.fp);
-        return stopped(why == DWUNW_ERR_REGISTER_UNKNOWN ? DWUNW_ERR_NO_CFI : why);
-    }
-    const RunAddr fp(registers[arch.fp]);
-    const RunAddr sp(registers[arch.sp]);
-    if (fp.value % kWord != 0 || fp < sp || fp.value > ~uint64_t{0} - 2 * kWord)
-        return stopped(DWUNW_ERR_NO_CFI);
-    auto outer_fp = memory.read_word(fp);
-    auto return_address = memory.read_word(fp + kWord);
-    if (!outer_fp || !return_address) {
-        const Error &error = outer_fp ? return_address.error() : outer_fp.error();
-        return stopped(fp - sp < kPlausibleFrame ? error.status : DWUNW_ERR_NO_CFI);
-    }
-
-    const RunAddr outer_pc(*return_address);
-    // A pending uretprobe's trampoline stands for a return address that had a call before it.
-    if (space.find(outer_pc).kind != CodeKind::kUprobeTrampoline &&
-        !follows_call(arch, space, outer_pc).value_or(false))
-        return stopped(DWUNW_ERR_NO_CFI);
-    const auto has_own_frame = [&] { return set_up ? *set_up : frame_is_set_up(arch, space, pc); };
-    if (may_be_callers(arch, space, memory, sp, fp) && !has_own_frame())
-        return stopped(DWUNW_ERR_NO_CFI);
-
-    Step step;
-    step.return_slot = (fp + kWord).value;
-    Registers outer;
-    outer.set(arch.sp, (fp + 2 * kWord).value);
-    outer.set(arch.fp, *outer_fp);
-    outer.set(arch.ra, outer_pc.value);
-    step.cfa = (fp + 2 * kWord).value;
-    step.outcome = Step::Outcome::kFrame;
-    registers = outer;
-    return step;
 }
 
 } // namespace dwunw::unwind

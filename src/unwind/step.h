@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // One step of a walk: from a frame's registers to those of the frame outside it. Each way is a function
 // of its own: a rule of the compiled table (SP, FP and RA only), the full CFI interpreter (all registers), and, without
-// CFI, a signal frame, a return instruction, a checked frame-pointer step. Each changes `registers` only when it
-// succeeds.
+// CFI, a signal frame, a return instruction; what else is certain without CFI is in frame_by_code.h. Each changes
+// `registers` only when it succeeds.
 #pragma once
 
 #include "unwind/address_space.h"
@@ -62,18 +62,7 @@ inline constexpr uint64_t kLargestUnmentionedFrame = uint64_t{1} << 20;
 // Whether a call can end at `address`; false: it is no return address. Nothing where the code cannot be read.
 std::optional<bool> follows_call(const arch::Arch &arch, AddressSpace &space, RunAddr address);
 
-// Whether the code before `pc` shows that FP is its own function's there. The same for as long as the code is.
-bool frame_is_set_up(const arch::Arch &arch, AddressSpace &space, CodeAddr pc);
-
 // The most between SP and FP that is searched for a return address; a larger frame is none.
 inline constexpr uint64_t kSearchedFrame = uint64_t{1} << 16;
-
-// Accepted only if FP is known, aligned and not below SP, the word above it is an address of executable code that a
-// call instruction precedes, and no word between SP and FP is one: a function that has not set FP up has its own return
-// address there, and FP is its caller's. DWUNW_ERR_NO_CFI where it is not, DWUNW_ERR_SLICE_EXHAUSTED where the frame
-// lies beyond the slice.
-// `pc`: the frame's own; `set_up`: what frame_is_set_up() said of it, where that is known.
-Step step_by_frame_pointer(const arch::Arch &arch, AddressSpace &space, CodeAddr pc, const StackMemory &memory,
-                           Registers &registers, std::optional<bool> set_up = std::nullopt);
 
 } // namespace dwunw::unwind

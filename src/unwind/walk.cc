@@ -11,12 +11,14 @@
 // not is where the walk stops, not a frame. The pc of frame 0, and one that a signal interrupted, may be no code: then
 // the call that led there is looked for on top of the stack (step.cc). Where no CFI covers a pc: the kernel's signal
 // trampoline by its code, then the few instructions around a clone system call by what they do, then the program's
-// entry point by its address, then one checked frame-pointer step.
+// entry point by its address, then what is certain by the
+// code itself (frame_by_code.h).
 //
 // Proved by tests/unit/unwind_walk_test (every stop reason, slices cut at every byte, everything cold and warm) and
 // tests/integration (real stacks against eu-stack, leaks against the program's own ledger).
 #include "unwind/walk.h"
 
+#include "unwind/frame_by_code.h"
 #include "unwind/rule_cache.h"
 #include "unwind/step.h"
 
@@ -156,13 +158,8 @@ class Walk {
                 break;
             }
             const bool by_fp = rule->is_without_cfi();
-            if (by_fp && !request_.cfi_only && !fp_known)
-                break; // why it is not known may be why the walk ends
-            if (by_fp && (request_.cfi_only || fp % 8 != 0 || fp < sp)) {
-                step.status = DWUNW_ERR_NO_CFI; // as step_by_frame_pointer() has it
-                done = true;
-                break;
-            }
+            if (by_fp && (request_.cfi_only || !fp_known || fp % 8 != 0 || fp < sp))
+                break; // step_by_code() may know another way
             if (rule->cfa_from_fp() && !fp_known)
                 break;
             RunAddr cfa((rule->cfa_from_fp() ? fp : sp) + rule->cfa_offset());
@@ -190,15 +187,8 @@ class Walk {
                 else
                     outer_rule.reset();
             }
-            if (by_fp) {
-                const WarmStep leads = by_frame_pointer(*rule, sp, fp, RunAddr(outer), outer_rule);
-                if (leads == WarmStep::kStops) {
-                    step.status = DWUNW_ERR_NO_CFI;
-                    done = true;
-                }
-                if (leads != WarmStep::kLeads)
-                    break;
-            }
+            if (by_fp && !frame_pointer_leads(*rule, sp, fp, outer_rule))
+                break;
             if (rule->fp_distance() != 0) {
                 if (!request_.memory.read_slice(cfa - rule->fp_distance(), &fp))
                     break;
@@ -262,24 +252,13 @@ class Walk {
         return (frame.flags & (DWUNW_FRAME_FLAG_EXACT_PC | DWUNW_FRAME_FLAG_SIGNAL)) == DWUNW_FRAME_FLAG_EXACT_PC;
     }
 
-    // What step_by_frame_pointer() would say, as far as it is known without looking at the process.
-    enum class WarmStep : uint8_t { kLeads, kStops, kUnknown };
-    WarmStep by_frame_pointer(const PackedRule &rule, uint64_t sp, uint64_t fp, RunAddr outer,
-                              const std::optional<PackedRule> &outer_rule) const {
+    // Whether step_by_code() would take the frame-pointer step, as far as that is known without looking at the process.
+    bool frame_pointer_leads(const PackedRule &rule, uint64_t sp, uint64_t fp,
+                             const std::optional<PackedRule> &outer_rule) const {
         uint64_t outer_fp = 0;
-        if (!request_.memory.read_slice(RunAddr(fp), &outer_fp))
-            return WarmStep::kUnknown;
-        const bool called = outer_rule && outer_rule->is_after_call();
-        if (!called && known_call(outer) == false && request_.space.is_warm_code(outer, warm_.generation))
-            return WarmStep::kStops;
-        if (!rule.frame_is_set_up()) {
-            const auto callers = may_be_callers(sp, fp);
-            if (!callers)
-                return WarmStep::kUnknown;
-            if (*callers)
-                return WarmStep::kStops; // whatever `outer` is
-        }
-        return called ? WarmStep::kLeads : WarmStep::kUnknown;
+        if (!request_.memory.read_slice(RunAddr(fp), &outer_fp) || !outer_rule || !outer_rule->is_after_call())
+            return false;
+        return rule.frame_is_set_up() || may_be_callers(sp, fp) == false;
     }
 
     // Whether a call can end at an address, where that is known, and the code is still what it was.
@@ -440,7 +419,7 @@ class Walk {
                 return step_by_signal_trampoline(arch_, request_.memory, registers_);
             bare = pc.is_return_address();
             if (!pc.is_return_address()) {
-                if (const auto by_code = step_by_code(pc, bare)) {
+                if (const auto by_code = step_around_clone(pc, bare)) {
                     source = DWUNW_SOURCE_CODE;
                     return *by_code;
                 }
@@ -453,22 +432,33 @@ class Walk {
             step.outcome = Step::Outcome::kRoot;
             return step;
         }
-        std::optional<bool> set_up;
-        if (known) {
-            set_up = known->frame_is_set_up();
-        } else if (warm_.rules != nullptr && missing == DWUNW_ERR_NO_CFI && location_.kind == CodeKind::kModule &&
-                   bare && !at_entry && inside(pc.pc())) {
-            set_up = frame_is_set_up(arch_, request_.space, pc);
-            remember(pc, PackedRule::without_cfi(location_.place, *set_up));
-        }
-        if (request_.cfi_only)
+        // Between a clone system call and the branch behind it, the stack is the parent's or the child's.
+        const bool is_either = !pc.is_return_address() && !bare && !registers_.known(arch_.result);
+        if (request_.cfi_only || is_either)
             return step;
-        const Step by_fp = step_by_frame_pointer(arch_, request_.space, pc, request_.memory, registers_, set_up);
-        if (by_fp.outcome == Step::Outcome::kFrame)
-            source = DWUNW_SOURCE_FRAME_POINTER;
-        else if (by_fp.status == DWUNW_ERR_NO_CFI)
-            return step; // why there are no rules says more than that FP was no help
-        return by_fp;
+        if (!paths_)
+            paths_.emplace(arch_, request_.space);
+        const FrameByCode by_code =
+            unwind::step_by_code(arch_, request_.space, *paths_, pc, inner_frame(), request_.memory, registers_);
+        if (warm_.rules != nullptr && missing == DWUNW_ERR_NO_CFI && location_.kind == CodeKind::kModule && bare &&
+            !at_entry && inside(pc.pc()) && by_code.frame_pointer)
+            remember(pc, PackedRule::without_cfi(location_.place,
+                                                 *by_code.frame_pointer == FrameByCode::FramePointer::kIsSetUp));
+        if (by_code.step.outcome == Step::Outcome::kFrame)
+            source = by_code.by_frame_pointer ? DWUNW_SOURCE_FRAME_POINTER : DWUNW_SOURCE_CODE;
+        else if (by_code.step.status == DWUNW_ERR_NO_CFI)
+            return step; // why there are no rules says more than that the code was no help
+        return by_code.step;
+    }
+
+    std::optional<InnerFrame> inner_frame() const {
+        if (result_.written < 2)
+            return std::nullopt;
+        const dwunw_frame &frame = request_.frames[result_.written - 2];
+        const RunAddr pc(frame.pc);
+        const bool exact = (frame.flags & DWUNW_FRAME_FLAG_EXACT_PC) != 0;
+        return InnerFrame{exact ? CodeAddr::instruction(pc) : CodeAddr::return_address(pc), RunAddr(frame.sp),
+                          RunAddr(frame.cfa)};
     }
 
     Step step_by_call(CodeAddr pc, Registers &registers) {
@@ -491,7 +481,7 @@ class Walk {
 
     // The way back from a clone system call: by the instructions, up to a return or to code that has CFI. `elsewhere`:
     // the code at `pc` has nothing to do with that.
-    std::optional<Step> step_by_code(CodeAddr pc, bool &elsewhere) {
+    std::optional<Step> step_around_clone(CodeAddr pc, bool &elsewhere) {
         constexpr uint64_t kBytesBefore = 8;
         constexpr uint64_t kBytesAfter = 16;
         const uint64_t before = std::min(kBytesBefore, pc.pc() - location_.start);
@@ -579,6 +569,7 @@ class Walk {
     Registers registers_;
     CodeLocation location_;
     AddressSpace::Warm warm_;
+    std::optional<CodePaths> paths_; // made where code without CFI is first met
     uint64_t last_cfa_ = 0;
     bool after_call_ = false; // the last frame written has a call before its pc, for certain
     WalkResult result_;

@@ -8,8 +8,8 @@ tools on it. A thread's stacks are
   equal       the same return addresses from the innermost frame to the root;
   eu shorter  eu-stack ended in an error of its own, and what it found is the beginning of what dwunw found;
   eu wrong    dwunw reached the root, and eu-stack went on to an address that is no code, where it ended in an error;
-              or the thread stands at a `ret` without CFI, and eu-stack, going by rbp, left out the function that the `ret`
-              returns to, the word at SP;
+              or the thread stands in code without CFI that has no frame pointer of its own, and eu-stack, going by rbp,
+              left out its caller, which the code returns to;
   we shorter  dwunw gave a reason why it stopped, and what it found is the beginning of what eu-stack found;
   guessed     the thread stands in code without CFI that may not have set rbp up: dwunw ends there, saying so, and eu-stack
               goes by rbp all the same;
@@ -41,7 +41,7 @@ import workloads  # noqa: E402
 
 TOOL_SECONDS = 120
 FRAME = re.compile(r"#(\d+)\s+0x([0-9a-f]{16})(?: (.*))?")
-OUR_FRAME_REST = re.compile(r"(?:(?P<name>.+?)\+0x(?P<offset>[0-9a-f]+))?(?: ?- (?P<module>[/\[].*?))?(?: ?\[no code\])?(?P<fp> ?\[frame pointer\])?")
+OUR_FRAME_REST = re.compile(r"(?:(?P<name>.+?)\+0x(?P<offset>[0-9a-f]+))?(?: ?- (?P<module>[/\[].*?))?(?: ?\[no code\])?(?P<fp> ?\[frame pointer\])?(?P<code> ?\[code\])?")
 VERSION = re.compile(r"@.*")
 
 
@@ -50,6 +50,7 @@ class Frame:
     pc: int
     name: str | None
     frame_pointer: bool = False
+    by_code: bool = False
 
 
 @dataclasses.dataclass
@@ -88,7 +89,7 @@ def parse_dwunw(text, pid):
         match = OUR_FRAME_REST.fullmatch(text)
         if not match:
             raise OutputError(f"unexpected frame: {text}")
-        return Frame(pc, match["name"], bool(match["fp"]))
+        return Frame(pc, match["name"], bool(match["fp"]), bool(match["code"]))
 
     return parse(text, rest, pid)
 
@@ -143,11 +144,13 @@ def returns_to(pid, tid, pc):
 
 
 def leaves_out_the_caller(theirs, ours, pid):
-    """Whether eu-stack's stack lacks just the function that the innermost one is returning to."""
+    """Whether eu-stack's stack lacks just the innermost one's caller, which the code, or the `ret` there, says is one."""
     their_pcs = [frame.pc for frame in theirs.frames]
     our_pcs = [frame.pc for frame in ours.frames]
     without_caller = our_pcs[:1] + our_pcs[2:]
-    return their_pcs == without_caller and returns_to(pid, ours.tid, our_pcs[0]) == our_pcs[1]
+    if their_pcs != without_caller or len(our_pcs) < 2:
+        return False
+    return ours.frames[1].by_code or returns_to(pid, ours.tid, our_pcs[0]) == our_pcs[1]
 
 
 def run(command):

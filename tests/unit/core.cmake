@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
 # Tests of src/base, src/elf, src/dwarf and src/arch: bytes in, values or typed errors out.
-foreach(name IN ITEMS arch_x86_64 arch_x86_64_code_flow arch_x86_64_frame_set_up arch_x86_64_lost_sp
-                      arch_x86_64_register_writes arch_x86_64_sp_instruction base_cursor base_lazy_section base_pages
-                      dwarf_cfi_program
+foreach(name IN ITEMS arch_x86_64 arch_x86_64_code_flow arch_x86_64_frame_begins arch_x86_64_instruction
+                      arch_x86_64_lost_sp arch_x86_64_register_writes arch_x86_64_sp_instruction base_cursor
+                      base_lazy_section base_pages dwarf_cfi_program
                       dwarf_cfi_section dwarf_eh_frame_hdr dwarf_encoded_pointer
                       dwarf_expression elf_decompress elf_dynamic elf_image elf_image_limits)
     set(test ${name}_test)
@@ -18,3 +18,4 @@ target_link_libraries(arch_x86_64_sp_instruction_test PRIVATE Zydis::Zydis)
 find_library(CRYPTO_LIBRARY NAMES libcrypto.so.3 REQUIRED)
 target_link_libraries(arch_x86_64_register_writes_test PRIVATE Zydis::Zydis -Wl,--no-as-needed "${CRYPTO_LIBRARY}" m
                                                               -Wl,--as-needed)
+target_link_libraries(arch_x86_64_instruction_test PRIVATE Zydis::Zydis)

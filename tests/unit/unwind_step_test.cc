@@ -254,53 +254,5 @@ TEST(StepBySignalTrampoline, EveryRegister) {
     EXPECT_EQ(cut.status, DWUNW_ERR_SLICE_EXHAUSTED);
 }
 
-class FramePointer : public ::testing::Test {
-  protected:
-    FramePointer() {
-        space_.add_other(CodeKind::kAnonymous, 0x10000, 0x1000);
-        space_.set_code(0x10100 - 5, {0xe8, 0, 0, 0, 0}); // call rel32
-        space_.set_code(0x10200 - 2, {0xff, 0xd0});       // call rax
-    }
-    Step run(uint64_t fp, const FakeStack &memory) { return run(fp, memory.memory()); }
-    Step run(uint64_t fp, const StackMemory &memory) {
-        regs_ = registers({{RSP, kSp}, {RBP, fp}, {RBX, 1}, {RIP, 0x10010}});
-        return step_by_frame_pointer(x86_64(), space_, kPc, memory, regs_);
-    }
-    static constexpr CodeAddr kPc = CodeAddr::instruction(RunAddr(0x10010));
-    FakeSpace space_;
-    Registers regs_;
-};
-
-TEST_F(FramePointer, BehindACall) {
-    for (const uint64_t pc : {0x10100u, 0x10200u}) {
-        const Step step = run(kSp + 32, stack().set(kSp + 32, kSp + 64).set(kSp + 40, pc));
-        ASSERT_EQ(step.outcome, Step::Outcome::kFrame);
-        EXPECT_EQ(step.return_slot, kSp + 40);
-        EXPECT_EQ(regs_[RIP], pc);
-        EXPECT_EQ(regs_[RBP], kSp + 64);
-        EXPECT_EQ(regs_[RSP], kSp + 48);
-        EXPECT_FALSE(regs_.known(RBX)); // who knows what this code did to it
-    }
-}
-
-TEST_F(FramePointer, Refusals) {
-    const FakeStack good = stack().set(kSp + 32, kSp + 64).set(kSp + 40, 0x10100);
-    EXPECT_EQ(run(kSp + 33, good).status, DWUNW_ERR_NO_CFI);      // not aligned
-    EXPECT_EQ(run(kSp - 8, good).status, DWUNW_ERR_NO_CFI);       // below SP
-    EXPECT_EQ(run(~uint64_t{7}, good).status, DWUNW_ERR_NO_CFI);  // would wrap
-    EXPECT_EQ(run(0x123456789a8, good).status, DWUNW_ERR_NO_CFI); // nowhere near
-    EXPECT_EQ(run(kSp + 0x8000, good).status, DWUNW_ERR_SLICE_EXHAUSTED);
-    for (const uint64_t pc : {uint64_t{0x10101}, uint64_t{0x10300}, uint64_t{0x20000}, uint64_t{0}, kSp})
-        EXPECT_EQ(run(kSp + 32, stack().set(kSp + 32, kSp + 64).set(kSp + 40, pc)).status, DWUNW_ERR_NO_CFI) << pc;
-    Registers unknown = registers({{RSP, kSp}, {RIP, 0x10010}});
-    EXPECT_EQ(step_by_frame_pointer(x86_64(), space_, kPc, good.memory(), unknown).status, DWUNW_ERR_NO_CFI);
-}
-
-TEST_F(FramePointer, APendingUretprobeStandsForACall) {
-    space_.add_other(CodeKind::kUprobeTrampoline, 0x7f000, 0x1000);
-    const Step step = run(kSp + 32, stack().set(kSp + 32, kSp + 64).set(kSp + 40, 0x7f000));
-    EXPECT_EQ(step.outcome, Step::Outcome::kFrame);
-}
-
 } // namespace
 } // namespace dwunw::unwind

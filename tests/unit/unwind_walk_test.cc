@@ -87,6 +87,13 @@ class WalkTest : public ::testing::Test {
         call(kByRax, 0x20, kHelper);
         for (const uint64_t pc : {kJit + 0x100, kJit + 0x200, at(kMiddle, 0x20), at(kRoot, 0x20), kModule + 0x1920})
             space_.set_code(pc - 5, {0xe8, 0, 0, 0, 0});
+        // Functions with a frame pointer: push %rbp; mov %rsp, %rbp; nop…; a call; leave; ret.
+        space_.set_code(kJit + 0x10, {0xc9, 0xc3});
+        for (const uint64_t pc : {kJit + 0x200, kModule + 0x1920}) {
+            space_.set_code(pc - 12, {0x55, 0x48, 0x89, 0xe5, 0x90, 0x90, 0x90});
+            space_.set_code(pc, {0xc9, 0xc3});
+        }
+        space_.set_code(at(kNoCfi), {0xc9, 0xc3});
     }
 
     static uint64_t at(uint64_t function, uint64_t offset = 0) { return kModule + function + offset; }
@@ -710,26 +717,28 @@ TEST_F(WalkTest, JitCodeByItsFramePointer) {
     EXPECT_EQ(result_.written, 1u);
 }
 
-// .fini and crtstuff's functions, setjmp in musl: FP is still their caller's, which a step would leave out.
+// .fini and crtstuff's functions, setjmp in musl: FP is still their caller's, which a step by it would leave out.
 TEST_F(WalkTest, NoFramePointerStepBeforeTheFunctionsOwnReturnAddress) {
     stack_.set(kSp + 32, kSp + 64).set(kSp + 40, kJit + 0x200);
-    for (const uint64_t slot : {kSp, kSp + 8, kSp + 24}) {
-        stack_.set(slot, at(kMiddle, 0x20));
-        EXPECT_EQ(walk_from(kJit + 0x10, kSp + 32), DWUNW_ERR_NO_CFI);
-        EXPECT_EQ(result_.written, 1u);
-        stack_.set(slot, at(kMiddle, 0x21)); // no call before it
-        EXPECT_EQ(walk_from(kJit + 0x10, kSp + 32), DWUNW_ERR_NO_CFI);
-        EXPECT_EQ(result_.written, 2u);
-    }
-    // What only looks like one, in a function that has set FP up.
-    stack_.set(kSp, at(kMiddle, 0x20));
-    space_.set_code(kJit,
-                    {0x55, 0x48, 0x89, 0xe5, 0x50, 0x50, 0x50, 0x50, 0x50, 0x50, 0x50, 0x50, 0x50, 0x50, 0x50, 0x50});
-    EXPECT_EQ(walk_from(kJit + 0x10, kSp + 32), DWUNW_ERR_NO_CFI);
-    EXPECT_EQ(result_.written, 2u);
+    space_.set_code(kJit + 0x30, {0x48, 0x83, 0xc4, 0x18, 0xc3}); // add $24, %rsp; ret
+    stack_.set(kSp + 24, at(kMiddle, 0x20));
+    walk_from(kJit + 0x30, kSp + 32);
+    ASSERT_GT(result_.written, 1u);
+    EXPECT_EQ(frames_[1].pc, at(kMiddle, 0x20));
+    EXPECT_EQ(frames_[1].source, DWUNW_SOURCE_CODE);
+    EXPECT_EQ(frames_[0].cfa, kSp + 32);
+    // Nobody called there.
+    stack_.set(kSp + 24, at(kMiddle, 0x21));
+    EXPECT_EQ(walk_from(kJit + 0x30, kSp + 32), DWUNW_ERR_NO_CFI);
+    EXPECT_EQ(result_.written, 1u);
+    // Code that does not say how it ends: a trap.
+    stack_.set(kSp + 24, 0);
+    EXPECT_EQ(walk_from(kJit + 0x40, kSp + 32), DWUNW_ERR_NO_CFI);
+    EXPECT_EQ(result_.written, 1u);
 }
 
-// Warm, such a step reads no code: that the one pc has no CFI, and that the other has a call before it, is remembered.
+// Warm, such a step reads no code: what the code says of the one pc, and that the other has a call before it, is
+// remembered.
 TEST_F(WalkTest, AFileWithoutCfiByItsFramePointer) {
     stack_.set(kSp + 32, kSp + 64).set(kSp + 40, kModule + 0x1920).set(kSp + 64, 0).set(kSp + 72, at(kRoot, 0x20));
     ASSERT_EQ(walk_from(at(kNoCfi), kSp + 32), DWUNW_OK);
@@ -741,14 +750,8 @@ TEST_F(WalkTest, AFileWithoutCfiByItsFramePointer) {
     const WalkRequest request{space_, x86_64(), regs, memory, {}, frames_, false};
     space_.finds = 0;
     EXPECT_EQ(walk(request).frame_pointer_frames, 2u);
-    EXPECT_EQ(space_.finds, 6u); // is_code() of the words between SP and FP
+    EXPECT_EQ(space_.finds, 0u);
 
-    // The same pcs, and a frame that the step would leave out.
-    stack_.set(kSp + 8, at(kMiddle, 0x20));
-    EXPECT_EQ(walk(request).status, DWUNW_ERR_NO_CFI);
-    EXPECT_EQ(walk_from(at(kNoCfi), kSp + 32), DWUNW_ERR_NO_CFI);
-    EXPECT_EQ(result_.written, 1u);
-    stack_.set(kSp + 8, 0);
     // The same pcs, and a frame pointer that is none.
     for (const uint64_t fp : {kSp + 31, kSp - 8, uint64_t{0}})
         EXPECT_EQ(walk_from(at(kNoCfi), fp), DWUNW_ERR_NO_CFI) << fp;
@@ -757,45 +760,29 @@ TEST_F(WalkTest, AFileWithoutCfiByItsFramePointer) {
     EXPECT_EQ(result_.written, 1u);
 }
 
-// So is that such a step does not lead on: with what was remembered it ends without a look at the process, and that
-// counts only for as long as the map is the one it was remembered of.
-TEST_F(WalkTest, AStackThatEndsWithoutCfiEndsWarm) {
-    const Registers regs = registers({{RIP, at(kNoCfi)}, {RSP, kSp}, {RBP, kSp + 32}});
-    const auto end_warm = [&](const char *what, uint64_t slot, uint64_t value) {
-        SCOPED_TRACE(what);
-        stack_.set(kSp + 8, 0).set(kSp + 32, kSp + 64).set(kSp + 40, kModule + 0x1920);
-        stack_.set(kSp + 64, 0).set(kSp + 72, at(kRoot, 0x20)).set(slot, value);
-        const StackMemory memory = stack_.memory();
-        const WalkRequest request{space_, x86_64(), regs, memory, {}, frames_, false};
-        space_.rules = std::make_unique<RuleCache>();
-        for (int i = 0; i < 2; ++i) {
-            EXPECT_EQ(walk(request).status, DWUNW_ERR_NO_CFI);
-            EXPECT_EQ(walk(request).written, 1u);
-        }
-        space_.finds = 0;
-        EXPECT_EQ(walk(request).status, DWUNW_ERR_NO_CFI);
-        EXPECT_LE(space_.finds, 4u); // is_code() of the words between SP and FP
-        space_.stale = true;
-        space_.finds = 0;
-        EXPECT_EQ(walk(request).status, DWUNW_ERR_NO_CFI);
-        EXPECT_GT(space_.finds, 4u);
-        space_.stale = false;
-        return walk(request).written;
-    };
-    EXPECT_EQ(end_warm("a frame would be left out", kSp + 8, at(kMiddle, 0x20)), 1u);
-    // Another library at the same address: there is no call before that any more.
+// leave; ret behind the call, and no prologue that leads there: FP is the function's own if nothing between SP and FP
+// is another's return address.
+TEST_F(WalkTest, AFramePointerWithoutAPrologueOnlyIfNoReturnAddressLiesBelowIt) {
+    const uint64_t pc = kModule + 0x1980;
+    space_.set_code(pc - 5, {0xe8, 0, 0, 0, 0});
+    space_.set_code(pc, {0xc9, 0xc3});
+    stack_.set(kSp, pc).set(kSp + 40, kSp + 64).set(kSp + 48, at(kRoot, 0x20));
+    ASSERT_EQ(walk_from(at(kLeaf), kSp + 40), DWUNW_OK);
+    EXPECT_EQ(pcs(), (Pcs{at(kLeaf), pc, at(kRoot, 0x20)}));
+    EXPECT_EQ(frames_[2].source, DWUNW_SOURCE_FRAME_POINTER);
+    // With and without the memory of the walk before, which had another stack.
+    const Registers regs = registers({{RIP, at(kLeaf)}, {RSP, kSp}, {RBP, kSp + 40}});
     const StackMemory memory = stack_.memory();
     const WalkRequest request{space_, x86_64(), regs, memory, {}, frames_, false};
-    space_.set_code(at(kMiddle, 0x1b), {0x90, 0x90, 0x90, 0x90, 0x90});
-    EXPECT_EQ(walk(request).written, 1u);
-    ++space_.generation;
-    EXPECT_EQ(walk(request).written, 3u);
-
-    EXPECT_EQ(end_warm("nobody called", kSp + 40, at(kMiddle, 0x20)), 1u);
-    space_.set_code(at(kMiddle, 0x1b), {0xe8, 0, 0, 0, 0});
-    EXPECT_EQ(walk(request).written, 1u);
-    ++space_.generation;
-    EXPECT_GT(walk(request).written, 1u);
+    space_.rules = std::make_unique<RuleCache>();
+    EXPECT_EQ(walk(request).status, DWUNW_OK);
+    EXPECT_EQ(walk(request).status, DWUNW_OK);
+    stack_.set(kSp + 24, at(kMiddle, 0x20));
+    const StackMemory other = stack_.memory();
+    const WalkRequest again{space_, x86_64(), regs, other, {}, frames_, false};
+    EXPECT_EQ(walk(again).status, DWUNW_ERR_NO_CFI);
+    EXPECT_EQ(walk(again).written, 2u);
+    EXPECT_EQ(walk_from(at(kLeaf), kSp + 40), DWUNW_ERR_NO_CFI);
 }
 
 TEST_F(WalkTest, NoFramePointerStepIntoWhatNobodyCalled) {

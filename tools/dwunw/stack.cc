@@ -126,6 +126,8 @@ void print_text(const StackOptions &options, const std::vector<ThreadStack> &sta
             // Not from call-frame information: a reader should know.
             if (frame.source == DWUNW_SOURCE_FRAME_POINTER)
                 print(" [frame pointer]");
+            else if (frame.source == DWUNW_SOURCE_CODE)
+                print(" [code]");
             print("\n");
         }
         if (stack.status != DWUNW_OK)

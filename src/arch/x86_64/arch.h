@@ -46,8 +46,10 @@ extern const Arch kArch;
 // Whether code that ends at a return address can end in a near call (Intel SDM volume 2, CALL: E8 and FF /2; prefixes
 // stand before these and are not looked at). Other bytes can look like one.
 bool ends_in_call(std::span<const uint8_t> code);
-inline constexpr size_t kFrameSetUpContext = 32;
-std::optional<bool> frame_set_up(std::span<const uint8_t> code, size_t pc, bool in_call, size_t context);
+std::optional<int64_t> direct_call(std::span<const uint8_t> code);
+
+// frame_begins.cc
+std::optional<size_t> frame_begins(std::span<const uint8_t> code, size_t end);
 
 size_t call_targets(std::span<const uint8_t> code, std::span<CodeTarget, kMaxCallTargets> out);
 bool is_jump_stub(std::span<const uint8_t> code, CodeTarget &target, size_t &length);
@@ -61,5 +63,8 @@ CodeFlow follow(std::span<const uint8_t> code, size_t pc, std::optional<uint64_t
 // Arch::find_sp_replacement and Arch::find_lost_sp.
 size_t find_sp_replacement(std::span<const uint8_t> code, size_t from);
 void find_lost_sp(std::span<const uint8_t> code, std::span<const SpRow> rows, std::vector<CodeRange> &lost);
+// instruction.cc
+std::optional<Instruction> decode(std::span<const uint8_t> code);
+inline constexpr size_t kMaxInstructionLength = 15; // Intel SDM volume 2 §2.3.11
 
 } // namespace dwunw::arch::x86_64

@@ -134,4 +134,14 @@ bool ends_in_call(std::span<const uint8_t> code) {
     return false;
 }
 
+std::optional<int64_t> direct_call(std::span<const uint8_t> code) {
+    constexpr size_t kLength = 5;
+    if (code.size() < kLength || code[code.size() - kLength] != 0xe8)
+        return std::nullopt;
+    uint32_t distance = 0;
+    for (size_t i = 0; i < 4; ++i)
+        distance |= static_cast<uint32_t>(code[code.size() - 4 + i]) << (8 * i);
+    return static_cast<int32_t>(distance);
+}
+
 } // namespace dwunw::arch::x86_64

@@ -1,0 +1,411 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// An abstract interpretation of SP and FP. Where two paths meet with different values, the value is unknown from there
+// on, and the code behind is followed again; so each address is visited a few times at most. Paths over the same number
+// of calls are followed together, fewest calls first. A path over more calls ends where one over fewer has been.
+//
+// Bounds: instructions visited, addresses remembered, calls on a path, pieces of code read. Where a bound ends the
+// walk, the answer says that it is not complete.
+#include "unwind/code_paths.h"
+
+#include <algorithm>
+
+namespace dwunw::unwind {
+namespace {
+
+using arch::Instruction;
+using Base = CodeValue::Base;
+
+constexpr uint32_t kMostCalls = 24;
+constexpr size_t kMostFromPc = 1200; // instructions
+constexpr size_t kMostFromStart = 6000;
+constexpr size_t kMostOfCallee = 800;
+constexpr size_t kMostCallees = 64; // that are remembered
+constexpr size_t kMostAStep = 100'000;
+constexpr size_t kMostAtAll = 2'000'000;
+// Of visited addresses: half of it is used.
+constexpr unsigned kTableBits = 13;
+constexpr unsigned kCalleeTableBits = 11;
+static_assert(kMostOfCallee <= size_t{1} << (kCalleeTableBits - 1));
+constexpr int32_t kMostOffset = 1 << 28; // no frame is larger; sums stay in range
+
+CodeValue plus(CodeValue value, int64_t offset) {
+    const int64_t sum = value.offset + offset;
+    if ((value.base != Base::kSp && value.base != Base::kFp) || sum > kMostOffset || sum < -kMostOffset)
+        return {};
+    return {value.base, static_cast<int32_t>(sum)};
+}
+
+CodeValue word_at(CodeValue address) {
+    if (address.base == Base::kSp)
+        return {Base::kAtSp, address.offset};
+    if (address.base == Base::kFp)
+        return {Base::kAtFp, address.offset};
+    return {};
+}
+
+constexpr CodeValue kOwnFp{Base::kFp, 0};
+
+CodeValue load(const CodeState &state, CodeValue address) {
+    return address.base != Base::kUnknown && address == state.saved_fp ? kOwnFp : word_at(address);
+}
+
+void store_fp(CodeState &state, CodeValue address) {
+    if (state.fp == kOwnFp)
+        state.saved_fp = plus(address, 0);
+}
+
+void execute(const Instruction &instruction, CodeState &state) {
+    constexpr int64_t kWord = 8;
+    const CodeValue address = plus(instruction.from_fp ? state.fp : state.sp, instruction.offset);
+    switch (instruction.effect) {
+    case Instruction::Effect::kNone:
+        break;
+    case Instruction::Effect::kPush:
+        state.sp = plus(state.sp, -kWord);
+        if (instruction.of_fp)
+            store_fp(state, state.sp);
+        else if (state.sp == state.saved_fp)
+            state.saved_fp = {};
+        break;
+    case Instruction::Effect::kPop:
+        if (instruction.of_fp)
+            state.fp = load(state, state.sp);
+        state.sp = plus(state.sp, kWord);
+        break;
+    case Instruction::Effect::kSetSp:
+        state.sp = address;
+        break;
+    case Instruction::Effect::kSetFp:
+        state.fp = address;
+        break;
+    case Instruction::Effect::kLoadFp:
+        state.fp = load(state, address);
+        break;
+    case Instruction::Effect::kStoreFp:
+        store_fp(state, address);
+        break;
+    case Instruction::Effect::kLeave: {
+        const CodeValue frame = plus(state.fp, 0);
+        state.fp = load(state, frame);
+        state.sp = plus(frame, kWord);
+        break;
+    }
+    case Instruction::Effect::kLoseSp:
+        state.sp = {};
+        break;
+    case Instruction::Effect::kLoseFp:
+        state.fp = {};
+        break;
+    case Instruction::Effect::kLose:
+        state.sp = {};
+        state.fp = {};
+        break;
+    }
+}
+
+CodeValue join(CodeValue a, CodeValue b) { return a == b ? a : CodeValue{}; }
+CodeState join(const CodeState &a, const CodeState &b) {
+    return {join(a.sp, b.sp), join(a.fp, b.fp), join(a.saved_fp, b.saved_fp)};
+}
+
+constexpr CodeValue kOuterFp{Base::kAtFp, 0};
+
+// FP has been given back, and SP is at the return address: what a function does at its end, and nowhere else.
+bool frame_is_given_back(const CodeState &state) { return state.sp == CodeValue{Base::kFp, 8} && state.fp == kOuterFp; }
+
+// At a return: to where the start was called from, with that one's FP.
+bool returns_to_start(const CodeState &state) { return state.sp == CodeValue{Base::kSp, 0} && state.fp == kOwnFp; }
+
+} // namespace
+
+// The last call that a path has come over.
+struct CodePaths::LastCall {
+    RunAddr returns_to; // 0: none
+    CodeState state;    // there
+};
+
+struct CodePaths::Work {
+    struct Visited {
+        uint64_t address = 0;
+        uint32_t walk = 0; // an entry of another walk is free
+        uint32_t calls = 0;
+        CodeState state;
+    };
+    struct Pending {
+        RunAddr address;
+        CodeState state;
+        LastCall last_call;
+    };
+    struct Piece {
+        static constexpr size_t kSize = 256;
+        uint64_t start = ~uint64_t{0};
+        size_t length = 0;
+        std::array<uint8_t, kSize> bytes;
+    };
+    explicit Work(unsigned bits) : table_bits(bits), visited(size_t{1} << bits) {}
+    const unsigned table_bits;
+    std::vector<Visited> visited;
+    uint32_t walk = 0;
+    size_t visited_count = 0;
+    std::vector<Pending> now;
+    std::vector<Pending> behind_a_call;
+    std::array<Piece, 16> pieces;
+    CodeLocation location;
+
+    Visited *find(RunAddr address) {
+        size_t at = address.value * 0x9e3779b97f4a7c15u >> (64 - table_bits);
+        while (visited[at].walk == walk && visited[at].address != address.value)
+            at = (at + 1) % visited.size();
+        return &visited[at];
+    }
+};
+
+CodePaths::CodePaths(const arch::Arch &arch, AddressSpace &space)
+    : arch_(arch), space_(space), work_(std::make_unique<Work>(kTableBits)), own_budget_{kMostAStep, kMostAtAll},
+      budget_(own_budget_) {}
+CodePaths::CodePaths(const arch::Arch &arch, AddressSpace &space, Budget &callers)
+    : arch_(arch), space_(space), work_(std::make_unique<Work>(kCalleeTableBits)), is_callee_(true), budget_(callers) {}
+CodePaths::~CodePaths() = default;
+
+void CodePaths::begin_step() { budget_.step = kMostAStep; }
+
+bool CodePaths::spend() {
+    if (budget_.step == 0 || budget_.all == 0)
+        return false;
+    --budget_.step;
+    --budget_.all;
+    return true;
+}
+
+std::optional<Instruction> CodePaths::instruction_at(RunAddr address) {
+    Work &work = *work_;
+    const auto inside = [&] { return address >= work.location.start && address < work.location.end; };
+    if (!inside()) {
+        work.location = space_.find(address);
+        if (work.location.kind == CodeKind::kUnmapped || !inside())
+            return std::nullopt;
+    }
+    std::array<uint8_t, 16> code;
+    size_t have = 0;
+    while (have < arch_.max_instruction_length && have < code.size()) {
+        const RunAddr at = address + have;
+        if (at >= work.location.end || at < address)
+            break;
+        // Pieces lie as the mapping does, or are cut by it.
+        const RunAddr start(std::max(at.value / Work::Piece::kSize * Work::Piece::kSize, work.location.start.value));
+        Work::Piece &piece = work.pieces[at.value / Work::Piece::kSize % work.pieces.size()];
+        if (piece.start != start.value) {
+            const uint64_t piece_end = (at.value / Work::Piece::kSize + 1) * Work::Piece::kSize;
+            piece.length = std::min(piece_end, work.location.end.value) - start.value;
+            piece.start = start.value;
+            if (!space_.read_code(start, std::span(piece.bytes).first(piece.length)))
+                piece.length = 0;
+        }
+        const uint64_t offset = at - start;
+        if (offset >= piece.length)
+            break;
+        const size_t count = std::min({piece.length - offset, arch_.max_instruction_length - have, code.size() - have});
+        std::copy_n(piece.bytes.begin() + static_cast<ptrdiff_t>(offset), count,
+                    code.begin() + static_cast<ptrdiff_t>(have));
+        have += count;
+    }
+    return arch_.decode(std::span(code).first(have));
+}
+
+// Calls visit(address, instruction, state, calls, last call) before each instruction; false from it ends the walk.
+// Returns whether every path was followed to its end.
+template <typename Visit>
+bool CodePaths::follow(RunAddr start, const CodeState &begin, uint32_t calls, size_t most, Visit visit) {
+    Work &work = *work_;
+    if (++work.walk == 0) { // once in 2^32 walks
+        std::ranges::fill(work.visited, Work::Visited{});
+        work.walk = 1;
+    }
+    work.visited_count = 0;
+    work.now.assign(1, {start, begin, {}});
+    work.behind_a_call.clear();
+    bool complete = true;
+    size_t left = most;
+    for (; !work.now.empty(); ++calls) {
+        while (!work.now.empty()) {
+            auto [address, state, last_call] = work.now.back();
+            work.now.pop_back();
+            while (true) {
+                Work::Visited *seen = work.find(address);
+                if (seen->walk == work.walk) {
+                    if (seen->calls < calls)
+                        break;
+                    const CodeState joined = join(seen->state, state);
+                    if (joined == seen->state)
+                        break;
+                    seen->state = state = joined;
+                } else {
+                    if (++work.visited_count > work.visited.size() / 2)
+                        return false;
+                    *seen = {address.value, work.walk, calls, state};
+                }
+                if (left-- == 0 || !spend())
+                    return false;
+                const auto instruction = instruction_at(address);
+                if (!instruction) {
+                    complete = false;
+                    break;
+                }
+                if (!visit(address, *instruction, state, calls, last_call))
+                    return false;
+                const RunAddr next = address + instruction->length;
+                const RunAddr target = address + static_cast<uint64_t>(instruction->target);
+                execute(*instruction, state);
+                using Flow = Instruction::Flow;
+                bool goes_on = true;
+                switch (instruction->flow) {
+                case Flow::kNext:
+                    break;
+                case Flow::kBranch:
+                    work.now.push_back({target, state, last_call});
+                    break;
+                case Flow::kJump:
+                    address = target;
+                    continue;
+                case Flow::kCall:
+                    if (target == next) { // how code finds out where it is
+                        state.sp = plus(state.sp, -8);
+                        break;
+                    }
+                    if (never_returns(target)) {
+                        goes_on = false;
+                        break;
+                    }
+                    [[fallthrough]];
+                case Flow::kIndirectCall:
+                case Flow::kSystemCall:
+                    if (calls < kMostCalls)
+                        work.behind_a_call.push_back({next, state, {next, state}});
+                    else
+                        complete = false;
+                    goes_on = false;
+                    break;
+                case Flow::kIndirectJump:
+                    complete = complete && frame_is_given_back(state);
+                    goes_on = false;
+                    break;
+                case Flow::kReturn:
+                case Flow::kEnd:
+                    goes_on = false;
+                    break;
+                }
+                if (!goes_on)
+                    break;
+                address = next;
+            }
+        }
+        std::swap(work.now, work.behind_a_call);
+    }
+    return complete;
+}
+
+bool CodePaths::never_returns(RunAddr start) {
+    if (is_callee_)
+        return false;
+    const auto known = std::ranges::find(known_, start, &Callee::start);
+    if (known != known_.end())
+        return known->never_returns;
+    if (!callees_)
+        callees_.reset(new CodePaths(arch_, space_, budget_));
+    const bool never = callees_->has_no_return(start);
+    if (known_.size() == kMostCallees)
+        known_.clear();
+    known_.push_back({start, never});
+    return never;
+}
+
+// Calls within it count as if they returned: what follows one that does not cannot make a return of it by chance,
+// except one with a frame that ends as this one began.
+bool CodePaths::has_no_return(RunAddr start) {
+    bool may_return = false;
+    const bool complete =
+        follow(start, {}, 0, kMostOfCallee,
+               [&](RunAddr, const Instruction &instruction, const CodeState &state, uint32_t, const LastCall &) {
+                   if (instruction.flow == Instruction::Flow::kReturn)
+                       may_return = state.sp.base != Base::kSp || state.sp.offset == 0;
+                   return !may_return;
+               });
+    return complete && !may_return;
+}
+
+CodeExits CodePaths::exits(CodeAddr pc) {
+    CodeExits result;
+    bool full = false;
+    const uint32_t calls = pc.is_return_address() ? 1 : 0; // the call that has not returned yet
+    const bool complete = follow(
+        pc.pc(), {}, calls, kMostFromPc,
+        [&](RunAddr address, const Instruction &instruction, const CodeState &state, uint32_t over, const LastCall &) {
+            // A return address that is popped into a register: V8 removes arguments in that way.
+            const bool takes_return_address =
+                instruction.effect == Instruction::Effect::kPop && !instruction.of_fp && frame_is_given_back(state);
+            // V8's bytecode handlers: mov (%rbp), %rbp; add $n, %rsp; jmp *%rcx.
+            const bool leaves = instruction.flow == Instruction::Flow::kIndirectJump &&
+                                state.sp.base != Base::kUnknown && state.fp == kOuterFp;
+            const bool returns = instruction.flow == Instruction::Flow::kReturn;
+            if (!returns && !leaves && !takes_return_address)
+                return true;
+            if (result.count > 0 && over > 0 && result.exits[0].calls == 0)
+                return false; // a path without calls decides
+            const CodeExit found{
+                address, state.sp, state.fp, over, returns ? static_cast<uint32_t>(instruction.offset) : 0, leaves};
+            const auto known = std::span(result.exits).first(result.count);
+            const auto same = std::ranges::find(known, address, &CodeExit::address);
+            if (same != known.end()) { // two paths have met
+                *same = found;
+                return true;
+            }
+            if (result.count == CodeExits::kMost) {
+                full = true;
+                return false;
+            }
+            result.exits[result.count++] = found;
+            return true;
+        });
+    result.complete = complete && !full;
+    return result;
+}
+
+CodeReach CodePaths::reach(RunAddr start, CodeAddr pc) {
+    CodeReach result;
+    uint32_t reached_over = 0;
+    LastCall over;
+    const bool complete =
+        follow(start, {}, 0, kMostFromStart,
+               [&](RunAddr address, const Instruction &instruction, const CodeState &state, uint32_t calls,
+                   const LastCall &last_call) {
+                   using Flow = Instruction::Flow;
+                   if (result.reached && calls > reached_over)
+                       return false;
+                   const bool calls_out = instruction.flow == Flow::kCall || instruction.flow == Flow::kIndirectCall;
+                   const bool here = pc.is_return_address() ? calls_out && address + instruction.length == pc.pc()
+                                                            : address == pc.pc();
+                   if (here) {
+                       result.state = result.reached ? join(result.state, state) : state;
+                       result.reached = true;
+                       reached_over = calls;
+                       over = last_call;
+                   }
+                   if (instruction.flow == Flow::kReturn)
+                       result.returns = result.returns || returns_to_start(state);
+                   if (instruction.flow == Flow::kIndirectJump && result.jump_count < CodeReach::kMostJumps)
+                       result.jumps[result.jump_count++] = state.sp;
+                   return true;
+               });
+    result.complete = complete;
+    result.returns_from_there = !result.reached || over.returns_to == RunAddr(0);
+    if (!result.returns_from_there)
+        follow(over.returns_to, over.state, 0, kMostFromPc,
+               [&](RunAddr, const Instruction &instruction, const CodeState &state, uint32_t, const LastCall &) {
+                   if (instruction.flow == Instruction::Flow::kReturn)
+                       result.returns_from_there = returns_to_start(state);
+                   return !result.returns_from_there;
+               });
+    return result;
+}
+
+} // namespace dwunw::unwind
