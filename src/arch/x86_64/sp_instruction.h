@@ -19,7 +19,7 @@ struct SpInstruction {
         kBranches,     // to there, or to the next instruction
         kJumpsByValue, // to where a register or memory says
         kStops,        // goes where no instruction says, or nowhere: the next instruction is no continuation of it
-        kUnknown,         // no instruction that is known
+        kUnknown,      // no instruction that is known
     } kind = Kind::kUnknown;
     uint8_t length = 0; // 0 for kUnknown
     int64_t value = 0;
