@@ -34,16 +34,21 @@ using namespace testing;
 constexpr uint64_t kModule = 0x10000;
 constexpr uint64_t kStack = 0x7000;
 
-// leaf, whose CFA comes from rbx and whose program remembers three states; root
+// leaf, whose CFA is an expression of rbx and whose program remembers three states; root
 FrameSection frames() {
     FrameSection section;
     const size_t cie = section.cie();
     Bytes program;
     for (int depth = 0; depth < 3; ++depth)
         program.advance(1).u8(DW_CFA_remember_state).def_cfa_offset(16 + 8 * static_cast<uint64_t>(depth));
-    program.u8(DW_CFA_restore_state).u8(DW_CFA_restore_state).u8(DW_CFA_restore_state).def_cfa(RBX, 16);
+    program.u8(DW_CFA_restore_state)
+        .u8(DW_CFA_restore_state)
+        .u8(DW_CFA_restore_state)
+        .add({DW_CFA_def_cfa_expression, 2, testing::breg(RBX), 16});
     section.fde(cie, 0x1000, 0x100, program);
     section.fde(cie, 0x1200, 0x100, Bytes({DW_CFA_undefined, RIP}));
+    section.fde(cie, 0x1300, 4);
+    section.fde(cie, 0x1400, 0x100, Bytes().def_cfa(RAX, 8));
     return section;
 }
 
@@ -76,6 +81,28 @@ TEST_F(Allocations, NoneInTheInterpreter) {
     space_.rules = std::make_unique<RuleCache>();
     space_.compile();
     EXPECT_EQ(in_third_walk(), 0u);
+}
+
+// A CFA from a register that no rule mentions, as OpenSSL has it.
+TEST_F(Allocations, NoneThroughAnUnmentionedRegister) {
+    space_.add_module(kModule, 0x3000, frames());
+    space_.rules = std::make_unique<RuleCache>();
+    space_.compile();
+    space_.set_code(kModule + 0x1300, {0x90, 0x90, 0x90, 0xc3});
+    space_.set_code(kModule + 0x1420, {0xe8, 0xdb, 0xfe, 0xff, 0xff}); // call 0x1300
+    space_.set_code(kModule + 0x1220 - 2, {0xff, 0xd0});
+    stack_.set(kStack + 8, kModule + 0x1425);
+    const Registers regs = registers({{RIP, kModule + 0x1300}, {RSP, kStack + 8}, {RAX, kStack + 0x48}});
+    const StackMemory memory = stack_.memory();
+    size_t before = 0;
+    for (int i = 0; i < 3; ++i) {
+        before = allocations;
+        const WalkResult result = walk({space_, x86_64(), regs, memory, {}, frames_, false});
+        EXPECT_EQ(result.status, DWUNW_OK);
+        EXPECT_EQ(result.unmentioned_frames, 1u);
+        EXPECT_FALSE(result.used_interpreter);
+    }
+    EXPECT_EQ(allocations - before, 0u);
 }
 
 // With the table, the interpreter's FDEs are read again, once.
