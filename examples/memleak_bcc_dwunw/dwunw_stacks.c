@@ -21,7 +21,9 @@
 /* A record that an earlier one holds up comes within one of these, if it comes. */
 #define LOOKS_FOR_RECORDS 8
 /* Stacks that no block has any more are forgotten from so many bytes of them on. */
-#define FORGET_FROM (4ull << 20)
+#define FORGET_FROM (16ull << 20)
+/* A report takes its time: the ring buffer is emptied now and then meanwhile. */
+#define BLOCKS_BETWEEN_POLLS 256
 
 struct dwunw_stacks {
 	enum dwunw_mode mode;
@@ -36,6 +38,7 @@ struct dwunw_stacks {
 	/* those of all blocks, in this report; −1: there was no memory for them */
 	uint64_t *ids;
 	ssize_t id_count, id_room;
+	unsigned int since_poll; /* blocks and stacks */
 	struct dwunw_frame frames[MAX_FRAMES]; /* of the stack being printed */
 };
 
@@ -158,6 +161,10 @@ void dwunw_stacks__begin_report(struct dwunw_stacks *stacks)
 
 static void note_id(struct dwunw_stacks *stacks, int64_t id)
 {
+	if (++stacks->since_poll >= BLOCKS_BETWEEN_POLLS) {
+		stacks->since_poll = 0;
+		dwunw_bpf_poll(stacks->bpf, 0, NULL);
+	}
 	if (id <= 0 || stacks->id_count < 0)
 		return;
 	if (stacks->id_count == stacks->id_room) {
@@ -240,6 +247,9 @@ bool dwunw_stacks__print(struct dwunw_stacks *stacks, uint64_t stack_id)
 {
 	struct dwunw_bpf_stack stack = { .size = sizeof(stack) };
 
+	/* A stack with its names and blocks takes some sixteen times as long as a block. */
+	note_id(stacks, 0);
+	stacks->since_poll += 15;
 	if (stack_id < DWUNW_STACK_MISSING) {
 		printf("\t[kernel frame-pointer stack: it goes further than dwunw's]\n");
 		return false;
