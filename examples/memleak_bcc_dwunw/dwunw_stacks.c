@@ -23,7 +23,9 @@
 /* A record that an earlier one holds up comes within one of these, if it comes. */
 #define LOOKS_FOR_RECORDS 8
 /* Stacks that no block has any more are forgotten from so many bytes of them on. */
-#define FORGET_FROM (4ull << 20)
+#define FORGET_FROM (16ull << 20)
+/* A report takes its time: the ring buffer is emptied now and then meanwhile. */
+#define BLOCKS_BETWEEN_POLLS 256
 
 /* Why a block has no stack, beside enum dwunw_bpf_reason. */
 enum {
@@ -52,6 +54,7 @@ struct dwunw_stacks {
 	/* those of all blocks, in this report; −1: there was no memory for them */
 	uint64_t *ids;
 	ssize_t id_count, id_room;
+	unsigned int since_poll; /* blocks and stacks */
 	struct dwunw_frame frames[MAX_FRAMES];	     /* of a stack that is new to this report */
 	struct dwunw_frame known_frames[MAX_FRAMES]; /* of one that is known */
 };
@@ -218,6 +221,10 @@ void dwunw_stacks__begin_report(struct dwunw_stacks *stacks, uint32_t image, uin
 
 static void note_id(struct dwunw_stacks *stacks, int64_t id)
 {
+	if (++stacks->since_poll >= BLOCKS_BETWEEN_POLLS) {
+		stacks->since_poll = 0;
+		dwunw_bpf_poll(stacks->bpf, 0, NULL);
+	}
 	if (id <= 0 || stacks->id_count < 0)
 		return;
 	if (stacks->id_count == stacks->id_room) {
@@ -366,6 +373,9 @@ void dwunw_stacks__print(struct dwunw_stacks *stacks, uint64_t number)
 	const struct dwunw_row *row;
 	size_t count;
 
+	/* A stack with its names and blocks takes some sixteen times as long as a block. */
+	note_id(stacks, 0);
+	stacks->since_poll += 15;
 	if (number >= DWUNW_STACK_MISSING) {
 		printf("\t[no stack: %s]\n", reason_string((uint32_t)(number - DWUNW_STACK_MISSING)));
 		return;

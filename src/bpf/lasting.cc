@@ -26,10 +26,14 @@ Lasting find_lasting(std::span<const process::Process::CodeMapping> mappings, Ru
     }
     // Names are views of what lives as long as the modules.
     std::unordered_multimap<std::string_view, Object> by_name;
+    bool all_named = true;
     for (const auto &[object, numbers] : objects) {
         const std::string_view path = object.first->path;
         const std::string_view file = path.substr(path.rfind('/') + 1);
         const std::string_view name = dynamic(*object.first).name;
+        // Nobody knows what a library without readable names goes by: it may be the one that another one seems to be.
+        const bool is_start = std::ranges::find(todo, object) != todo.end();
+        all_named = all_named && (is_start || dynamic(*object.first).whole);
         by_name.emplace(file, object);
         if (!name.empty() && name != file)
             by_name.emplace(name, object);
@@ -44,7 +48,10 @@ Lasting find_lasting(std::span<const process::Process::CodeMapping> mappings, Ru
             continue;
         stay.push_back(object);
         const elf::Dynamic &names = dynamic(*object.first);
-        result.whole = result.whole && names.whole;
+        if (!all_named) {
+            result.whole = false;
+            continue;
+        }
         for (const std::string &needed : names.needed) {
             // A name with a slash is a path: the file's own name is its last part.
             const std::string_view name = std::string_view(needed).substr(needed.rfind('/') + 1);

@@ -4,7 +4,8 @@
 // The dynamic linker (glibc's and musl's) unloads what dlopen brought, never the program itself, nor the linker, nor
 // what it loaded for them before the program began: the libraries that the program names as needed, and those that
 // these name. Which mapped file goes by such a name is asked of its own DT_SONAME and of its path; where two files do,
-// or one file is mapped at two places, neither is said to stay.
+// or one file is mapped at two places, neither is said to stay; where a file's
+// names cannot be read, no library is.
 //
 // Proved by tests/unit/bpf_lasting_test.
 #pragma once

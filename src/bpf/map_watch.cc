@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
@@ -20,8 +21,10 @@ namespace dwunw::bpf {
 namespace {
 
 constexpr size_t kPage = 4096;
-constexpr size_t kDataPages = 64; // a processor: some 1,500 records
-constexpr size_t kSize = (1 + kDataPages) * kPage;
+// Of all processors together, about; some 25 records a page. Whoever polls rarely finds little room on many of them.
+constexpr size_t kPagesOfAll = 4096;
+constexpr size_t kFewestPages = 16;
+constexpr size_t kMostPages = 512;
 // Where less room than the longest record needs is left, one may have found too little.
 constexpr size_t kLongest = 2 * kPage;
 
@@ -56,9 +59,9 @@ std::vector<int> parse_list(const std::string &text) {
 
 } // namespace
 
-void MapWatch::Unmapper::operator()(void *memory) const { ::munmap(memory, kSize); }
+void MapWatch::Unmapper::operator()(void *memory) const { ::munmap(memory, kPage + data_size); }
 
-Result<MapWatch::Buffer> MapWatch::open_processor(int number) const {
+Result<MapWatch::Buffer> MapWatch::open_processor(int number, size_t pages) {
     perf_event_attr attributes{};
     attributes.size = sizeof(attributes);
     attributes.type = PERF_TYPE_SOFTWARE;
@@ -71,16 +74,16 @@ Result<MapWatch::Buffer> MapWatch::open_processor(int number) const {
     attributes.use_clockid = 1;
     attributes.clockid = CLOCK_MONOTONIC;
     attributes.watermark = 1;
-    attributes.wakeup_watermark = kDataPages * kPage;
+    attributes.wakeup_watermark = static_cast<uint32_t>(pages * kPage);
     Buffer buffer;
     buffer.fd =
         UniqueFd(static_cast<int>(::syscall(SYS_perf_event_open, &attributes, -1, number, -1, PERF_FLAG_FD_CLOEXEC)));
     if (!buffer.fd.valid())
         return Error{DWUNW_ERR_BPF, static_cast<uint64_t>(errno)};
-    void *memory = ::mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_SHARED, buffer.fd.get(), 0);
+    void *memory = ::mmap(nullptr, kPage + pages * kPage, PROT_READ | PROT_WRITE, MAP_SHARED, buffer.fd.get(), 0);
     if (memory == MAP_FAILED)
         return Error{DWUNW_ERR_BPF, static_cast<uint64_t>(errno)};
-    buffer.memory = std::unique_ptr<void, Unmapper>(memory);
+    buffer.memory = std::unique_ptr<void, Unmapper>(memory, Unmapper{pages * kPage});
     return buffer;
 }
 
@@ -96,8 +99,11 @@ Status MapWatch::open() {
         online_ = UniqueFd(::open("/sys/devices/system/cpu/online", O_RDONLY | O_CLOEXEC));
     opened_for_ = processors();
     suspended_ = time_suspended();
-    for (const int number : parse_list(opened_for_)) {
-        auto buffer = open_processor(number);
+    const std::vector<int> numbers = parse_list(opened_for_);
+    const size_t pages =
+        std::clamp(std::bit_floor(kPagesOfAll / std::max<size_t>(numbers.size(), 1) + 1), kFewestPages, kMostPages);
+    for (const int number : numbers) {
+        auto buffer = open_processor(number, pages);
         if (!buffer) {
             buffers_.clear();
             return buffer.error();
@@ -149,16 +155,16 @@ std::shared_ptr<Mapped> MapWatch::parse(std::span<const uint8_t> record, int32_t
 }
 
 bool MapWatch::read(Buffer &buffer, const std::function<bool(int32_t pid)> &wanted) {
-    constexpr size_t kData = kDataPages * kPage;
+    const size_t size = buffer.memory.get_deleter().data_size;
     auto *const page = static_cast<perf_event_mmap_page *>(buffer.memory.get());
     const auto *const data = static_cast<const uint8_t *>(buffer.memory.get()) + kPage;
     const uint64_t head = __atomic_load_n(&page->data_head, __ATOMIC_ACQUIRE);
     uint64_t tail = page->data_tail;
-    bool complete = head - tail <= kData - kLongest;
+    bool complete = head - tail <= size - kLongest;
     const auto copy = [&](uint64_t from, std::span<uint8_t> out) {
         for (size_t done = 0; done < out.size();) {
-            const size_t at = (from + done) % kData;
-            const size_t part = std::min(out.size() - done, kData - at);
+            const size_t at = (from + done) % size;
+            const size_t part = std::min(out.size() - done, size - at);
             std::memcpy(out.data() + done, data + at, part);
             done += part;
         }

@@ -39,17 +39,18 @@ class MapWatch {
 
   private:
     struct Unmapper {
+        size_t data_size; // without the first page
         void operator()(void *memory) const;
     };
     struct Buffer {
         UniqueFd fd;
-        std::unique_ptr<void, Unmapper> memory;
+        std::unique_ptr<void, Unmapper> memory{nullptr, Unmapper{0}};
     };
     struct Came {
         int32_t pid;
         std::shared_ptr<Mapped> mapped;
     };
-    Result<Buffer> open_processor(int number) const;
+    static Result<Buffer> open_processor(int number, size_t pages);
     // False: something was lost.
     bool read(Buffer &buffer, const std::function<bool(int32_t pid)> &wanted);
     std::string processors() const;

@@ -574,9 +574,9 @@ void Publisher::note_reading(Known &known, const MapReading &reading) {
 void Publisher::watch_maps() {
     if (!watch_.is_open())
         return;
-    const bool complete = watch_.drain(
-        [&](int32_t pid) { return known_.contains(pid); },
-        [&](int32_t pid, const std::shared_ptr<Mapped> &mapped) { known_.at(pid)->history.add(mapped); });
+    const bool complete =
+        watch_.drain([&](int32_t pid) { return known_.contains(pid); },
+                     [&](int32_t pid, const std::shared_ptr<Mapped> &mapped) { known_.at(pid)->history.add(mapped); });
     if (complete)
         return;
     for (const auto &[pid, known] : known_)

@@ -25,8 +25,10 @@ std::optional<std::string> read_name(const ByteSource &source, FileOffset at) {
 Dynamic read_dynamic(const Image &image, const ByteSource &source) {
     Dynamic result;
     const auto section = std::ranges::find_if(image.sections(), [](const Section &s) { return s.type == SHT_DYNAMIC; });
-    if (section == image.sections().end())
+    if (section == image.sections().end()) {
+        result.whole = false;
         return result;
+    }
     const size_t count = std::min<uint64_t>(section->size / sizeof(Elf64_Dyn), kMaxDynamicEntries);
     std::vector<uint8_t> bytes(count * sizeof(Elf64_Dyn));
     if (!source.read_exactly(section->offset, bytes)) {

@@ -20,7 +20,7 @@ struct Dynamic {
     bool whole = true;               // false: there is more than could be read
 };
 
-// Nothing in it where the file has no dynamic section that a section header names.
+// Nothing in it, and not whole, where the file has no dynamic section that a section header names.
 Dynamic read_dynamic(const Image &image, const ByteSource &source);
 
 } // namespace dwunw::elf

@@ -69,6 +69,17 @@ TEST_F(LastingTest, OfTwoOfOneNameNeitherIsSaidToStay) {
     EXPECT_EQ(find(program, linker).mappings, (std::vector{program, linker}));
 }
 
+// The true library may be the one that nobody can name, and the one of its name a plugin.
+TEST_F(LastingTest, ALibraryWithoutNamesMayBeAny) {
+    const size_t program = map("/bin/program", "", {"libone.so.1"});
+    map("/plugins/libone.so.1", "");
+    const size_t linker = map("/lib/ld.so", "ld.so");
+    const size_t unnamed = map("/lib/libstripped.so.1.2.3", "");
+    names_[mappings_[unnamed].binding.module].whole = false;
+    EXPECT_EQ(find(program, linker).mappings, (std::vector{program, linker}));
+    EXPECT_FALSE(find(program, linker).whole);
+}
+
 TEST_F(LastingTest, WhatIsNotFoundIsSaid) {
     const size_t program = map("/bin/program", "", {"libgone.so"});
     const size_t linker = map("/lib/ld.so", "ld.so");

@@ -118,13 +118,14 @@ TEST_F(LiveMapWatch, CodeThatComesAndGoes) {
 
 // What finds no room must not go unnoticed.
 TEST_F(LiveMapWatch, MoreThanThereIsRoomFor) {
-    for (int i = 0; i < 10000; ++i) {
+    constexpr int kMany = 60000;
+    for (int i = 0; i < kMany; ++i) {
         void *code = ::mmap(nullptr, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         ASSERT_NE(code, MAP_FAILED);
         ::munmap(code, 4096);
     }
     EXPECT_FALSE(drain());
-    EXPECT_LT(came_.size(), 10000u);
+    EXPECT_LT(came_.size(), size_t{kMany});
     EXPECT_EQ(watch_.losses(), 1u);
     drain(); // the kernel tells of it with the next record
     EXPECT_TRUE(drain());

@@ -68,6 +68,9 @@ TEST_F(DynamicTest, WhatCannotBeReadIsMissing) {
     EXPECT_FALSE(read().whole) << "a name without an end";
     entries_.clear();
     EXPECT_TRUE(read().whole) << "an empty section needs nothing";
+    const std::vector<uint8_t> file = testing::ElfBuilder().build();
+    const MemorySource source(file);
+    EXPECT_FALSE(read_dynamic(*Image::parse(source), source).whole) << "no section";
 }
 
 } // namespace
