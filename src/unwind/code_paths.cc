@@ -22,10 +22,10 @@ constexpr size_t kMostOfCallee = 800;
 constexpr size_t kMostCallees = 64; // that are remembered
 constexpr size_t kMostAStep = 100'000;
 constexpr size_t kMostAtAll = 2'000'000;
-// Of visited addresses: half of it is used.
-constexpr unsigned kTableBits = 13;
-constexpr unsigned kCalleeTableBits = 11;
-static_assert(kMostOfCallee <= size_t{1} << (kCalleeTableBits - 1));
+// Of visited addresses, half of which are used; it grows, and most functions are small.
+constexpr unsigned kFirstTableBits = 9;
+constexpr unsigned kMostTableBits = 14;
+static_assert(kMostFromStart <= size_t{1} << (kMostTableBits - 1));
 constexpr int32_t kMostOffset = 1 << 28; // no frame is larger; sums stay in range
 
 CodeValue plus(CodeValue value, int64_t offset) {
@@ -142,9 +142,8 @@ struct CodePaths::Work {
         size_t length = 0;
         std::array<uint8_t, kSize> bytes;
     };
-    explicit Work(unsigned bits) : table_bits(bits), visited(size_t{1} << bits) {}
-    const unsigned table_bits;
-    std::vector<Visited> visited;
+    unsigned table_bits = kFirstTableBits;
+    std::vector<Visited> visited = std::vector<Visited>(size_t{1} << kFirstTableBits);
     uint32_t walk = 0;
     size_t visited_count = 0;
     std::vector<Pending> now;
@@ -152,6 +151,20 @@ struct CodePaths::Work {
     std::array<Piece, 16> pieces;
     CodeLocation location;
 
+    // Room for one more. What find() returned before is gone.
+    bool make_room() {
+        if (visited_count < visited.size() / 2)
+            return true;
+        if (table_bits == kMostTableBits)
+            return false;
+        table_bits += 1;
+        std::vector<Visited> old(size_t{1} << table_bits);
+        std::swap(old, visited);
+        for (const Visited &entry : old)
+            if (entry.walk == walk)
+                *find(RunAddr(entry.address)) = entry;
+        return true;
+    }
     Visited *find(RunAddr address) {
         size_t at = address.value * 0x9e3779b97f4a7c15u >> (64 - table_bits);
         while (visited[at].walk == walk && visited[at].address != address.value)
@@ -161,10 +174,10 @@ struct CodePaths::Work {
 };
 
 CodePaths::CodePaths(const arch::Arch &arch, AddressSpace &space)
-    : arch_(arch), space_(space), work_(std::make_unique<Work>(kTableBits)), own_budget_{kMostAStep, kMostAtAll},
+    : arch_(arch), space_(space), work_(std::make_unique<Work>()), own_budget_{kMostAStep, kMostAtAll},
       budget_(own_budget_) {}
 CodePaths::CodePaths(const arch::Arch &arch, AddressSpace &space, Budget &callers)
-    : arch_(arch), space_(space), work_(std::make_unique<Work>(kCalleeTableBits)), is_callee_(true), budget_(callers) {}
+    : arch_(arch), space_(space), work_(std::make_unique<Work>()), is_callee_(true), budget_(callers) {}
 CodePaths::~CodePaths() = default;
 
 void CodePaths::begin_step() { budget_.step = kMostAStep; }
@@ -231,6 +244,8 @@ bool CodePaths::follow(RunAddr start, const CodeState &begin, uint32_t calls, si
             auto [address, state, last_call] = work.now.back();
             work.now.pop_back();
             while (true) {
+                if (!work.make_room())
+                    return false;
                 Work::Visited *seen = work.find(address);
                 if (seen->walk == work.walk) {
                     if (seen->calls < calls)
@@ -240,8 +255,7 @@ bool CodePaths::follow(RunAddr start, const CodeState &begin, uint32_t calls, si
                         break;
                     seen->state = state = joined;
                 } else {
-                    if (++work.visited_count > work.visited.size() / 2)
-                        return false;
+                    ++work.visited_count;
                     *seen = {address.value, work.walk, calls, state};
                 }
                 if (left-- == 0 || !spend())
@@ -336,10 +350,15 @@ bool CodePaths::has_no_return(RunAddr start) {
 CodeExits CodePaths::exits(CodeAddr pc) {
     CodeExits result;
     bool full = false;
+    bool gives_fp_back = false;
+    uint32_t found_over = 0;
     const uint32_t calls = pc.is_return_address() ? 1 : 0; // the call that has not returned yet
     const bool complete = follow(
         pc.pc(), {}, calls, kMostFromPc,
         [&](RunAddr address, const Instruction &instruction, const CodeState &state, uint32_t over, const LastCall &) {
+            // The ends over the fewest calls have been found; an end that gives FP back needs no others.
+            if (gives_fp_back && over > found_over)
+                return false;
             // A return address that is popped into a register: V8 removes arguments in that way.
             const bool takes_return_address =
                 instruction.effect == Instruction::Effect::kPop && !instruction.of_fp && frame_is_given_back(state);
