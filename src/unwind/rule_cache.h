@@ -131,6 +131,8 @@ class RuleCache {
 
     // That the frame at `inner` has the value of register `reg` that the caller, at `outer`, had: is_unwritten().
     bool is_unwritten(RunAddr inner, RunAddr outer, uint8_t reg, uint64_t generation) const {
+        if (is_wide(inner) || is_wide(outer))
+            return false;
         const Entry &entry = unwritten_[unwritten_index(inner, outer)];
         const uint64_t word = entry.rule.load(std::memory_order_relaxed);
         const uint64_t key = entry.key.load(std::memory_order_relaxed);
@@ -138,7 +140,7 @@ class RuleCache {
                (key ^ mix(word)) == key_of(CodeAddr::instruction(inner), generation);
     }
     void remember_unwritten(RunAddr inner, RunAddr outer, uint8_t reg, uint64_t generation) {
-        if (inner.value >> kPcBits != 0 || outer.value >> kPcBits != 0)
+        if (is_wide(inner) || is_wide(outer))
             return;
         Entry &entry = unwritten_[unwritten_index(inner, outer)];
         const uint64_t word = unwritten_word(outer, reg, generation);

@@ -115,8 +115,8 @@ class BpfWalk : public ::testing::Test {
                            .report_unknown = 0,
                            .path_limit = 1000,
                            .seed = 0,
-                           .pid_namespace = 0,
-                           .reserved = 0};
+                           .use_find_vma = 0,
+                           .pid_namespace = 0};
         world_.pool = cells_.data();
         world_.pool_cells = cells_.size();
         world_.mappings = mappings_.data();
