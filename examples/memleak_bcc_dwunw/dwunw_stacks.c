@@ -334,7 +334,9 @@ static void print_text(const char *text)
 static void print_frame(struct dwunw_stacks *stacks, size_t i, const struct dwunw_frame *frame)
 {
 	struct dwunw_symbol symbol = { .size = sizeof(symbol) };
-	const char *mark = frame->source == DWUNW_SOURCE_FRAME_POINTER ? " [frame pointer]" : "";
+	const char *mark = frame->source == DWUNW_SOURCE_FRAME_POINTER ? " [frame pointer]"
+			   : frame->source == DWUNW_SOURCE_CODE	       ? " [code]"
+								       : "";
 
 	printf("\t%zu [<%016lx>] ", i, frame->pc);
 	if (!frame->module) {

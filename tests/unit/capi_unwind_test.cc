@@ -140,7 +140,7 @@ TEST_F(CaptureTest, AfterItsTargetHasEnded) {
     // Its memory is not, nor is a map that could know another pc.
     EXPECT_EQ(capture(DWUNW_UNWIND_READ_PROCESS, false).status, DWUNW_ERR_MEMORY_UNREADABLE);
     EXPECT_EQ(pcs_.size(), 1u);
-    regs_.regs[16] = 0x10;
+    regs_.regs[16] = 0x10010; // beyond the page that a null pointer with an offset leads into
     EXPECT_EQ(capture().status, DWUNW_ERR_NO_MAPPING);
 }
 

@@ -297,8 +297,9 @@ TEST_F(StackSwitchWalk, InnermostFrames) {
 
 // The interpreter reads the FDE itself, where no row says anything of the switch.
 TEST_F(StackSwitchWalk, EndsThereForTheInterpreterToo) {
-    stack_.set(kSp + 8, at(kSwitches, kBehindCall)).set(kSp + 16, at(kPlain, 0x20)).set(kSp + 24, at(kRoot, 0x20));
-    expect(at(kByRbx, 0), DWUNW_ERR_STACK_SWITCHED, {at(kByRbx, 0), at(kSwitches, kBehindCall)}, true);
+    stack_.set(kSp, at(kByRbx, 2)).set(kSp + 8, at(kSwitches, kBehindCall));
+    stack_.set(kSp + 16, at(kPlain, 0x20)).set(kSp + 24, at(kRoot, 0x20));
+    expect(at(kPlain, 0), DWUNW_ERR_STACK_SWITCHED, {at(kPlain, 0), at(kByRbx, 2), at(kSwitches, kBehindCall)}, true);
 }
 
 TEST_F(StackSwitchWalk, RowsThatSaySoAreFollowed) {

@@ -234,7 +234,7 @@ class Decoder {
         if (reg != kSp && reg != kFp)
             return;
         const Effect effect = reg == kSp ? Effect::kLoseSp : Effect::kLoseFp;
-        result_.effect = result_.effect == Effect::kNone ? effect : Effect::kLose;
+        result_.effect = result_.effect == Effect::kNone || result_.effect == effect ? effect : Effect::kLose;
     }
     void writes_reg() {
         if (!rex_r())
