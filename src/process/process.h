@@ -249,7 +249,7 @@ class View final : public unwind::AddressSpace {
     bool read_code(RunAddr address, std::span<uint8_t> buffer) override;
     // As the snapshot has it: numbers that look like addresses must not make the map be read again.
     bool is_code(RunAddr address) override;
-    Warm warm() override { return {&process_.rules_, snapshot_->generation}; }
+    Warm warm() override { return {&process_.rules_, snapshot_->generation, now_}; }
     std::optional<unwind::Place> place(uint32_t number, uint64_t generation) override;
     bool is_warm_code(RunAddr address, uint64_t generation) override;
     Result<Process::ModuleAt> find_module(RunAddr address);

@@ -60,6 +60,7 @@ class AddressSpace {
     struct Warm {
         RuleCache *rules = nullptr;
         uint64_t generation = 0;
+        uint64_t now = 0; // CLOCK_MONOTONIC, ns, about; 0: unknown
     };
     virtual Warm warm() { return {}; }
     // nullopt where the numbers are of another generation by now, or what is mapped there has to be looked at again

@@ -5,7 +5,7 @@
 //
 // Bounds: instructions visited, addresses remembered, calls on a path, pieces of code read. Where a bound ends the
 // walk, the answer says that it is not complete.
-#include "unwind/code_paths.h"
+#include "unwind/code_answers.h"
 
 #include <algorithm>
 
@@ -15,16 +15,16 @@ namespace {
 using arch::Instruction;
 using Base = CodeValue::Base;
 
-constexpr uint32_t kMostCalls = 24;
-constexpr size_t kMostFromPc = 1200; // instructions
-constexpr size_t kMostFromStart = 6000;
+constexpr uint32_t kMostCalls = 200;
+constexpr size_t kMostFromPc = 8000; // instructions
+constexpr size_t kMostFromStart = 24000;
 constexpr size_t kMostOfCallee = 800;
 constexpr size_t kMostCallees = 64; // that are remembered
 constexpr size_t kMostAStep = 100'000;
 constexpr size_t kMostAtAll = 2'000'000;
 // Of visited addresses, half of which are used; it grows, and most functions are small.
 constexpr unsigned kFirstTableBits = 9;
-constexpr unsigned kMostTableBits = 14;
+constexpr unsigned kMostTableBits = 16;
 static_assert(kMostFromStart <= size_t{1} << (kMostTableBits - 1));
 constexpr int32_t kMostOffset = 1 << 28; // no frame is larger; sums stay in range
 
@@ -173,9 +173,10 @@ struct CodePaths::Work {
     }
 };
 
-CodePaths::CodePaths(const arch::Arch &arch, AddressSpace &space)
-    : arch_(arch), space_(space), work_(std::make_unique<Work>()), own_budget_{kMostAStep, kMostAtAll},
-      budget_(own_budget_) {}
+CodePaths::CodePaths(const arch::Arch &arch, AddressSpace &space, CodeAnswers *answers, uint64_t generation,
+                     uint64_t now)
+    : arch_(arch), space_(space), answers_(answers), generation_(generation), now_(now),
+      work_(std::make_unique<Work>()), own_budget_{.step = kMostAStep, .all = kMostAtAll}, budget_(own_budget_) {}
 CodePaths::CodePaths(const arch::Arch &arch, AddressSpace &space, Budget &callers)
     : arch_(arch), space_(space), work_(std::make_unique<Work>()), is_callee_(true), budget_(callers) {}
 CodePaths::~CodePaths() = default;
@@ -183,8 +184,10 @@ CodePaths::~CodePaths() = default;
 void CodePaths::begin_step() { budget_.step = kMostAStep; }
 
 bool CodePaths::spend() {
-    if (budget_.step == 0 || budget_.all == 0)
+    if (budget_.step == 0 || budget_.all == 0) {
+        budget_.spent = true;
         return false;
+    }
     --budget_.step;
     --budget_.all;
     return true;
@@ -195,9 +198,13 @@ std::optional<Instruction> CodePaths::instruction_at(RunAddr address) {
     const auto inside = [&] { return address >= work.location.start && address < work.location.end; };
     if (!inside()) {
         work.location = space_.find(address);
-        if (work.location.kind == CodeKind::kUnmapped || !inside())
+        if (work.location.kind == CodeKind::kUnmapped || !inside()) {
+            budget_.spent = true;
             return std::nullopt;
+        }
     }
+    if (work.location.module != budget_.home)
+        budget_.left_home = true;
     std::array<uint8_t, 16> code;
     size_t have = 0;
     while (have < arch_.max_instruction_length && have < code.size()) {
@@ -318,18 +325,132 @@ bool CodePaths::follow(RunAddr start, const CodeState &begin, uint32_t calls, si
     return complete;
 }
 
+CodePaths::Home CodePaths::home_of(RunAddr address) {
+    if (answers_ == nullptr)
+        return {};
+    const CodeLocation location = space_.find(address);
+    if (location.kind == CodeKind::kModule)
+        return {true, location.module, location.bias, 0};
+    return {location.kind == CodeKind::kAnonymous && now_ != 0, nullptr, {}, generation_};
+}
+
+template <typename Find> bool CodePaths::ask(const Home &home, Find find) {
+    const Budget outer = budget_;
+    budget_.home = home.module;
+    budget_.left_home = budget_.spent = false;
+    find();
+    const bool left_home = budget_.left_home;
+    const bool spent = budget_.spent;
+    budget_.home = outer.home;
+    budget_.left_home = outer.left_home || left_home || home.module != outer.home;
+    budget_.spent = outer.spent || spent;
+    return home.keeps && !spent && (home.module == nullptr || !left_home);
+}
+
+CodeExits CodePaths::exits(CodeAddr pc) {
+    const Home home = home_of(pc.lookup());
+    const CodeAnswers::Place place{home.module, home.generation, home.bias.link(pc.pc()), {}, pc.is_return_address()};
+    if (home.keeps)
+        if (auto known = answers_->exits(place, now_)) {
+            for (size_t i = 0; i < known->count; ++i)
+                known->exits[i].address = home.bias.run(LinkAddr(known->exits[i].address.value));
+            return *known;
+        }
+    CodeExits result;
+    if (ask(home, [&] { result = find_exits(pc); })) {
+        CodeExits kept = result;
+        for (size_t i = 0; i < kept.count; ++i)
+            kept.exits[i].address = RunAddr(home.bias.link(kept.exits[i].address).value);
+        answers_->keep(place, now_, kept);
+    }
+    return result;
+}
+
+CodeReach CodePaths::reach(RunAddr start, CodeAddr pc) {
+    const Home home = home_of(pc.lookup());
+    const CodeAnswers::Place place{home.module, home.generation, home.bias.link(pc.pc()), home.bias.link(start),
+                                   pc.is_return_address()};
+    if (home.keeps)
+        if (const auto known = answers_->reach(place, now_))
+            return *known;
+    CodeReach result;
+    if (ask(home, [&] { result = find_reach(start, pc); }))
+        answers_->keep(place, now_, result);
+    return result;
+}
+
+std::optional<CodeReach> CodePaths::prologue(CodeAddr pc) {
+    const Home home = home_of(pc.lookup());
+    const CodeAnswers::Place place{home.module, home.generation, home.bias.link(pc.pc()), {}, pc.is_return_address()};
+    if (home.keeps)
+        if (const auto known = answers_->prologue(place, now_))
+            return *known;
+    std::optional<CodeReach> result;
+    if (ask(home, [&] { result = find_prologue(pc); }))
+        answers_->keep(place, now_, result);
+    return result;
+}
+
+std::optional<CodeReach> CodePaths::find_prologue(CodeAddr pc) {
+    // Most functions begin within the first of these.
+    constexpr std::array<size_t, 2> kSearched = {768, 8192};
+    constexpr size_t kMostPrologues = 3;
+    const CodeLocation location = space_.find(pc.lookup());
+    if (location.kind == CodeKind::kUnmapped)
+        return std::nullopt;
+    std::array<uint8_t, kSearched.back()> buffer;
+    for (const size_t searched : kSearched) {
+        const size_t before = std::min<uint64_t>(searched, pc.pc() - location.start);
+        const auto code = std::span(buffer).first(before);
+        if (!space_.read_code(pc.pc() - before, code)) {
+            budget_.spent = true;
+            return std::nullopt;
+        }
+        size_t end = before;
+        for (size_t i = 0; i < kMostPrologues; ++i) {
+            const auto at = arch_.frame_begins(code, end);
+            if (!at)
+                break;
+            const CodeReach found = find_reach(pc.pc() - (before - *at), pc);
+            if (found.reached && found.state.fp.base == Base::kSp && found.state.fp == found.state.saved_fp)
+                return found;
+            end = *at;
+        }
+        if (before < searched)
+            break;
+    }
+    return std::nullopt;
+}
+
 bool CodePaths::never_returns(RunAddr start) {
     if (is_callee_)
         return false;
     const auto known = std::ranges::find(known_, start, &Callee::start);
-    if (known != known_.end())
+    if (known != known_.end()) {
+        budget_.left_home = budget_.left_home || known->module != budget_.home;
+        budget_.spent = budget_.spent || known->spent;
         return known->never_returns;
+    }
+    const Home home = home_of(start);
+    const CodeAnswers::Place place{home.module, home.generation, home.bias.link(start), {}, false};
+    if (home.keeps)
+        if (const auto answer = answers_->never_returns(place, now_)) {
+            budget_.left_home = budget_.left_home || home.module != budget_.home;
+            return *answer;
+        }
     if (!callees_)
         callees_.reset(new CodePaths(arch_, space_, budget_));
-    const bool never = callees_->has_no_return(start);
+    bool never = false;
+    bool spent = false;
+    const bool keeps = ask(home, [&] {
+        never = callees_->has_no_return(start);
+        spent = budget_.spent || budget_.left_home;
+    });
+    if (keeps)
+        answers_->keep_never_returns(place, now_, never);
     if (known_.size() == kMostCallees)
         known_.clear();
-    known_.push_back({start, never});
+    known_.push_back({start, never, home.module, spent});
     return never;
 }
 
@@ -347,7 +468,7 @@ bool CodePaths::has_no_return(RunAddr start) {
     return complete && !may_return;
 }
 
-CodeExits CodePaths::exits(CodeAddr pc) {
+CodeExits CodePaths::find_exits(CodeAddr pc) {
     CodeExits result;
     bool full = false;
     bool gives_fp_back = false;
@@ -389,7 +510,7 @@ CodeExits CodePaths::exits(CodeAddr pc) {
     return result;
 }
 
-CodeReach CodePaths::reach(RunAddr start, CodeAddr pc) {
+CodeReach CodePaths::find_reach(RunAddr start, CodeAddr pc) {
     CodeReach result;
     uint32_t reached_over = 0;
     LastCall over;

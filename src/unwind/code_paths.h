@@ -68,10 +68,15 @@ struct CodeReach {
     size_t jump_count = 0;
 };
 
+class CodeAnswers;
+
 // Not thread-safe. Allocates when it is made, and when it first meets a call.
 class CodePaths {
   public:
-    CodePaths(const arch::Arch &arch, AddressSpace &space);
+    // `answers`, which outlive this, are asked first, and get what is found; nullptr: none. Of code without a file only
+    // where `now` (AddressSpace::Warm) is known.
+    CodePaths(const arch::Arch &arch, AddressSpace &space, CodeAnswers *answers = nullptr, uint64_t generation = 0,
+              uint64_t now = 0);
     ~CodePaths();
     // What follows is one step's. A step has a budget of instructions, and so have all of them together: once it is
     // spent, no answer is complete, and nothing more is found.
@@ -86,6 +91,9 @@ class CodePaths {
 
     // Whether the code of a function has no path to its return, for certain.
     bool never_returns(RunAddr start);
+    // The way to `pc` from the nearest place before it that looks like the beginning of a frame and leads to it with
+    // the frame pointer set up.
+    std::optional<CodeReach> prologue(CodeAddr pc);
 
   private:
     struct LastCall;
@@ -95,15 +103,35 @@ class CodePaths {
     std::optional<arch::Instruction> instruction_at(RunAddr address);
     bool has_no_return(RunAddr start);
     bool spend();
+    CodeExits find_exits(CodeAddr pc);
+    CodeReach find_reach(RunAddr start, CodeAddr pc);
+    std::optional<CodeReach> find_prologue(CodeAddr pc);
 
+    // What an answer that is being looked for depends on.
     struct Budget {
         size_t step = 0;
         size_t all = 0;
+        const dwunw_module *home = nullptr; // the module that the question is about; nullptr: code without a file
+        bool left_home = false;             // the answer is not that module's alone
+        bool spent = false;                 // or it is not all that there is
     };
     CodePaths(const arch::Arch &arch, AddressSpace &space, Budget &callers);
+    // What code an address lies in.
+    struct Home {
+        bool keeps = false; // its answers are kept
+        const dwunw_module *module = nullptr;
+        LoadBias bias;
+        uint64_t generation = 0;
+    };
+    Home home_of(RunAddr address);
+    // Runs `find` as a question about a module; true where the answer may be kept.
+    template <typename Find> bool ask(const Home &home, Find find);
 
     const arch::Arch &arch_;
     AddressSpace &space_;
+    CodeAnswers *answers_ = nullptr;
+    uint64_t generation_ = 0;
+    uint64_t now_ = 0;
     std::unique_ptr<Work> work_;
     // For the functions that are called on the way, of which is known whether they return.
     std::unique_ptr<CodePaths> callees_;
@@ -113,6 +141,8 @@ class CodePaths {
     struct Callee {
         RunAddr start;
         bool never_returns;
+        const dwunw_module *module; // whose answer it is
+        bool spent;                 // or it is no whole answer
     };
     std::vector<Callee> known_;
 };

@@ -240,36 +240,12 @@ class StepByCode {
         bool by_returning_calls = false;
     };
     Prologue prologue() {
-        // Most functions begin within the first of these.
-        constexpr std::array<size_t, 2> kSearched = {768, 8192};
-        const CodeLocation location = space_.find(pc_.lookup());
         Prologue result;
-        if (location.kind == CodeKind::kUnmapped)
-            return result;
-        std::array<uint8_t, kSearched.back()> buffer;
-        for (const size_t searched : kSearched) {
-            const size_t before = std::min<uint64_t>(searched, pc_.pc() - location.start);
-            const auto code = std::span(buffer).first(before);
-            if (!space_.read_code(pc_.pc() - before, code))
-                return result;
-            constexpr size_t kMostPrologues = 3;
-            size_t end = before;
-            for (size_t i = 0; i < kMostPrologues; ++i) {
-                const auto at = arch_.frame_begins(code, end);
-                if (!at)
-                    break;
-                const CodeReach reach = paths_.reach(pc_.pc() - (before - *at), pc_);
-                const CodeState &state = reach.state;
-                if (reach.reached && state.fp.base == Base::kSp && state.fp == state.saved_fp) {
-                    result.reaches = true;
-                    result.fits_exactly =
-                        state.sp.base == Base::kSp && fp_known_ && fp_ - sp_ == offset(state.fp) - offset(state.sp);
-                    return result;
-                }
-                end = *at;
-            }
-            if (before < searched)
-                break;
+        if (const auto way = paths_.prologue(pc_)) {
+            const CodeState &state = way->state;
+            result.reaches = true;
+            result.fits_exactly =
+                state.sp.base == Base::kSp && fp_known_ && fp_ - sp_ == offset(state.fp) - offset(state.sp);
         }
         return result;
     }

@@ -12,7 +12,8 @@
 // of another generation does not exist, so a new map empties the cache by having a new number.
 //
 // Beside them, which frames have a register of their caller's that no rule mentions (step.h, is_unwritten()): two
-// words; and, for code that has no CFI, whether a call can end at an address, found in the code of a file: a word.
+// words; and, for code that has no CFI, whether a call can end at an address, found in the code of a file: a word. What
+// else such code was found to do is in CodeAnswers.
 //
 // An entry is two words that are written and read without a lock. So that a reader never takes one word of one entry
 // and one of another, the first is stored mixed with a hash of the second: a pair that does not belong together does
@@ -23,6 +24,7 @@
 #pragma once
 
 #include "base/address.h"
+#include "unwind/code_answers.h"
 #include "unwind/rule.h"
 
 #include <array>
@@ -148,6 +150,9 @@ class RuleCache {
         entry.key.store(key_of(CodeAddr::instruction(inner), generation) ^ mix(word), std::memory_order_relaxed);
     }
 
+    // What the code of files without CFI has been found to do.
+    CodeAnswers &answers() { return answers_; }
+
   private:
     // User addresses of x86-64 with 4-level paging. With 5-level paging there are wider ones, if a program asks for
     // them; those are not kept, since their keys would be those of other addresses.
@@ -200,6 +205,7 @@ class RuleCache {
 
     std::array<Entry, size_t{1} << kIndexBits> entries_;
     std::array<std::atomic<uint64_t>, size_t{1} << kCallIndexBits> calls_{};
+    CodeAnswers answers_;
     std::array<Entry, size_t{1} << kUnwrittenIndexBits> unwritten_;
 };
 

@@ -517,9 +517,16 @@ std::optional<bool> follows_call(const arch::Arch &arch, AddressSpace &space, Ru
     if (location.kind == CodeKind::kUnmapped)
         return std::nullopt;
     // A file's code stays what it is for as long as its mapping does; find() has looked whether that does.
-    const AddressSpace::Warm warm = location.kind == CodeKind::kModule ? space.warm() : AddressSpace::Warm{};
-    if (warm.rules != nullptr)
+    const bool is_file = location.kind == CodeKind::kModule;
+    const AddressSpace::Warm warm =
+        is_file || location.kind == CodeKind::kAnonymous ? space.warm() : AddressSpace::Warm{};
+    const bool for_a_while = !is_file && warm.rules != nullptr && warm.now != 0;
+    const CodeAnswers::Place place{nullptr, warm.generation, LinkAddr(address.value), {}, true};
+    if (is_file && warm.rules != nullptr)
         if (const auto known = warm.rules->follows_call(address, warm.generation))
+            return known;
+    if (for_a_while)
+        if (const auto known = warm.rules->answers().follows_call(place, warm.now))
             return known;
     std::array<uint8_t, 16> buffer;
     const size_t length = std::min<uint64_t>(arch.max_call_length, address - location.start);
@@ -527,8 +534,10 @@ std::optional<bool> follows_call(const arch::Arch &arch, AddressSpace &space, Ru
     if (!space.read_code(address - length, code))
         return std::nullopt;
     const bool follows = arch.ends_in_call(code);
-    if (warm.rules != nullptr)
+    if (is_file && warm.rules != nullptr)
         warm.rules->remember_call(address, warm.generation, follows);
+    if (for_a_while)
+        warm.rules->answers().keep_follows_call(place, warm.now, follows);
     return follows;
 }
 

@@ -437,7 +437,8 @@ class Walk {
         if (request_.cfi_only || is_either)
             return step;
         if (!paths_)
-            paths_.emplace(arch_, request_.space);
+            paths_.emplace(arch_, request_.space, warm_.rules != nullptr ? &warm_.rules->answers() : nullptr,
+                           warm_.generation, warm_.now);
         const FrameByCode by_code =
             unwind::step_by_code(arch_, request_.space, *paths_, pc, inner_frame(), request_.memory, registers_);
         if (warm_.rules != nullptr && missing == DWUNW_ERR_NO_CFI && location_.kind == CodeKind::kModule && bare &&

@@ -75,7 +75,7 @@ class FakeSpace final : public unwind::AddressSpace {
         return true;
     }
 
-    Warm warm() override { return {rules.get(), generation}; }
+    Warm warm() override { return {rules.get(), generation, 0}; }
     std::optional<unwind::Place> place(uint32_t number, uint64_t of) override {
         if (of != generation || number >= locations_.size() || stale)
             return std::nullopt;

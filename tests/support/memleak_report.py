@@ -12,7 +12,7 @@ HEAD = re.compile(r"(\d+) bytes in (\d+) allocations from stack")
 BLOCK = re.compile(r"\taddr = (0x[0-9a-f]+) size = (\d+)")
 # A process's frame has a module, the kernel's has none.
 FRAME = re.compile(
-    r"\t(\d+) \[<([0-9a-f]{16})>\] (?:<null sym>|(?:(.+)\+0x([0-9a-f]+) )?\[(/[^]]*|\[\w+\])\]|(.+)\+0x([0-9a-f]+))( \[frame pointer\])?"
+    r"\t(\d+) \[<([0-9a-f]{16})>\] (?:<null sym>|(?:(.+)\+0x([0-9a-f]+) )?\[(/[^]]*|\[\w+\])\]|(.+)\+0x([0-9a-f]+))( \[(?:frame pointer|code)\])?"
 )
 ACCOUNT = re.compile(
     r"dwunw: (\d+) allocations walked, (\d+) distinct stacks, (\d+) partial((?: \[[^]]+: \d+\])*), (\d+) dropped \(ring buffer full\)"
