@@ -16,9 +16,11 @@ foreach(subject IN ITEMS alt_above alt_below alt_of_main fibers_between fibers_i
     set(command "${Python3_EXECUTABLE}" "${CMAKE_CURRENT_SOURCE_DIR}/return_probes_test.py"
         "$<TARGET_FILE:return_probes_run>" "$<TARGET_FILE:return_probes_target>" ${subject})
     add_test(NAME integration.return_probes_${subject} COMMAND ${command} 300)
+    # A session gives its return probes to every process that is probed at the same place (dwunw_calls.bpf.h).
     set_tests_properties(integration.return_probes_${subject} PROPERTIES
-        LABELS integration TIMEOUT 180 SKIP_RETURN_CODE 77)
+        LABELS integration TIMEOUT 180 SKIP_RETURN_CODE 77 RESOURCE_LOCK return_probes_target)
     # As `make test-storm` runs it.
     add_test(NAME storm.return_probes_${subject} CONFIGURATIONS storm COMMAND ${command} 10000)
-    set_tests_properties(storm.return_probes_${subject} PROPERTIES LABELS storm TIMEOUT 1200 SKIP_RETURN_CODE 77)
+    set_tests_properties(storm.return_probes_${subject} PROPERTIES
+        LABELS storm TIMEOUT 1200 SKIP_RETURN_CODE 77 RESOURCE_LOCK return_probes_target)
 endforeach()
