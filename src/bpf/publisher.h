@@ -59,8 +59,8 @@ class Publisher {
   public:
     struct Known {
         int32_t pid = 0;
-        std::unique_ptr<dwunw_process, ProcessCloser> process;
         uint32_t slot = 0;
+        std::unique_ptr<dwunw_process, ProcessCloser> process;
         std::unique_ptr<dwunw_attachment, Detacher> linker_probe;
         const dwunw_module *linker = nullptr; // that it is on, or could not be put on
         std::shared_ptr<Layout> layout;
@@ -68,15 +68,15 @@ class Publisher {
         std::vector<dwunw_mapping> mappings; // all
         uint32_t first = 0;                  // of those that are published
         uint32_t count = 0;
-        bool incomplete = false;
-        std::vector<const process::ModuleFile *> tables; // acquired
         uint32_t generation = 0;
+        bool incomplete = false;
+        bool lasting_whole = false;
+        std::vector<const process::ModuleFile *> tables; // acquired
         // What lasts.
         std::shared_ptr<Layout> lasting_layout;
         std::vector<dwunw_mapping> lasting;
         uint32_t lasting_first = 0;
         uint32_t lasting_generation = 0;
-        bool lasting_whole = false;
         uint64_t execs = 0; // when that was found out
         // What was mapped when: from `reading` on. `next_reading` takes its place when no record is older than that.
         MapHistory history;
