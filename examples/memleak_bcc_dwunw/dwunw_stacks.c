@@ -54,7 +54,7 @@ struct dwunw_stacks {
 	/* those of all blocks, in this report; −1: there was no memory for them */
 	uint64_t *ids;
 	ssize_t id_count, id_room;
-	unsigned int since_poll; /* blocks and stacks */
+	unsigned int since_poll;		     /* blocks and stacks */
 	struct dwunw_frame frames[MAX_FRAMES];	     /* of a stack that is new to this report */
 	struct dwunw_frame known_frames[MAX_FRAMES]; /* of one that is known */
 };

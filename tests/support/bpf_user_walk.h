@@ -30,7 +30,7 @@ struct bpf_user_world {
     uint64_t thread_block;
     uint64_t alt_stack, alt_stack_size; /* the thread's alternate signal stack */
     uint64_t own_stack, own_stack_size; /* the mapping of the thread's own stack; others are of 1 MiB, aligned */
-    uint32_t namespace_tgid; /* where settings.pid_namespace is not 0 */
+    uint32_t namespace_tgid;            /* where settings.pid_namespace is not 0 */
     /* True when all of it could be read. */
     int (*read)(void *arg, uint64_t address, void *buffer, size_t length);
     void *arg;
