@@ -7,24 +7,20 @@
 // another frame. So a path over calls, a return address's own call included, needs a witness:
 //
 //   the caller   the word at the supposed return address lies behind a direct call, and the code from that call's
-//   target
-//                reaches the pc with exactly this distance to the return address. Where the target's code does not
+//                target reaches the pc with exactly this distance to the return address. Where the target's code does not
 //                reach the pc, the word is another call's, and the step is refused.
 //   the prologue `push %rbp; mov %rsp, %rbp` before the pc, from where the code reaches the pc with that frame pointer.
 //   the stack    no word between SP and FP is a return address. A function without a frame pointer of its own has its
 //                return address there.
 //   the values   FP is the very address from which the code at the function's end takes the outer FP.
 //   the callee   where the caller is unknown (it called through a pointer or a PLT): the frame inside is on a path to
-//   its
-//                own return, every path from the pc agrees, and the return address lies where the psABI's alignment
+//                its own return, every path from the pc agrees, and the return address lies where the psABI's alignment
 //                has it.
 //
 // A return address by SP needs the caller, or the callee where the caller is unknown. A frame-pointer step needs the
 // caller; or paths to an end that gives FP back together with the prologue or the stack; or the values; or the
-// prologue, FP − SP being what the code says, with the stack or with calls that return: the way from the prologue to
-// the pc leads over no call, or its last call's way on leads to a return that fits the prologue. Where no path decides
-// (a function that never returns has no end), the words above SP are asked for their callers, and the first that is
-// witnessed so is taken.
+// prologue, FP − SP being what the code says, with the stack. Where no path decides (a function that never returns has
+// no end), the words above SP are asked for their callers, and the first that is witnessed so is taken.
 //
 // Proved by tests/unit/unwind_frame_by_code_test, and by tests/integration/frames_without_cfi.py on whole programs.
 #include "unwind/frame_by_code.h"
@@ -237,7 +233,6 @@ class StepByCode {
     struct Prologue {
         bool reaches = false;      // the pc, with its FP
         bool fits_exactly = false; // FP − SP is what the code says
-        bool by_returning_calls = false;
     };
     Prologue prologue() {
         Prologue result;
@@ -319,7 +314,7 @@ class StepByCode {
             return std::nullopt;
         if (!begin)
             begin = prologue();
-        if (begin->reaches && begin->fits_exactly && (alone || begin->by_returning_calls))
+        if (begin->reaches && begin->fits_exactly && alone)
             return take(slot, taken, kNoState, true);
         return std::nullopt;
     }
