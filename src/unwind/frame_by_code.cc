@@ -7,8 +7,8 @@
 // another frame. So a path over calls, a return address's own call included, needs a witness:
 //
 //   the caller   the word at the supposed return address lies behind a direct call, and the code from that call's
-//                target reaches the pc with exactly this distance to the return address. Where the target's code does not
-//                reach the pc, the word is another call's, and the step is refused.
+//                target reaches the pc with exactly this distance to the return address. Where the target's code does
+//                not reach the pc, the word is another call's, and the step is refused.
 //   the prologue `push %rbp; mov %rsp, %rbp` before the pc, from where the code reaches the pc with that frame pointer.
 //   the stack    no word between SP and FP is a return address. A function without a frame pointer of its own has its
 //                return address there.
