@@ -30,13 +30,11 @@ Dynamic read_dynamic(const Image &image, const ByteSource &source) {
         return result;
     }
     const size_t count = std::min<uint64_t>(section->size / sizeof(Elf64_Dyn), kMaxDynamicEntries);
-    std::vector<uint8_t> bytes(count * sizeof(Elf64_Dyn));
-    if (!source.read_exactly(section->offset, bytes)) {
+    std::vector<Elf64_Dyn> entries(count);
+    if (!source.read_exactly(section->offset, {reinterpret_cast<uint8_t *>(entries.data()), count * sizeof(Elf64_Dyn)})) {
         result.whole = false;
         return result;
     }
-    std::vector<Elf64_Dyn> entries(count);
-    std::memcpy(entries.data(), bytes.data(), bytes.size());
     entries.erase(std::ranges::find(entries, DT_NULL, &Elf64_Dyn::d_tag), entries.end());
     const auto strings = std::ranges::find(entries, DT_STRTAB, &Elf64_Dyn::d_tag);
     const auto strings_at = strings != entries.end() ? image.file_offset(LinkAddr(strings->d_un.d_ptr)) : std::nullopt;
