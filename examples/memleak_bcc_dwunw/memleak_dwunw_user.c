@@ -774,8 +774,17 @@ static int attach_probes(struct memleak_dwunw_bpf *skel)
 	return dwunw_probes__attach(dwunw_probes, env.object, env.symbols_prefix, env.pid, dwunw_options.probes_at_entry);
 }
 
+static bool dwunw_reported;
+
+/* A command may end before memleak has come to wait for it: its blocks have not been shown yet. */
+static bool dwunw_report_is_due(void)
+{
+	return child_exited && !dwunw_reported;
+}
+
 static void dwunw_wait(void)
 {
+	dwunw_reported = true;
 	fflush(stdout);
 	if (dwunw)
 		dwunw_stacks__wait(dwunw, &dwunw_target, env.interval, &exiting);
@@ -964,7 +973,7 @@ dwunw_open: /* dwunw-added: once more where the kernel's walk does not load */
 
 	printf("Tracing outstanding memory allocs...  Hit Ctrl-C to end\n");
 
-	while (!exiting && env.nr_intervals) {
+	while ((!exiting || dwunw_report_is_due()) && env.nr_intervals) { // dwunw-added: a command that ended at once has a report, too; plain: while (!exiting && env.nr_intervals) {
 		env.nr_intervals--;
 		dwunw_wait(); // dwunw-added: records are taken in meanwhile; plain: sleep((unsigned int)env.interval);
 

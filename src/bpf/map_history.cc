@@ -43,8 +43,24 @@ void MapHistory::add(const std::shared_ptr<Mapped> &mapped) {
         drop_oldest();
 }
 
+void MapHistory::add_exec(uint64_t time) {
+    if (time <= known_since_)
+        return;
+    execs_.insert(std::ranges::upper_bound(execs_, time), time);
+    if (execs_.size() <= kMostExecs)
+        return;
+    known_since_ = std::max(known_since_, execs_[kMostExecs / 2]);
+    forget_to(known_since_);
+}
+
+std::optional<uint64_t> MapHistory::executed(uint64_t time) const {
+    const auto later = std::ranges::upper_bound(execs_, time);
+    return later != execs_.begin() ? std::optional(*std::prev(later)) : std::nullopt;
+}
+
 void MapHistory::lose(uint64_t time) {
     ranges_.clear();
+    execs_.clear();
     size_ = 0;
     known_since_ = std::max(known_since_, time);
 }
@@ -59,17 +75,20 @@ void MapHistory::drop_oldest() {
     }
     const uint64_t until = oldest + (newest - oldest) / 2;
     known_since_ = std::max(known_since_, until);
-    for (auto it = ranges_.begin(); it != ranges_.end();) {
-        auto &came = it->second.came;
-        size_ -= std::erase_if(came, [&](const auto &mapped) { return mapped->time <= until; });
-        it = came.empty() ? ranges_.erase(it) : std::next(it);
-    }
+    forget_to(until);
 }
 
 void MapHistory::forget_before(uint64_t time) {
+    if (time != 0)
+        forget_to(time - 1);
+}
+
+// What came up to `time`.
+void MapHistory::forget_to(uint64_t time) {
+    std::erase_if(execs_, [&](uint64_t exec) { return exec <= time; });
     for (auto it = ranges_.begin(); it != ranges_.end();) {
         auto &came = it->second.came;
-        size_ -= std::erase_if(came, [&](const auto &mapped) { return mapped->time < time; });
+        size_ -= std::erase_if(came, [&](const auto &mapped) { return mapped->time <= time; });
         it = came.empty() ? ranges_.erase(it) : std::next(it);
     }
 }

@@ -68,6 +68,8 @@ Result<MapWatch::Buffer> MapWatch::open_processor(int number, size_t pages) {
     attributes.config = PERF_COUNT_SW_DUMMY;
     attributes.mmap = 1;
     attributes.mmap2 = 1;
+    attributes.comm = 1;
+    attributes.comm_exec = 1;
     attributes.exclude_kernel = 1;
     attributes.sample_id_all = 1;
     attributes.sample_type = PERF_SAMPLE_TIME;
@@ -154,6 +156,38 @@ std::shared_ptr<Mapped> MapWatch::parse(std::span<const uint8_t> record, int32_t
     return mapped;
 }
 
+std::optional<uint64_t> MapWatch::parse_exec(std::span<const uint8_t> record, int32_t &pid) {
+    struct Head {
+        perf_event_header header;
+        uint32_t pid, tid;
+    } head{};
+    static_assert(sizeof(Head) == 16);
+    uint64_t time = 0;
+    if (record.size() < sizeof(head) + sizeof(time))
+        return std::nullopt;
+    std::memcpy(&head, record.data(), sizeof(head));
+    // Of a thread's new name it says nothing else.
+    if (head.header.type != PERF_RECORD_COMM || (head.header.misc & PERF_RECORD_MISC_COMM_EXEC) == 0)
+        return std::nullopt;
+    std::memcpy(&time, record.data() + record.size() - sizeof(time), sizeof(time));
+    pid = static_cast<int32_t>(head.pid);
+    return time;
+}
+
+// The record that `record_` is.
+void MapWatch::take_record(const std::function<bool(int32_t pid)> &wanted) {
+    int32_t pid = 0;
+    if (record_.size() < sizeof(perf_event_header) + sizeof(pid))
+        return;
+    std::memcpy(&pid, record_.data() + sizeof(perf_event_header), sizeof(pid));
+    if (!wanted(pid))
+        return;
+    if (auto mapped = parse(record_, pid))
+        came_.push_back({pid, mapped->time, mapped});
+    else if (const auto time = parse_exec(record_, pid))
+        came_.push_back({pid, *time, nullptr});
+}
+
 bool MapWatch::read(Buffer &buffer, const std::function<bool(int32_t pid)> &wanted) {
     const size_t size = buffer.memory.get_deleter().data_size;
     auto *const page = static_cast<perf_event_mmap_page *>(buffer.memory.get());
@@ -178,15 +212,11 @@ bool MapWatch::read(Buffer &buffer, const std::function<bool(int32_t pid)> &want
         }
         if (header.type == PERF_RECORD_LOST)
             complete = false;
-        if (header.type == PERF_RECORD_MMAP2) {
+        if (header.type == PERF_RECORD_MMAP2 || header.type == PERF_RECORD_COMM) {
             record_.resize(header.size);
             copy(tail, record_);
-            int32_t pid = 0;
-            std::memcpy(&pid, record_.data() + sizeof(header), header.size >= 12 ? sizeof(pid) : 0);
-            if (wanted(pid))
-                if (auto mapped = parse(record_, pid))
-                    came_.push_back({pid, std::move(mapped)});
-            ++seen_;
+            take_record(wanted);
+            seen_ += header.type == PERF_RECORD_MMAP2;
         }
         tail += header.size;
     }
@@ -194,17 +224,16 @@ bool MapWatch::read(Buffer &buffer, const std::function<bool(int32_t pid)> &want
     return complete;
 }
 
-bool MapWatch::drain(const std::function<bool(int32_t pid)> &wanted,
-                     const std::function<void(int32_t pid, const std::shared_ptr<Mapped> &)> &take) {
+bool MapWatch::drain(const std::function<bool(int32_t pid)> &wanted, const std::function<void(const Came &)> &take) {
     // Before: what is written while this reads is another time's.
     const auto now = static_cast<uint64_t>(read_clock(CLOCK_MONOTONIC));
     bool complete = true;
     came_.clear();
     for (Buffer &buffer : buffers_)
         complete = read(buffer, wanted) && complete;
-    std::ranges::stable_sort(came_, {}, [](const Came &came) { return came.mapped->time; });
+    std::ranges::stable_sort(came_, {}, &Came::time);
     for (const Came &came : came_)
-        take(came.pid, came.mapped);
+        take(came);
     came_.clear();
     // A processor that came has no buffer yet; after a suspend those that had been away have none any more.
     constexpr int64_t kClocksApart = 1'000'000;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Tells of every executable mapping that comes, in any process, with its file and its time: the kernel's mmap records
-// of perf_event_open(2), one buffer a processor. Complete, or it says that something was lost.
+// Tells of every executable mapping that comes, in any process, with its file and its time, and of every exec, which
+// ends all mappings before it: the kernel's mmap and comm records of perf_event_open(2), one buffer a processor.
+// Complete, or it says that something was lost.
 //
 // Not thread-safe.
 #pragma once
@@ -12,6 +13,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -23,15 +25,22 @@ class MapWatch {
     // What is read of one buffer; `record` as perf_event_open(2) has it. nullptr: no mapping that came, or malformed.
     // `pid` becomes the process.
     static std::shared_ptr<Mapped> parse(std::span<const uint8_t> record, int32_t &pid);
+    // When the process executed another program; nullopt: another kind of record, or malformed.
+    static std::optional<uint64_t> parse_exec(std::span<const uint8_t> record, int32_t &pid);
 
     // DWUNW_ERR_BPF where the kernel refuses.
     Status open();
     bool is_open() const { return !buffers_.empty(); }
 
+    // One thing that came.
+    struct Came {
+        int32_t pid;
+        uint64_t time;
+        std::shared_ptr<Mapped> mapped; // nullptr: an exec
+    };
     // Everything that came before this call, in its order, as far as `wanted` says of its process. False: something may
     // be missing.
-    bool drain(const std::function<bool(int32_t pid)> &wanted,
-               const std::function<void(int32_t pid, const std::shared_ptr<Mapped> &)> &take);
+    bool drain(const std::function<bool(int32_t pid)> &wanted, const std::function<void(const Came &)> &take);
     // Up to when everything has been told.
     uint64_t drained() const { return drained_; }
     uint64_t seen() const { return seen_; }
@@ -46,13 +55,10 @@ class MapWatch {
         UniqueFd fd;
         std::unique_ptr<void, Unmapper> memory{nullptr, Unmapper{0}};
     };
-    struct Came {
-        int32_t pid;
-        std::shared_ptr<Mapped> mapped;
-    };
     static Result<Buffer> open_processor(int number, size_t pages);
     // False: something was lost.
     bool read(Buffer &buffer, const std::function<bool(int32_t pid)> &wanted);
+    void take_record(const std::function<bool(int32_t pid)> &wanted);
     std::string processors() const;
 
     UniqueFd online_;

@@ -8,6 +8,12 @@ namespace dwunw::bpf {
 using process::Binding;
 using unwind::CodeKind;
 
+namespace {
+
+const Binding kUnknown{CodeKind::kUnusableModule, DWUNW_ERR_MODULE_CHANGED, nullptr, {}};
+
+} // namespace
+
 bool FileChecks::unchanged(const process::ModuleFile &file, uint64_t now) {
     const auto known = checked_.find(&file);
     if (known != checked_.end() && now - known->second <= kAskAgainAfter)
@@ -28,16 +34,19 @@ const Binding &Moment::bind(Mapped &mapped) {
 
 Moment::Answer Moment::look(RunAddr address) {
     Answer answer;
-    const MapHistory::Found found = history_.find(address, reading_.begin, time_);
+    const MapHistory::Found found = history_.find(address, since_, time_);
     answer.start = found.start;
     answer.end = found.end;
     if (found.mapped != nullptr) {
         answer.binding = bind(*found.mapped);
         answer.mapping_start = found.mapped->mapping.start;
         answer.offset = found.mapped->mapping.offset;
-    } else if (const process::Mapping *mapping = reading_.snapshot->maps.find(address);
+    } else if (reading_ == nullptr) {
+        answer.binding = kUnknown;
+        return answer;
+    } else if (const process::Mapping *mapping = reading_->snapshot->maps.find(address);
                mapping != nullptr && mapping->executable) {
-        answer.binding = process_.binding(*reading_.snapshot, reading_.snapshot->maps.index_of(*mapping));
+        answer.binding = process_.binding(*reading_->snapshot, reading_->snapshot->maps.index_of(*mapping));
         answer.start = std::max(answer.start, mapping->start);
         answer.end = std::min(answer.end, mapping->end);
         answer.mapping_start = mapping->start;
@@ -49,7 +58,7 @@ Moment::Answer Moment::look(RunAddr address) {
         answer.binding.kind == CodeKind::kUprobeTrampoline ||
         (answer.binding.kind == CodeKind::kModule && checks_.unchanged(*answer.binding.module->file, now_));
     if (!is_known)
-        answer.binding = {CodeKind::kUnusableModule, DWUNW_ERR_MODULE_CHANGED, nullptr, {}};
+        answer.binding = kUnknown;
     return answer;
 }
 

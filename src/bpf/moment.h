@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A process's code as it was at a moment that has passed: a map that was read before, and what came since.
+// A process's code as it was at a moment that has passed: a map that was read before, and what came since. Where no map
+// of the program was read before, all that came since its exec: its vDSO is missing there.
 //
 // Only a module's rules are gone by: code without a file, or in one that cannot be used or has changed since, is not
 // what it was, for all that is known here.
@@ -38,7 +39,13 @@ class Moment final : public unwind::AddressSpace {
     // `time`: not before the reading's end. All outlive it.
     Moment(process::Process &process, const MapReading &reading, const MapHistory &history, uint64_t time,
            FileChecks &checks, uint64_t now)
-        : process_(process), reading_(reading), history_(history), time_(time), checks_(checks), now_(now) {}
+        : process_(process), reading_(&reading), since_(reading.begin), history_(history), time_(time), checks_(checks),
+          now_(now) {}
+    // `executed`: when its program was, not after `time`.
+    Moment(process::Process &process, uint64_t executed, const MapHistory &history, uint64_t time, FileChecks &checks,
+           uint64_t now)
+        : process_(process), reading_(nullptr), since_(executed), history_(history), time_(time), checks_(checks),
+          now_(now) {}
 
     unwind::CodeLocation find(RunAddr address) override;
     bool read_code(RunAddr address, std::span<uint8_t> buffer) override;
@@ -55,7 +62,8 @@ class Moment final : public unwind::AddressSpace {
     const process::Binding &bind(Mapped &mapped);
 
     process::Process &process_;
-    const MapReading &reading_;
+    const MapReading *reading_;
+    uint64_t since_; // what came before is not asked about
     const MapHistory &history_;
     uint64_t time_;
     FileChecks &checks_;

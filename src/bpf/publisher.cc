@@ -159,6 +159,7 @@ dwunw_status Publisher::add(int32_t pid) {
     auto known = std::make_unique<Known>();
     known->pid = pid;
     known->process.reset(process);
+    known->history.lose(now_ns()); // what came before was nobody's
     const auto slot = slots_.take(1);
     if (!slot)
         return DWUNW_ERR_LIMIT;
@@ -574,9 +575,14 @@ void Publisher::note_reading(Known &known, const MapReading &reading) {
 void Publisher::watch_maps() {
     if (!watch_.is_open())
         return;
-    const bool complete =
-        watch_.drain([&](int32_t pid) { return known_.contains(pid); },
-                     [&](int32_t pid, const std::shared_ptr<Mapped> &mapped) { known_.at(pid)->history.add(mapped); });
+    const bool complete = watch_.drain([&](int32_t pid) { return known_.contains(pid); },
+                                       [&](const MapWatch::Came &came) {
+                                           MapHistory &history = known_.at(came.pid)->history;
+                                           if (came.mapped != nullptr)
+                                               history.add(came.mapped);
+                                           else
+                                               history.add_exec(came.time);
+                                       });
     if (complete)
         return;
     for (const auto &[pid, known] : known_)
@@ -596,11 +602,15 @@ void Publisher::settled(uint64_t time) {
 std::optional<Moment> Publisher::moment(Known &known, uint64_t time, uint64_t execs, uint64_t now) {
     if (time > watch_.drained())
         watch_maps();
-    if (!watch_.is_open() || !known.reading || known.reading->execs != execs || time < known.reading->end ||
-        time > watch_.drained() || known.reading->begin <= known.history.known_since())
+    if (!watch_.is_open() || time > watch_.drained())
         return std::nullopt;
-    return std::make_optional<Moment>(process::of_handle(*known.process), *known.reading, known.history, time,
-                                      file_checks_, now);
+    process::Process &process = process::of_handle(*known.process);
+    if (known.reading && known.reading->execs == execs && time >= known.reading->end &&
+        known.reading->begin > known.history.known_since())
+        return std::make_optional<Moment>(process, *known.reading, known.history, time, file_checks_, now);
+    const auto executed = known.history.executed(time);
+    return executed ? std::make_optional<Moment>(process, *executed, known.history, time, file_checks_, now)
+                    : std::nullopt;
 }
 
 } // namespace dwunw::bpf

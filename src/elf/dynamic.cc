@@ -31,7 +31,8 @@ Dynamic read_dynamic(const Image &image, const ByteSource &source) {
     }
     const size_t count = std::min<uint64_t>(section->size / sizeof(Elf64_Dyn), kMaxDynamicEntries);
     std::vector<Elf64_Dyn> entries(count);
-    if (!source.read_exactly(section->offset, {reinterpret_cast<uint8_t *>(entries.data()), count * sizeof(Elf64_Dyn)})) {
+    if (!source.read_exactly(section->offset,
+                             {reinterpret_cast<uint8_t *>(entries.data()), count * sizeof(Elf64_Dyn)})) {
         result.whole = false;
         return result;
     }

@@ -11,6 +11,7 @@ import contextlib
 import os
 import pathlib
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -650,6 +651,32 @@ class EndsOfRuns(unittest.TestCase):
         self.assertEqual((sizes[1001], sizes[1103], sizes[1701]), (11, 13, 0))
         names = [stack.names() for stack in reports[-1].stacks if (stack.blocks[0][1]) == 1001]
         self.assertEqual([(stack[0], stack[-1]) for stack in names], [("leak_malloc", "_start")])
+
+    def test_command_that_has_ended_before_memleak_looks(self):
+        """It has a report, and names, although no map of the program was ever read."""
+        for mode in (["--dwunw-mode=force"], ["--dwunw-mode=fallback"], ["--dwunw-walk=user"]):
+            with self.subTest(mode), tempfile.TemporaryDirectory(dir="/tmp") as folder:
+                command = pathlib.Path(folder, "c")
+                command.write_text(f"#!/bin/sh\nkill -STOP $PPID\necho it is $$\nexec {TARGET}\n")
+                command.chmod(0o755)
+                process = subprocess.Popen(
+                    [MEMLEAK, "-c", command, *mode, "-a", "-T", "1000", PAST_THE_END],
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                )  # fmt: skip
+                while not (it := re.fullmatch(r"it is (\d+)\n", process.stdout.readline())):
+                    self.assertIsNone(process.poll())
+                ended = os.pidfd_open(int(it[1]))
+                process.stdin.write("\n\n")
+                process.stdin.flush()
+                select.select([ended], [], [])
+                os.close(ended)
+                process.send_signal(signal.SIGCONT)
+                output, errors = process.communicate(timeout=120)
+                self.assertEqual((process.returncode, errors), (0, ""))
+                reports, _ = memleak_report.parse(output.replace("\nleaked ", "\nx leaked "))
+                self.assertEqual(len(reports), 1)
+                names = [stack.names() for stack in reports[0].stacks if stack.blocks[0][1] == 1001]
+                self.assertEqual([(stack[0], stack[-1]) for stack in names], [("leak_malloc", "_start")])
 
     def test_command_is_ended_with_memleak(self):
         done = run("-c", "/usr/bin/yes", "1", "1", stdin=subprocess.DEVNULL, cwd="/")

@@ -96,6 +96,27 @@ TEST_F(MapHistoryTest, Forgets) {
     EXPECT_EQ(history_.known_since(), 0u) << "whoever forgets knows otherwise";
 }
 
+TEST_F(MapHistoryTest, TheLastExecBeforeAMoment) {
+    history_.add_exec(20);
+    history_.add_exec(10);
+    EXPECT_EQ(history_.executed(9), std::nullopt);
+    EXPECT_EQ(history_.executed(10), 10u);
+    EXPECT_EQ(history_.executed(19), 10u);
+    EXPECT_EQ(history_.executed(kAlways), 20u);
+    history_.forget_before(20);
+    EXPECT_EQ(history_.executed(19), std::nullopt);
+    EXPECT_EQ(history_.executed(20), 20u);
+    history_.lose(30);
+    EXPECT_EQ(history_.executed(kAlways), std::nullopt) << "there may have been another";
+    history_.add_exec(25);
+    EXPECT_EQ(history_.executed(kAlways), std::nullopt);
+    for (uint64_t i = 0; i <= MapHistory::kMostExecs; ++i)
+        history_.add_exec(100 + i);
+    EXPECT_EQ(history_.executed(110), std::nullopt) << "those that are too many";
+    EXPECT_EQ(history_.known_since(), 100 + MapHistory::kMostExecs / 2);
+    EXPECT_EQ(history_.executed(kAlways), 100 + MapHistory::kMostExecs);
+}
+
 TEST_F(MapHistoryTest, IsBounded) {
     for (uint64_t i = 1; i <= 3 * MapHistory::kMost; ++i)
         came(i, i % 7 * 1000, i % 7 * 1000 + 1500, "p");

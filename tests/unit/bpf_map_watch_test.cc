@@ -6,8 +6,10 @@
 #include <fcntl.h>
 #include <linux/perf_event.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -74,6 +76,26 @@ TEST(MapWatch, WhatIsNoRecord) {
     EXPECT_EQ(MapWatch::parse(odd, pid), nullptr);
 }
 
+TEST(MapWatch, AnExecsRecord) {
+    const auto comm = [](uint16_t misc) {
+        std::vector<uint8_t> made(32);
+        const perf_event_header header{PERF_RECORD_COMM, misc, 32};
+        std::memcpy(made.data(), &header, sizeof(header));
+        made[8] = 42;
+        made[16] = 'x';
+        made[24] = 99;
+        return made;
+    };
+    int32_t pid = 0;
+    const auto good = comm(PERF_RECORD_MISC_COMM_EXEC);
+    EXPECT_EQ(MapWatch::parse_exec(good, pid), 99u);
+    EXPECT_EQ(pid, 42);
+    EXPECT_EQ(MapWatch::parse_exec(comm(0), pid), std::nullopt) << "a new name alone";
+    EXPECT_EQ(MapWatch::parse_exec(record(PROT_EXEC, "x", 1), pid), std::nullopt);
+    for (size_t size = 0; size < 24; ++size)
+        EXPECT_EQ(MapWatch::parse_exec(std::span(good).first(size), pid), std::nullopt) << size;
+}
+
 class LiveMapWatch : public ::testing::Test {
   protected:
     void SetUp() override {
@@ -84,13 +106,41 @@ class LiveMapWatch : public ::testing::Test {
             FAIL() << "perf_event_open is refused";
         GTEST_SKIP() << "skipped: perf_event_open is refused";
     }
-    bool drain() {
-        return watch_.drain([](int32_t pid) { return pid == ::getpid(); },
-                            [&](int32_t, const std::shared_ptr<Mapped> &mapped) { came_.push_back(mapped); });
+    bool drain(pid_t wanted = ::getpid()) {
+        return watch_.drain([&](int32_t pid) { return pid == wanted; },
+                            [&](const MapWatch::Came &came) {
+                                if (came.mapped != nullptr)
+                                    came_.push_back(came.mapped);
+                                else
+                                    execs_.push_back(came.time);
+                            });
     }
     MapWatch watch_;
     std::vector<std::shared_ptr<Mapped>> came_;
+    std::vector<uint64_t> execs_;
 };
+
+// All that a program maps comes after its exec, and a new name is no exec.
+TEST_F(LiveMapWatch, AnExec) {
+    ::prctl(PR_SET_NAME, "another");
+    const pid_t child = ::fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+        ::prctl(PR_SET_NAME, "a third");
+        (void)::mmap(nullptr, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        ::execl("/bin/true", "true", nullptr);
+        ::_exit(1);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    ASSERT_EQ(status, 0);
+    EXPECT_TRUE(drain(child));
+    ASSERT_EQ(execs_.size(), 1u);
+    ASSERT_GE(came_.size(), 3u) << "the code of the child before, of the program and of its loader";
+    EXPECT_LT(came_[0]->time, execs_[0]);
+    EXPECT_LT(execs_[0], came_[1]->time);
+    EXPECT_TRUE(came_[1]->path.ends_with("/true")) << came_[1]->path;
+}
 
 TEST_F(LiveMapWatch, CodeThatComesAndGoes) {
     const int file = ::open("/proc/self/exe", O_RDONLY | O_CLOEXEC);

@@ -147,5 +147,21 @@ TEST_F(MomentTest, CodeWithoutAFileIsNotWhatItWas) {
     EXPECT_FALSE(moment.read_code(RunAddr(kPlace), code));
 }
 
+// No map of the program was read: what came since its exec is all there is, and the old program's is gone.
+TEST_F(MomentTest, AProgramThatWasNeverReadIsKnownByItsExec) {
+    came(later(1000), "a");
+    const uint64_t exec = later(2000);
+    const uint64_t b = later(3000);
+    const auto at_exec = [&](uint64_t address) {
+        Moment moment(*process_, exec, history_, later(4000), checks_, now_ns());
+        return moment.find(RunAddr(address));
+    };
+    EXPECT_EQ(at_exec(kPlace + 0x10).status, DWUNW_ERR_MODULE_CHANGED) << "the old program's";
+    EXPECT_EQ(at_exec(reinterpret_cast<uint64_t>(&now_ns)).kind, CodeKind::kUnusableModule) << "that of the reading";
+    came(b, "b");
+    ASSERT_EQ(at_exec(kPlace + 0x10).kind, CodeKind::kModule);
+    EXPECT_EQ(std::filesystem::path(at_exec(kPlace + 0x10).module->path).filename(), "b");
+}
+
 } // namespace
 } // namespace dwunw::bpf
