@@ -107,11 +107,8 @@ int dwunw_stacks__open(struct dwunw_stacks **out, struct bpf_object *object, con
 	stacks->mode = options->mode;
 	stacks->rows.frames_of = frames_of;
 	stacks->rows.arg = stacks;
-	if (options->mode == DWUNW_MODE_OFF) {
-		/* The maps are there, but nothing is put into them. */
-		bpf_options.pool_bytes = bpf_options.ring_bytes = 4096;
-		bpf_options.mappings = bpf_options.processes = bpf_options.stack_ids = bpf_options.threads = 1;
-	}
+	if (options->mode == DWUNW_MODE_OFF)
+		bpf_options.flags |= DWUNW_BPF_OFF;
 	status = dwunw_init(NULL, &stacks->context);
 	if (status == DWUNW_OK)
 		status = dwunw_symbolizer_create(&stacks->symbolizer);

@@ -44,6 +44,10 @@ enum {
     DWUNW_BPF_NO_LOOP = 1u << 1,         /* bpf_loop: stacks end at DWUNW_BPF_MAX_FRAMES_OLD frames in the kernel */
     DWUNW_BPF_NO_TASK_STORAGE = 1u << 2, /* the state of a walk lies in a hash by thread */
     DWUNW_BPF_NO_LINKER_PROBE = 1u << 3, /* changes by the dynamic linker are seen by executable pages alone */
+    /* For a program that does without, in a build that includes dwunw.bpf.h: nothing is walked, the verifier passes
+       over all of it, and its maps have their least size. Such an object is not started. dwunw_calls.bpf.h works as
+       ever. */
+    DWUNW_BPF_OFF = 1u << 4,
 };
 
 /* 0 in a field: the default. */
@@ -71,7 +75,8 @@ struct dwunw_bpf_options {
 dwunw_status dwunw_bpf_open(struct dwunw_context *context, struct bpf_object *object,
                             const struct dwunw_bpf_options *options, struct dwunw_bpf **out);
 
-/* Behind the object's load. DWUNW_ERR_BPF: errno tells why. */
+/* Behind the object's load. DWUNW_ERR_BPF: errno tells why; DWUNW_ERR_INVALID_ARGUMENT: DWUNW_BPF_OFF, or a program
+   that is no uprobe or kprobe calls dwunw_get_stackid, whose ctx is then no pt_regs: dwunw_bpf_describe names it. */
 dwunw_status dwunw_bpf_start(struct dwunw_bpf *bpf);
 
 /*

@@ -25,7 +25,7 @@ struct dwunw_bpf {
 namespace {
 
 constexpr uint32_t kKnownFlags =
-    DWUNW_BPF_ADD_UNKNOWN | DWUNW_BPF_NO_LOOP | DWUNW_BPF_NO_TASK_STORAGE | DWUNW_BPF_NO_LINKER_PROBE;
+    DWUNW_BPF_ADD_UNKNOWN | DWUNW_BPF_NO_LOOP | DWUNW_BPF_NO_TASK_STORAGE | DWUNW_BPF_NO_LINKER_PROBE | DWUNW_BPF_OFF;
 
 uint64_t now_ns() {
     timespec now{};

@@ -17,6 +17,7 @@
 // Where neither can be had, the stack keeps its first address, and ends with DWUNW_ERR_MODULE_CHANGED.
 #include "bpf/session.h"
 
+#include "bpf/other_callers.h"
 #include "bpf/pid_namespace.h"
 #include "unwind/walk.h"
 
@@ -146,6 +147,11 @@ dwunw_status Session::open() {
     settings->report_unknown = (options_.flags & DWUNW_BPF_ADD_UNKNOWN) != 0;
     settings->path_limit = or_default(options_.path_limit, 256);
     settings->pid_namespace = pid_namespace_;
+    settings->off = (options_.flags & DWUNW_BPF_OFF) != 0;
+    if (settings->off != 0) {
+        options_.pool_bytes = options_.ring_bytes = 4096;
+        options_.mappings = options_.processes = options_.stack_ids = 1;
+    }
     if (::getrandom(&settings->seed, sizeof(settings->seed), 0) != sizeof(settings->seed))
         return DWUNW_ERR_IO;
 
@@ -156,7 +162,7 @@ dwunw_status Session::open() {
                        set_size(object_, "dwunw_processes", processes) && set_size(object_, "dwunw_slots", processes) &&
                        set_size(object_, "dwunw_sent", or_default(options_.stack_ids, 32768)) &&
                        set_size(object_, "dwunw_events", or_default(options_.ring_bytes, 4u << 20)) &&
-                       set_size(object_, "dwunw_threads", threads);
+                       set_size(object_, "dwunw_threads", settings->off != 0 ? 1 : threads);
     if (!sized)
         return DWUNW_ERR_INVALID_ARGUMENT;
     // What the kernel may not know must not be created.
@@ -182,7 +188,10 @@ dwunw_status Session::open() {
 }
 
 dwunw_status Session::start() {
-    if (started())
+    if (started() || (options_.flags & DWUNW_BPF_OFF) != 0)
+        return DWUNW_ERR_INVALID_ARGUMENT;
+    refused_ = find_other_caller(object_);
+    if (!refused_.empty())
         return DWUNW_ERR_INVALID_ARGUMENT;
     if (auto status = maps_.open(object_); !status)
         return status.status();
@@ -506,6 +515,8 @@ std::string Session::describe() const {
                                     "global function in a bounded loop, 128 frames");
     text += "state of a walk: " +
             choice(features_.task_storage, features_.task_storage_off, "task storage", "hash by thread");
+    if (!refused_.empty())
+        text += "refused: dwunw_get_stackid takes a pt_regs, and is called by program " + refused_ + "\n";
     if (pid_namespace_ != 0)
         text += "processes: by their numbers in pid namespace " + std::to_string(pid_namespace_) + "\n";
     if (started())

@@ -77,6 +77,7 @@ class Session {
     KernelMaps maps_;
     std::vector<Link> links_;
     std::optional<LinkerProbe> linker_probe_;
+    std::string refused_; // the program that start() has refused
     std::optional<Publisher> publisher_;
     std::unique_ptr<ring_buffer, RingDestroyer> ring_;
     Dictionary dictionary_;

@@ -38,6 +38,10 @@ int on_entry(void *ctx) { return take(ctx, ((const __u64 *)ctx)[14]); /* rdi */ 
 SEC("uretprobe")
 int on_return(void *ctx) { return take(ctx, ((const __u64 *)ctx)[10]); /* rax */ }
 
+/* Its ctx is no pt_regs: this is refused, where it is loaded. */
+SEC("?perf_event")
+int on_sample(void *ctx) { return dwunw_get_stackid(ctx, 0) < 0; }
+
 /* Calls of functions within each other. */
 __u64 calls_begun, calls_ended, calls_mixed_up;
 

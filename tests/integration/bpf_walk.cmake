@@ -21,7 +21,7 @@ target_compile_definitions(bpf_walk_plugin_b PRIVATE PLUGIN_WORDS=9)
 
 foreach(subject IN ITEMS depths deepest old_forms threads signals null pending nested at_return gdb distinct few_ids full_ring
                          small_pool user_walks storm stays exec_loop forks four generations
-                         pid_namespace nested_pid_namespaces moved_text no_elf)
+                         pid_namespace nested_pid_namespaces moved_text no_elf other_context)
     add_test(NAME integration.bpf_walk_${subject}
         COMMAND "${Python3_EXECUTABLE}" "${CMAKE_CURRENT_SOURCE_DIR}/bpf_walk_test.py"
                 "$<TARGET_FILE:bpf_walk_user>" "$<TARGET_FILE:bpf_walk_target>" "$<TARGET_FILE:bpf_walk_plugin_a>"

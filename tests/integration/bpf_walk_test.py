@@ -382,6 +382,14 @@ class Test:
             check(call["kernel"]["frames"] == call["user"]["frames"], "kernel and user differ")
         check(walker.calls[-1]["kernel"]["reason"] == IN_KERNEL, f"{walker.calls[-1]['kernel']}")
 
+    def other_context(self):
+        """A perf_event's ctx holds the kernel's addresses; the walk would give them out as the process's."""
+        done = subprocess.run([self.user, "-S", self.target, "probe_here"], capture_output=True, text=True, check=True)
+        status, *lines = done.stdout.splitlines()
+        check(status == "invalid argument", status)
+        refused = "refused: dwunw_get_stackid takes a pt_regs, and is called by program on_sample, of type perf_event"
+        check(refused in lines, done.stdout)
+
     def no_elf(self):
         """Code in a mapped file that is no ELF image: a frame pointer leads out of it as out of memory without a file."""
         target = Target(self.target, "blob", 40)

@@ -120,7 +120,7 @@ int main(int argc, char **argv) {
     struct bpf_walk *skeleton = NULL;
     struct dwunw_bpf *bpf = NULL;
     struct ring_buffer *ring = NULL;
-    bool compare = false, at_return = false, quiet = false, idle = false;
+    bool compare = false, at_return = false, quiet = false, idle = false, sample = false;
     const char *pending[16], *nested[4];
     struct bpf_link *links[25]; /* theirs, and the one that walks */
     size_t pending_count = 0, nested_count = 0, link_count = 0, pid_count = 0, i;
@@ -128,7 +128,7 @@ int main(int argc, char **argv) {
     dwunw_status walked;
     __u64 flags = 0;
 
-    while ((opt = getopt(argc, argv, "p:P:R:C:r:i:s:g:G:m:t:L:cqukndlTaI")) != -1) {
+    while ((opt = getopt(argc, argv, "p:P:R:C:r:i:s:g:G:m:t:L:cqukndlTaIS")) != -1) {
         switch (opt) {
         case 'p':
             if (pid_count < sizeof(pids) / sizeof(pids[0]))
@@ -187,6 +187,9 @@ int main(int argc, char **argv) {
         case 'd':
             options.flags |= DWUNW_BPF_NO_LINKER_PROBE;
             break;
+        case 'S':
+            sample = true;
+            break;
         case 'l':
             options.flags |= DWUNW_BPF_NO_LOOP;
             break;
@@ -213,12 +216,21 @@ int main(int argc, char **argv) {
     skeleton->rodata->compare = compare;
     skeleton->rodata->record = !quiet;
     skeleton->rodata->kernel_flags = flags;
+    bpf_program__set_autoload(skeleton->progs.on_sample, sample);
     walked = dwunw_bpf_open(context, skeleton->obj, &options, &bpf);
     if (walked != DWUNW_OK || bpf_walk__load(skeleton)) {
         fail(walked != DWUNW_OK ? dwunw_status_string(walked) : "load");
         goto out;
     }
     walked = dwunw_bpf_start(bpf);
+    if (sample) {
+        char text[512];
+
+        dwunw_bpf_describe(bpf, text, sizeof(text));
+        printf("%s\n%s", dwunw_status_string(walked), text);
+        status = 0;
+        goto out;
+    }
     for (i = 0; walked == DWUNW_OK && i < pid_count; i++)
         walked = dwunw_bpf_add_process(bpf, pids[i]);
     if (walked != DWUNW_OK) {

@@ -125,7 +125,7 @@ size_t compare(dwunw_context *context, dwunw_process *process, const dwunw_regse
             pt_regs[i] = regs.regs[kDwarf[i]];
     pt_regs[17] = 0x33;
     auto world = std::make_unique<bpf_user_world>();
-    world->settings = {1, 1, DWUNW_BPF_MAX_FRAMES, DWUNW_BPF_SLICE_MAX, 0, 1000, 0, 0, 0};
+    world->settings = {1, 1, DWUNW_BPF_MAX_FRAMES, DWUNW_BPF_SLICE_MAX, 0, 1000, 0, 0, 0, 0, 0};
     world->pool = published.pool.data();
     world->pool_cells = published.pool.size();
     world->mappings = published.mappings.data();

@@ -116,7 +116,9 @@ class BpfWalk : public ::testing::Test {
                            .path_limit = 1000,
                            .seed = 0,
                            .use_find_vma = 0,
-                           .pid_namespace = 0};
+                           .pid_namespace = 0,
+                           .off = 0,
+                           .reserved = 0};
         world_.pool = cells_.data();
         world_.pool_cells = cells_.size();
         world_.mappings = mappings_.data();

@@ -274,12 +274,16 @@ static __always_inline struct task_struct___dwunw *dwunw_task(void) {
  * none there. Most processes are of that namespace itself, so the search begins with the innermost one.
  */
 __noinline __u32 dwunw_namespace_tgid(void) {
-    struct task_struct___dwunw *task = dwunw_task();
-    struct pid___dwunw *pid = BPF_CORE_READ(task, group_leader, thread_pid);
-    const __u64 first = (__u64)pid + bpf_core_field_offset(struct pid___dwunw, numbers);
-    __u32 level = BPF_CORE_READ(pid, level), i;
     struct upid___dwunw *number;
+    struct pid___dwunw *pid;
+    __u32 level, i;
+    __u64 first;
 
+    if (dwunw_settings.off)
+        return 0;
+    pid = BPF_CORE_READ(dwunw_task(), group_leader, thread_pid);
+    first = (__u64)pid + bpf_core_field_offset(struct pid___dwunw, numbers);
+    level = BPF_CORE_READ(pid, level);
     for (i = 0; i < DWUNW_BPF_PID_NAMESPACES; i++) {
         number = (void *)(first + (__u64)level * bpf_core_type_size(struct upid___dwunw));
         if (BPF_CORE_READ(number, ns, ns.inum) == dwunw_settings.pid_namespace)
@@ -348,6 +352,8 @@ static __always_inline struct dwunw_walk *dwunw_thread_walk(__u32 create) {
 }
 
 static __always_inline struct dwunw_walk *dwunw_scratch(__u32 create) {
+    if (dwunw_settings.off)
+        return 0;
     if (dwunw_settings.use_task_storage)
         return bpf_task_storage_get(&dwunw_tasks, bpf_get_current_task_btf(), 0,
                                     create ? BPF_LOCAL_STORAGE_GET_F_CREATE : 0);
@@ -459,6 +465,8 @@ __noinline __u64 dwunw_overflow_entry(__u64 first, __u32 count, __u32 unit) {
     __u32 low = 0, high = count, i;
     __u64 cell;
 
+    if (dwunw_settings.off)
+        return 0;
     for (i = 0; i < DWUNW_BPF_OVERFLOW_STEPS && low < high; i++) {
         const __u32 middle = low + (high - low) / 2;
 
@@ -479,7 +487,7 @@ __noinline __u64 dwunw_table_rule(__u64 table, __u64 offset) {
     __u32 count, low, high, last, key, row, slot, i;
     __u64 page, units, rows, entry;
 
-    if (page_number >= (__u32)sizes)
+    if (dwunw_settings.off || page_number >= (__u32)sizes)
         return 0;
     page = (__u32)(dwunw_cell(table + DWUNW_BPF_TABLE_CELLS + page_number / 2) >> (page_number % 2 * 32));
     if (page >> 31) {

@@ -324,6 +324,10 @@ struct dwunw_settings {
     __u64 seed;           /* of ids: nobody shall be able to make two stacks of one id */
     __u32 use_find_vma;   /* dwunw_calls.bpf.h */
     __u32 pid_namespace;  /* whose numbers user space goes by: its inode; 0: the initial one's */
+    /* Nothing is walked; calls are paired all the same. Each global function asks first: before Linux 6.8 it is
+     * verified also where nothing calls it. */
+    __u32 off;
+    __u32 reserved;
 };
 
 #endif /* DWUNW_BPF_DWUNW_TYPES_H */
