@@ -28,6 +28,7 @@
 #include "dwunw_stacks.h"	   /* dwunw-added: stack ids into rows */
 #include "dwunw_target.h"	   /* dwunw-added: whether the process has ended */
 #include <dwunw/bpf/dwunw_types.h> /* dwunw-added: flags of the walk */
+#include <dwunw/bpf_attach.h>	   /* dwunw-added: how returns are seen */
 #include "memleak_dwunw.h"
 #include "memleak_dwunw.skel.h"
 #include "trace_helpers.h"
@@ -685,6 +686,8 @@ static int attach_uprobes(struct memleak_dwunw_bpf *skel)
 }
 
 /* dwunw-added: begin whether the DWARF path can run; if it cannot, fallback mode goes on as off, force mode ends */
+static const char *dwunw_off_because; /* fallback mode has become off; else NULL */
+
 static int dwunw_give_up(const char *why, int err)
 {
 	if (dwunw_options.mode == DWUNW_MODE_FORCE) {
@@ -693,6 +696,7 @@ static int dwunw_give_up(const char *why, int err)
 	}
 	fprintf(stderr, "DWARF unwinding can't start: %s; going on with frame-pointer stacks (--dwunw-mode=off)\n", why);
 	dwunw_options.mode = DWUNW_MODE_OFF;
+	dwunw_off_because = why;
 	return 0;
 }
 
@@ -734,6 +738,9 @@ static int dwunw_prepare(struct memleak_dwunw_bpf *skel)
 		bpf_map__set_max_entries(skel->maps.combined_allocs, 1);
 	if (dwunw_options.mode == DWUNW_MODE_FORCE)
 		bpf_map__set_max_entries(skel->maps.stack_traces, 1);
+	/* At a return instruction the kernel's own walk leaves out the caller; bcc's return probes do not. */
+	if (dwunw_options.mode == DWUNW_MODE_OFF && dwunw_options.returns == DWUNW_ATTACH_RETURNS_AUTO)
+		dwunw_options.returns = DWUNW_ATTACH_RETURN_PROBES;
 	err = dwunw_probes__prepare(&dwunw_probes, skel->obj, use_dwunw_probes, dwunw_options.returns, env.verbose);
 	if (err)
 		return err;
@@ -990,6 +997,8 @@ dwunw_open: /* dwunw-added: once more where the kernel's walk does not load */
 		/* dwunw-added: begin every report says what is missing from it */
 		if (dwunw)
 			dwunw_stacks__end_report(dwunw, skel->bss->dwunw_blocks_lost);
+		else if (dwunw_off_because)
+			printf("dwunw: off, stacks are by frame pointers: %s\n", dwunw_off_because);
 		fflush(stdout);
 		/* dwunw-added: end */
 		if (ret)

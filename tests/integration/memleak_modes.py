@@ -741,6 +741,26 @@ class Errors(unittest.TestCase):
         self.expect(done, 253, "DWARF unwinding can't start: no such process")
         self.assertRegex(run("-p", str(gone.pid)).stderr, "no such process; going on with frame-pointer stacks")
 
+    def test_a_weaker_mode_is_on_every_report(self):
+        """A /proc of another pid namespace is refused; what goes on without dwunw must not look like it."""
+        with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+            command = shutil.copy(TARGET, f"{folder}/t")
+            process = subprocess.Popen(
+                ["unshare", "-pf", "--kill-child", MEMLEAK, "-c", command, "-a", "-T", "1000", "1", "2"],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            lines = []
+            while not lines or not lines[-1].startswith("dwunw: "):
+                lines.append(process.stdout.readline())
+                self.assertNotEqual(lines[-1], "")
+            output, errors = process.communicate("\n\n", timeout=120)
+        self.assertIn("going on with frame-pointer stacks", errors)
+        reports, _ = memleak_report.parse(("".join(lines) + output).replace("\nleaked ", "\nx leaked "))
+        self.assertEqual(len(reports), 2)
+        for report in reports:
+            self.assertRegex(report.off, "pid namespace")
+            self.assertIsNone(report.account)
+
     def test_no_such_object_or_symbol(self):
         with target() as running:
             self.expect(run("-p", str(running.pid), "-O", "nosuch.so"), 254, "no program attached for malloc_enter")

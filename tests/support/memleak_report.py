@@ -20,6 +20,7 @@ ACCOUNT = re.compile(
 
 
 # What else a line may say of all allocations, and the options that help.
+OFF = re.compile(r"dwunw: off, stacks are by frame pointers: (.+)")
 OTHER = re.compile(r"dwunw: ([^:]+): (\d+)((?: \[[^]]+: \d+\])*)(?:; raise (--[\w-]+(?:, --[\w-]+)*))?")
 
 
@@ -44,12 +45,13 @@ class Stack:
 
 class Report:
     """One report. AssertionError where a line is none that memleak prints. `others`: what dwunw's further lines say, by
-    name: a number, and numbers by reason. `options`: which they say to raise."""
+    name: a number, and numbers by reason. `options`: which they say to raise. `off`: why there is no dwunw, where it was wanted."""
 
     def __init__(self, header, lines):
         self.top = int(HEADER.fullmatch(header)[1])
         self.stacks = []
         self.account = None
+        self.off = None
         self.others = {}
         self.options = {}
         for line in lines:
@@ -64,6 +66,8 @@ class Report:
                 frames.append(Frame(int(match[2], 16), name, offset and int(offset, 16), match[5], match[8]))
             elif match := re.fullmatch(r"\t\[(.*)\]", line):
                 self.stacks[-1].notes.append(match[1])
+            elif match := OFF.fullmatch(line):
+                self.off = match[1]
             elif match := ACCOUNT.fullmatch(line):
                 numbers = [int(match[i]) for i in (1, 2, 3)]
                 self.account = Account(*numbers, match[4].strip(), int(match[5]))
