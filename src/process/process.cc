@@ -457,10 +457,10 @@ size_t Process::read_memory(RunAddr address, std::span<uint8_t> buffer) {
     return now->target != nullptr ? now->target->memory().read(address, buffer) : 0;
 }
 
-Result<std::unique_ptr<StoppedThreads>> Process::stop() const {
+Result<std::unique_ptr<StoppedThreads>> Process::stop(std::chrono::nanoseconds patience) const {
     if (!directory_)
         return Error{DWUNW_ERR_INVALID_ARGUMENT};
-    return StoppedThreads::stop(*directory_);
+    return StoppedThreads::stop(*directory_, patience);
 }
 
 View::View(Process &process) : process_(process), snapshot_(process), now_(coarse_now()) {}

@@ -154,7 +154,7 @@ class Process final : public unwind::AddressSpace {
     size_t read_memory(RunAddr address, std::span<uint8_t> buffer);
 
     // DWUNW_ERR_INVALID_ARGUMENT without a pid; otherwise StoppedThreads::stop's.
-    Result<std::unique_ptr<StoppedThreads>> stop() const;
+    Result<std::unique_ptr<StoppedThreads>> stop(std::chrono::nanoseconds patience = StoppedThreads::kPatience) const;
 
     // The newest map.
     std::shared_ptr<const Snapshot> snapshot() const;

@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#
+# Tests of single files of tools/dwunw.
+set(tool "${PROJECT_SOURCE_DIR}/tools/dwunw")
+add_executable(dwunw_waits_for_test dwunw_waits_for_test.cc "${tool}/waits_for.cc" "${tool}/output.cc")
+target_include_directories(dwunw_waits_for_test PRIVATE "${tool}" "${PROJECT_SOURCE_DIR}/src")
+target_link_libraries(dwunw_waits_for_test PRIVATE dwunw GTest::gtest_main)
+gtest_discover_tests(dwunw_waits_for_test TEST_PREFIX unit. PROPERTIES LABELS unit TIMEOUT 120)
