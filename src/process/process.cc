@@ -251,8 +251,11 @@ Binding Process::make_binding(const Snapshot &snapshot, const Mapping &mapping) 
         count_failure(mapping);
         return {CodeKind::kUnusableModule, status, module, {}, mapping.offset};
     };
-    auto module = core_ != nullptr ? core_->open_module(store_, snapshot.maps, mapping)
-                                   : open_module(store_, snapshot.maps, mapping, snapshot.target.get(), &places_);
+    const auto open_in_core = [&] { return core_->open_module(store_, snapshot.maps, mapping); };
+    auto module = core_ == nullptr
+                      ? open_module(store_, snapshot.maps, mapping, snapshot.target.get(), &places_, &snapshot.opened)
+                  : mapping.kind == Mapping::Kind::kFile ? snapshot.opened.get(snapshot.maps, mapping, open_in_core)
+                                                         : open_in_core();
     const dwunw_status status = !module                     ? module.error().status
                                 : !(*module)->file->image() ? (*module)->file->image().error().status
                                                             : DWUNW_OK;
