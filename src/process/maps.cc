@@ -203,7 +203,10 @@ std::span<const uint32_t> Maps::of_same_file(const Mapping &mapping) const {
         std::iota(numbers.begin(), numbers.end(), uint32_t{0});
         std::ranges::stable_sort(numbers, {}, file_at);
     });
-    return std::ranges::equal_range(numbers, file_of(mapping), {}, file_at);
+    // Clang 14 makes no span of what equal_range returns.
+    const auto first = std::ranges::lower_bound(numbers, file_of(mapping), {}, file_at);
+    const auto last = std::ranges::upper_bound(first, numbers.end(), file_of(mapping), {}, file_at);
+    return std::span(numbers).subspan(static_cast<size_t>(first - numbers.begin()), static_cast<size_t>(last - first));
 }
 
 Result<Maps> Maps::read(int maps_fd) {
