@@ -64,9 +64,9 @@ struct dwunw_core_write_options {
 /*
  * Writes a core file of a process whose threads are stopped: registers of every thread, the file map, the auxiliary
  * vector, each thread's stack bytes, the vDSO, and the pages that say which files the modules are. `fd` is written from
- * its beginning, sequentially. A thread without registers (dwunw_stopped_thread says why) is left out. Call it on the
- * thread that stopped the process. Errors: DWUNW_ERR_NO_PROCESS, DWUNW_ERR_LIMIT, DWUNW_ERR_WRITE (errno tells why);
- * where no thread has registers, its reason. Allocates.
+ * its beginning, sequentially. A thread without registers (dwunw_stopped_thread says why) is left out. On any thread,
+ * and in a child of the one that stopped the process. Errors: DWUNW_ERR_NO_PROCESS, DWUNW_ERR_LIMIT, DWUNW_ERR_WRITE
+ * (errno tells why); where no thread has registers, its reason. Allocates.
  */
 dwunw_status dwunw_core_write(struct dwunw_process *process, struct dwunw_stopped *stopped,
                               const struct dwunw_core_write_options *options, int fd);

@@ -104,7 +104,9 @@ size_t dwunw_process_read_memory(void *arg, uint64_t address, void *buffer, size
 /*
  * Stopping a process: the one thing here that disturbs the target, and only because the caller asks. Every thread is
  * seized with ptrace and interrupted (a process that is stopped already stays so afterwards); it runs on at
- * dwunw_process_resume, or when the calling program ends. Stop, walk and resume from one thread: ptrace belongs to it.
+ * dwunw_process_resume, or when the calling program ends. Stop and resume from one thread: ptrace belongs to it.
+ * Anything else is for any thread, and for a child of that thread (fork): a process can make whoever reads its memory
+ * or its files wait for ever (FUSE, userfaultfd), and then only a thread that does not read can resume it.
  */
 struct dwunw_stopped;
 
@@ -118,6 +120,10 @@ struct dwunw_thread {
 /* Also reads the map again, now that it holds still. Errors: DWUNW_ERR_NO_PROCESS, DWUNW_ERR_PERMISSION (also when
    another tracer is attached). Allocates. */
 dwunw_status dwunw_process_stop(struct dwunw_process *process, struct dwunw_stopped **out);
+/* The same for a thread that must not be made to wait: it waits no longer than `patience` nanoseconds for threads that
+   do not stop (the other function takes 5 s), and does not read the map again, for which there is
+   dwunw_process_refresh. */
+dwunw_status dwunw_process_stop_threads(struct dwunw_process *process, uint64_t patience, struct dwunw_stopped **out);
 size_t dwunw_stopped_thread_count(const struct dwunw_stopped *stopped);
 /* Threads in ascending tid order. tid and name are filled even for one without registers: DWUNW_ERR_NO_PROCESS (it
    ended meanwhile), DWUNW_ERR_REGISTER_UNKNOWN (in an uninterruptible wait in the kernel, it does not stop),

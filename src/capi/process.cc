@@ -6,6 +6,7 @@
 #include "unwind/frame_chain.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <optional>
 #include <string_view>
@@ -134,17 +135,33 @@ extern "C" size_t dwunw_process_read_memory(void *arg, uint64_t address, void *b
 }
 
 extern "C" dwunw_status dwunw_process_stop(struct dwunw_process *process, struct dwunw_stopped **out) {
+    const auto patience = static_cast<uint64_t>(dwunw::process::StoppedThreads::kPatience.count());
+    struct dwunw_stopped *stopped = nullptr;
+    if (const dwunw_status status = dwunw_process_stop_threads(process, patience, out != nullptr ? &stopped : nullptr);
+        status != DWUNW_OK)
+        return status;
+    // What is mapped may have changed since the map was read, and now holds still.
+    if (const dwunw_status status = dwunw_process_refresh(process); status != DWUNW_OK) {
+        dwunw_process_resume(stopped);
+        return status;
+    }
+    *out = stopped;
+    return DWUNW_OK;
+}
+
+extern "C" dwunw_status dwunw_process_stop_threads(struct dwunw_process *process, uint64_t patience,
+                                                   struct dwunw_stopped **out) {
+    // A day is for ever; what is added to a time must not run over.
+    constexpr std::chrono::nanoseconds kLongest = std::chrono::hours(24);
     if (process == nullptr || out == nullptr)
         return DWUNW_ERR_INVALID_ARGUMENT;
     return dwunw::guarded([&]() -> dwunw_status {
         auto stopped = std::make_unique<dwunw_stopped>();
-        auto impl = process->impl->stop();
+        auto impl =
+            process->impl->stop(std::chrono::nanoseconds(std::min(patience, static_cast<uint64_t>(kLongest.count()))));
         if (!impl)
             return impl.error().status;
         stopped->impl = std::move(*impl);
-        // What is mapped may have changed since the map was read, and now holds still.
-        if (auto status = process->impl->refresh(); !status)
-            return status.status();
         *out = stopped.release();
         return DWUNW_OK;
     });

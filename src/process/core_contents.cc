@@ -5,7 +5,7 @@
 //                    stack (a signal handler's alternate stack, a coroutine's, which may lie amid a big heap), the walk
 //                    itself tells how far up, and which other stack it leads to.
 //   modules          Their first pages, up to program headers and build-id: which files they are.
-//   modified pages   Of private file mappings, by /proc/PID/pagemap. A reader takes what a core leaves out of a file's
+//   modified pages   Of private file mappings (modified_pages.h). A reader takes what a core leaves out of a file's
 //                    mapping from the file; so what is no longer the file's has to be there.
 //   the link map     _r_debug, its list, the names: where debuggers learn which libraries are loaded where.
 //   thread blocks    At fs_base, for libthread_db.
@@ -17,6 +17,7 @@
 
 #include "arch/x86_64/arch.h"
 #include "process/file_source.h"
+#include "process/modified_pages.h"
 #include "unwind/stack_memory.h"
 #include "unwind/walk.h"
 
@@ -26,6 +27,7 @@
 #include <algorithm>
 #include <limits>
 #include <string>
+#include <unordered_set>
 
 namespace dwunw::process {
 namespace {
@@ -58,7 +60,8 @@ bool is_unfiled_code(const Mapping &mapping) {
 class Chooser {
   public:
     Chooser(Process &process, const Snapshot &snapshot, uint64_t stack_bytes)
-        : process_(process), maps_(snapshot.maps), memory_(snapshot.target->memory()), stack_bytes_(stack_bytes) {}
+        : process_(process), maps_(snapshot.maps), memory_(snapshot.target->memory()), stack_bytes_(stack_bytes),
+          modified_(*process.directory()) {}
 
     std::vector<CorePiece> choose(const std::vector<CoreThread> &threads) {
         for (const CoreThread &thread : threads) {
@@ -221,7 +224,7 @@ class Chooser {
     }
 
     // How much of a module's beginning says which file it is.
-    uint64_t header_bytes(const Mapping &mapping) const {
+    uint64_t header_bytes(const Mapping &mapping) {
         const uint64_t start = mapping.start.value;
         const auto header = peek<Elf64_Ehdr>(start);
         if (!header || std::memcmp(header->e_ident, ELFMAG, SELFMAG) != 0)
@@ -234,40 +237,34 @@ class Chooser {
         if (header->e_phentsize != sizeof(Elf64_Phdr))
             return end;
         reach(header->e_phoff, uint64_t{header->e_phnum} * sizeof(Elf64_Phdr));
-        for (uint64_t i = 0; i < header->e_phnum && header->e_phoff + i * sizeof(Elf64_Phdr) < end; ++i)
-            if (const auto segment = peek<Elf64_Phdr>(start + header->e_phoff + i * sizeof(Elf64_Phdr));
-                segment && segment->p_type == PT_NOTE)
-                reach(segment->p_offset, segment->p_filesz);
+        // All at once: a process can have a thousand segments in each of many thousand mappings.
+        scratch_.resize(end);
+        const size_t got = memory_.read(RunAddr(start), scratch_);
+        Elf64_Phdr segment;
+        for (uint64_t at = header->e_phoff, i = 0; i < header->e_phnum && at <= got && got - at >= sizeof(segment);
+             ++i, at += sizeof(segment)) {
+            std::memcpy(&segment, scratch_.data() + at, sizeof(segment));
+            if (segment.p_type == PT_NOTE)
+                reach(segment.p_offset, segment.p_filesz);
+        }
         return end;
     }
 
-    // proc(5), pagemap: bit 63 present, 62 swapped, 61 the file's own page.
     void add_modified(const Mapping &mapping) {
-        if (!pagemap_)
-            pagemap_ = process_.directory()->open_file("pagemap", O_RDONLY);
-        const uint64_t pages = (mapping.end - mapping.start) / kPage;
-        std::vector<uint64_t> entries(std::min<uint64_t>(pages, kChunk / sizeof(uint64_t)));
-        for (uint64_t first = 0; first < pages; first += entries.size()) {
-            const auto count = static_cast<size_t>(std::min<uint64_t>(entries.size(), pages - first));
-            const std::span bytes(reinterpret_cast<uint8_t *>(entries.data()), count * sizeof(uint64_t));
-            const uint64_t at = mapping.start.value + first * kPage;
-            // A kernel without pagemap: what can have been modified.
-            if (!*pagemap_ || read_at((*pagemap_)->get(), at / kPage * sizeof(uint64_t), bytes) != bytes.size()) {
-                if (!mapping.executable)
-                    add(mapping.start.value, mapping.end - mapping.start);
-                return;
-            }
-            for (size_t i = 0; i < count; ++i) {
-                const uint64_t entry = entries[i];
-                const bool there = (entry >> 62) != 0;
-                const bool files = ((entry >> 61) & 1) != 0;
-                if (there && !files)
-                    wanted_.push_back({at + i * kPage, at + (i + 1) * kPage});
-            }
+        if (const auto modified = modified_.of(mapping)) {
+            for (const ModifiedPages::Range &range : *modified)
+                wanted_.push_back({range.start, range.end});
+            return;
         }
+        // A kernel without pagemap: what can have been modified.
+        if (!mapping.executable)
+            add(mapping.start.value, mapping.end - mapping.start);
     }
 
+    // Once for each file: it can have as many mappings as the map has lines.
     void add_deleted(const Mapping &mapping) {
+        if (!deleted_.insert(maps_.of_same_file(mapping).front()).second)
+            return;
         uint64_t total = 0;
         const auto parts = image_mappings(maps_, mapping);
         for (const Mapping *part : parts)
@@ -413,7 +410,8 @@ class Chooser {
     const Maps &maps_;
     const ProcessMemory &memory_;
     uint64_t stack_bytes_;
-    std::optional<Result<UniqueFd>> pagemap_;
+    ModifiedPages modified_;
+    std::unordered_set<uint32_t> deleted_; // the first mapping of each deleted file
     std::vector<Range> wanted_;
     std::vector<Range> stacks_;
     std::vector<uint8_t> scratch_;

@@ -6,6 +6,7 @@
 #include "process/process.h"
 #include "process/stopped.h"
 
+#include <span>
 #include <vector>
 
 namespace dwunw::process {
@@ -14,6 +15,7 @@ namespace dwunw::process {
 struct CoreThread {
     pid_t tid = 0;
     std::array<uint64_t, kCoreRegisters> registers{};
+    std::span<const uint8_t> fp_registers; // the stopped thread's
 };
 
 // A segment of the core: part of a mapping that is written, or one that is only described.

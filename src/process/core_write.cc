@@ -18,7 +18,6 @@ namespace {
 
 constexpr uint64_t kPage = 4096;
 constexpr size_t kBufferBytes = 256 << 10;
-constexpr size_t kFpRegisterBytes = 512; // FXSAVE's area (NT_FPREGSET)
 
 // A sequential writer; after the first failure it does nothing more.
 class Output {
@@ -179,13 +178,17 @@ Result<std::vector<CoreThread>> collect_threads(const StoppedThreads &stopped, p
     std::vector<CoreThread> threads;
     Error none{DWUNW_ERR_NO_PROCESS};
     for (const StoppedThread &thread : stopped.threads()) {
+        if (thread.status != DWUNW_OK) {
+            none = Error{thread.status};
+            continue;
+        }
         CoreThread collected;
         collected.tid = thread.tid;
-        const std::span bytes(reinterpret_cast<uint8_t *>(collected.registers.data()), sizeof(collected.registers));
-        if (thread.status != DWUNW_OK)
-            none = Error{thread.status};
-        else if (stopped.read_register_set(thread.tid, NT_PRSTATUS, bytes) == bytes.size())
-            threads.push_back(collected);
+        static_assert(kCoreRegisters ==
+                      std::tuple_size_v<decltype(thread.pt_regs)> + std::tuple_size_v<decltype(thread.segments)>);
+        std::ranges::copy(thread.segments, std::ranges::copy(thread.pt_regs, collected.registers.begin()).out);
+        collected.fp_registers = thread.fp_registers;
+        threads.push_back(collected);
     }
     if (threads.empty())
         return none;
@@ -194,7 +197,7 @@ Result<std::vector<CoreThread>> collect_threads(const StoppedThreads &stopped, p
     return threads;
 }
 
-Notes make_notes(Process &process, const StoppedThreads &stopped, const Snapshot &snapshot, const CorePrPsInfo &info,
+Notes make_notes(Process &process, const Snapshot &snapshot, const CorePrPsInfo &info,
                  const std::vector<CoreThread> &threads) {
     Notes notes;
     const ProcDir &directory = *process.directory();
@@ -205,8 +208,7 @@ Notes make_notes(Process &process, const StoppedThreads &stopped, const Snapshot
         status.group = info.group;
         status.session = info.session;
         status.registers = thread.registers;
-        std::array<uint8_t, kFpRegisterBytes> fp_registers;
-        const bool has_fp = stopped.read_register_set(thread.tid, NT_FPREGSET, fp_registers) == fp_registers.size();
+        const bool has_fp = !thread.fp_registers.empty();
         status.has_fp_registers = has_fp ? 1 : 0;
         notes.add_struct(NT_PRSTATUS, status);
         // In the kernel's order: what is the process's goes with the first thread.
@@ -217,7 +219,7 @@ Notes make_notes(Process &process, const StoppedThreads &stopped, const Snapshot
             notes.add(NT_FILE, file_note(process, snapshot));
         }
         if (has_fp)
-            notes.add(NT_FPREGSET, fp_registers);
+            notes.add(NT_FPREGSET, thread.fp_registers);
     }
     return notes;
 }
@@ -251,10 +253,13 @@ Status write_core(Process &process, const StoppedThreads &stopped, uint64_t stac
     if (!threads)
         return threads.error();
     const std::vector<CorePiece> pieces = choose_contents(process, *snapshot, *threads, stack_bytes);
+    // Killed: what could not be read then was left out. From here on, it is an error.
+    if (directory->state() != ProcDir::State::kAlive)
+        return Error{DWUNW_ERR_NO_PROCESS};
     const uint64_t count = pieces.size() + 1;
     if (count > kMaxCoreSegments)
         return Error{DWUNW_ERR_LIMIT, count};
-    const Notes notes = make_notes(process, stopped, *snapshot, info, *threads);
+    const Notes notes = make_notes(process, *snapshot, info, *threads);
     if (notes.bytes().size() > kMaxCoreNoteBytes)
         return Error{DWUNW_ERR_LIMIT, notes.bytes().size()};
 

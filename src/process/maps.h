@@ -9,7 +9,10 @@
 
 #include <algorithm>
 #include <iterator>
+#include <memory>
+#include <mutex>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -84,6 +87,8 @@ class Maps {
         const auto above = std::ranges::upper_bound(code_, address.value, {}, &CodeRange::start);
         return above != code_.begin() && address.value < std::prev(above)->end;
     }
+    // The numbers of the mappings of the same file, ascending. The first call sorts all mappings by file.
+    std::span<const uint32_t> of_same_file(const Mapping &mapping) const;
     size_t index_of(const Mapping &mapping) const { return static_cast<size_t>(&mapping - mappings_.data()); }
 
   private:
@@ -97,6 +102,11 @@ class Maps {
     };
     std::vector<CodeRange> code_;  // the executable mappings, those side by side as one
     std::vector<uint64_t> starts_; // of mappings_: a search touches these only
+    struct ByFile {
+        std::once_flag once;
+        std::vector<uint32_t> numbers; // of mappings_, those of one file together
+    };
+    std::shared_ptr<ByFile> by_file_ = std::make_shared<ByFile>();
 };
 
 // One mapping, asked for by address (the PROCMAP_QUERY ioctl, Linux 6.11), at about a microsecond.

@@ -30,8 +30,8 @@ std::vector<const Mapping *> image_mappings(const Maps &maps, const Mapping &map
     if (mapping.kind != Mapping::Kind::kFile)
         return {&mapping};
     std::vector<const Mapping *> found;
-    for (const Mapping &other : maps.mappings())
-        if (other.same_file(mapping) && other.readable && !other.writable)
+    for (const uint32_t number : maps.of_same_file(mapping))
+        if (const Mapping &other = maps.mappings()[number]; other.readable && !other.writable)
             found.push_back(&other);
     std::ranges::stable_sort(found, {}, [](const Mapping *m) { return m->offset; });
     return found;

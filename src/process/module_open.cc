@@ -39,8 +39,9 @@ int weight(dwunw_status status) {
 
 class Opener {
   public:
-    Opener(ModuleStore &store, const Maps &maps, const Mapping &mapping, const Target *target, const FilePlaces *places)
-        : store_(store), maps_(maps), mapping_(mapping), target_(target), places_(places) {}
+    Opener(ModuleStore &store, const Maps &maps, const Mapping &mapping, const Target *target, const FilePlaces *places,
+           OpenedFiles *copied)
+        : store_(store), maps_(maps), mapping_(mapping), target_(target), places_(places), copied_(copied) {}
 
     Result<const dwunw_module *> open() {
         if (mapping_.kind == Mapping::Kind::kFile) {
@@ -67,10 +68,11 @@ class Opener {
             }
         }
         if (target_ != nullptr) {
-            auto image = MemoryImage::copy(maps_, mapping_, *target_);
-            if (image)
-                return store_.intern(std::move(*image), mapping_.path);
-            note(image.error());
+            const bool shared = copied_ != nullptr && mapping_.kind == Mapping::Kind::kFile;
+            auto copied = shared ? copied_->get(maps_, mapping_, [this] { return copy_memory(); }) : copy_memory();
+            if (copied || copied.error().status == DWUNW_ERR_NOT_ELF)
+                return copied;
+            note(copied.error());
         }
         return error_;
     }
@@ -90,6 +92,13 @@ class Opener {
     void note(const Error &error) {
         if (weight(error.status) > weight(error_.status))
             error_ = error;
+    }
+
+    Result<const dwunw_module *> copy_memory() {
+        auto image = MemoryImage::copy(maps_, mapping_, *target_);
+        if (!image)
+            return image.error();
+        return store_.intern(std::move(*image), mapping_.path);
     }
 
     Result<const dwunw_module *> open_map_file() {
@@ -158,14 +167,15 @@ class Opener {
     const Mapping &mapping_;
     const Target *target_;
     const FilePlaces *places_;
+    OpenedFiles *copied_;
     Error error_{DWUNW_ERR_NO_FILE};
 };
 
 } // namespace
 
 Result<const dwunw_module *> open_module(ModuleStore &store, const Maps &maps, const Mapping &mapping,
-                                         const Target *target, const FilePlaces *places) {
-    return Opener(store, maps, mapping, target, places).open();
+                                         const Target *target, const FilePlaces *places, OpenedFiles *copied) {
+    return Opener(store, maps, mapping, target, places, copied).open();
 }
 
 } // namespace dwunw::process

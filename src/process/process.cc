@@ -251,8 +251,11 @@ Binding Process::make_binding(const Snapshot &snapshot, const Mapping &mapping) 
         count_failure(mapping);
         return {CodeKind::kUnusableModule, status, module, {}, mapping.offset};
     };
-    auto module = core_ != nullptr ? core_->open_module(store_, snapshot.maps, mapping)
-                                   : open_module(store_, snapshot.maps, mapping, snapshot.target.get(), &places_);
+    const auto open_in_core = [&] { return core_->open_module(store_, snapshot.maps, mapping); };
+    auto module = core_ == nullptr
+                      ? open_module(store_, snapshot.maps, mapping, snapshot.target.get(), &places_, &snapshot.opened)
+                  : mapping.kind == Mapping::Kind::kFile ? snapshot.opened.get(snapshot.maps, mapping, open_in_core)
+                                                         : open_in_core();
     const dwunw_status status = !module                     ? module.error().status
                                 : !(*module)->file->image() ? (*module)->file->image().error().status
                                                             : DWUNW_OK;
@@ -457,10 +460,10 @@ size_t Process::read_memory(RunAddr address, std::span<uint8_t> buffer) {
     return now->target != nullptr ? now->target->memory().read(address, buffer) : 0;
 }
 
-Result<std::unique_ptr<StoppedThreads>> Process::stop() const {
+Result<std::unique_ptr<StoppedThreads>> Process::stop(std::chrono::nanoseconds patience) const {
     if (!directory_)
         return Error{DWUNW_ERR_INVALID_ARGUMENT};
-    return StoppedThreads::stop(*directory_);
+    return StoppedThreads::stop(*directory_, patience);
 }
 
 View::View(Process &process) : process_(process), snapshot_(process), now_(coarse_now()) {}

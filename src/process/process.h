@@ -75,6 +75,7 @@ struct Snapshot {
     uint64_t generation = 0;              // of this process's snapshots, counted from 1
     std::shared_ptr<const Target> target; // nullptr: a map without a process
     std::unique_ptr<Slot[]> slots;        // one a mapping
+    mutable OpenedFiles opened;           // of a core; of a live process those that are copies of its memory
     // How many bytes were compared to find moved code.
     static constexpr uint64_t kMaxCompared = uint64_t{1} << 30;
     mutable std::atomic<uint64_t> compared = 0;
@@ -154,7 +155,7 @@ class Process final : public unwind::AddressSpace {
     size_t read_memory(RunAddr address, std::span<uint8_t> buffer);
 
     // DWUNW_ERR_INVALID_ARGUMENT without a pid; otherwise StoppedThreads::stop's.
-    Result<std::unique_ptr<StoppedThreads>> stop() const;
+    Result<std::unique_ptr<StoppedThreads>> stop(std::chrono::nanoseconds patience = StoppedThreads::kPatience) const;
 
     // The newest map.
     std::shared_ptr<const Snapshot> snapshot() const;

@@ -19,8 +19,11 @@
 namespace dwunw::process {
 namespace {
 
-// A thread in an uninterruptible wait (a dead NFS server, a vfork's parent) does not stop until that ends.
-constexpr std::chrono::seconds kStopDeadline(5);
+using Clock = std::chrono::steady_clock;
+
+// What a running thread may take to stop, when all patience is gone already.
+constexpr std::chrono::milliseconds kMoment(2);
+constexpr size_t kFpRegisterBytes = 512; // FXSAVE's area
 // Each round finds the threads that were made by ones not yet stopped in the round before.
 constexpr int kMaxRounds = 64;
 constexpr int kQuietRounds = 3;
@@ -52,20 +55,21 @@ int seize(const ProcDir &process, pid_t tid) {
 } // namespace
 
 Result<bool> StoppedThreads::seize_new(const ProcDir &process) {
-    bool found = false;
+    const size_t known = tracees_.size();
     for (const pid_t tid : process.threads()) {
-        if (std::ranges::any_of(tracees_, [tid](const Tracee &t) { return t.tid == tid; }))
+        if (std::ranges::binary_search(tracees_.begin(), tracees_.begin() + static_cast<ptrdiff_t>(known), tid, {},
+                                       &Tracee::tid))
             continue;
         if (const int error = seize(process, tid); error == ESRCH)
             continue;
         else if (error != 0)
             return error_from_errno(error);
         tracees_.push_back({.tid = tid, .own_child = tid == process.pid() && process.parent() == ::getpid()});
-        found = true;
         // Fails only for a thread that is ending; waiting tells.
         trace(PTRACE_INTERRUPT, tid, 0);
     }
-    return found;
+    std::ranges::sort(tracees_, {}, &Tracee::tid);
+    return tracees_.size() > known;
 }
 
 bool StoppedThreads::reap(Tracee &tracee) {
@@ -97,20 +101,22 @@ bool StoppedThreads::reap(Tracee &tracee) {
     return true;
 }
 
-void StoppedThreads::wait_for_all() {
-    const auto begin = std::chrono::steady_clock::now();
+// A thread in an uninterruptible wait (a dead NFS server, a vfork's parent) does not stop until that ends.
+void StoppedThreads::wait_for_all(Clock::time_point give_up) {
+    const auto begin = Clock::now();
+    give_up = std::max(give_up, begin + kMoment);
     long pause_ns = 0;
     while (true) {
         bool all = true;
         for (Tracee &tracee : tracees_)
             if (tracee.state == Tracee::State::kInterrupted && !reap(tracee))
                 all = false;
-        const auto waited = std::chrono::steady_clock::now() - begin;
-        if (all || waited > kStopDeadline)
+        const auto now = Clock::now();
+        if (all || now > give_up)
             return;
         // waitpid knows no timeout, and without one an uninterruptible thread would hang the caller. Running threads
         // stop within microseconds; those that do not are asked less and less often.
-        if (waited < std::chrono::milliseconds(2)) {
+        if (now - begin < kMoment) {
             ::sched_yield();
         } else {
             pause_ns = std::clamp(pause_ns * 2, 100'000L, 20'000'000L);
@@ -121,7 +127,6 @@ void StoppedThreads::wait_for_all() {
 }
 
 bool StoppedThreads::read_registers(const ProcDir &process) {
-    std::ranges::sort(tracees_, {}, &Tracee::tid);
     threads_.clear();
     bool all = true;
     for (Tracee &tracee : tracees_) {
@@ -139,27 +144,31 @@ bool StoppedThreads::read_registers(const ProcDir &process) {
             all = false;
         } else if (buffer.iov_len != sizeof(registers)) // a 32-bit thread's set is shorter
             thread.status = DWUNW_ERR_UNSUPPORTED_ARCH;
-        else
+        else {
             std::memcpy(thread.pt_regs.data(), &registers, sizeof(thread.pt_regs));
+            static_assert(sizeof(registers) == sizeof(thread.pt_regs) + sizeof(thread.segments));
+            std::memcpy(thread.segments.data(), &registers.fs_base, sizeof(thread.segments));
+            thread.fp_registers.resize(kFpRegisterBytes);
+            buffer = {thread.fp_registers.data(), kFpRegisterBytes};
+            if (::ptrace(PTRACE_GETREGSET, tracee.tid, NT_FPREGSET, &buffer) != 0 || buffer.iov_len != kFpRegisterBytes)
+                thread.fp_registers.clear();
+        }
         threads_.push_back(std::move(thread));
     }
     return all;
 }
 
-size_t StoppedThreads::read_register_set(pid_t tid, unsigned type, std::span<uint8_t> buffer) const {
-    iovec registers{buffer.data(), buffer.size()};
-    return ::ptrace(PTRACE_GETREGSET, tid, type, &registers) == 0 ? registers.iov_len : 0;
-}
-
-Result<std::unique_ptr<StoppedThreads>> StoppedThreads::stop(const ProcDir &process) {
-    std::unique_ptr<StoppedThreads> stopped(new StoppedThreads);
+Result<std::unique_ptr<StoppedThreads>> StoppedThreads::stop(const ProcDir &process,
+                                                             std::chrono::nanoseconds patience) {
+    const auto give_up = Clock::now() + patience;
+    std::unique_ptr<StoppedThreads> stopped(new StoppedThreads(patience));
     int quiet_rounds = 0;
     for (int round = 0; round < kMaxRounds; ++round) {
         auto found = stopped->seize_new(process);
         if (!found)
             return found.error();
         if (*found) {
-            stopped->wait_for_all();
+            stopped->wait_for_all(give_up);
             quiet_rounds = 0;
             continue;
         }
@@ -170,7 +179,7 @@ Result<std::unique_ptr<StoppedThreads>> StoppedThreads::stop(const ProcDir &proc
         if (!std::ranges::all_of(stopped->tracees_, [](const Tracee &t) { return t.state == Tracee::State::kEnded; })) {
             if (stopped->read_registers(process))
                 return stopped;
-            stopped->wait_for_all();
+            stopped->wait_for_all(give_up);
             continue;
         }
         if (process.state() != ProcDir::State::kAlive)
@@ -187,19 +196,26 @@ StoppedThreads::~StoppedThreads() {
     // executed a program and is about to stop. A tracee's end has to be taken note of by its tracer before its parent
     // can be told of it. So they are waited for again.
     constexpr int kAttempts = 8;
+    const auto give_up = Clock::now() + patience_;
+    detach(); // nobody waits for those that do not stop
     bool again = true;
     for (int attempt = 0; again && attempt < kAttempts; ++attempt) {
-        again = false;
-        wait_for_all();
-        for (Tracee &tracee : tracees_) {
-            if (tracee.state != Tracee::State::kStopped)
-                continue;
-            // Without the signal a group-stop stays in force.
-            const bool gone = trace(PTRACE_DETACH, tracee.tid, static_cast<unsigned long>(tracee.signal)) == 0;
-            tracee.state = gone ? Tracee::State::kEnded : Tracee::State::kInterrupted;
-            again |= !gone;
-        }
+        wait_for_all(give_up);
+        again = !detach();
     }
+}
+
+bool StoppedThreads::detach() {
+    bool all = true;
+    for (Tracee &tracee : tracees_) {
+        if (tracee.state != Tracee::State::kStopped)
+            continue;
+        // Without the signal a group-stop stays in force.
+        const bool gone = trace(PTRACE_DETACH, tracee.tid, static_cast<unsigned long>(tracee.signal)) == 0;
+        tracee.state = gone ? Tracee::State::kEnded : Tracee::State::kInterrupted;
+        all &= gone;
+    }
+    return all;
 }
 
 } // namespace dwunw::process

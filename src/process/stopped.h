@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // A process's threads, stopped with ptrace (ptrace(2), PTRACE_SEIZE and "Group-stop") and their registers.
 //
-// Made, asked and ended on one thread, the tracer. What the target notices: interrupted system calls are restarted by
-// the kernel; a signal that arrives meanwhile is delivered at resume; a process that was stopped (SIGSTOP) stays
-// stopped.
+// Made and ended on one thread, the tracer; what it found can be read from any, and in a child of the tracer. What the
+// target notices: interrupted system calls are restarted by the kernel; a signal that arrives meanwhile is delivered at
+// resume; a process that was stopped (SIGSTOP) stays stopped.
 #pragma once
 
 #include "base/result.h"
@@ -12,8 +12,8 @@
 #include <dwunw/unwind.h>
 
 #include <array>
+#include <chrono>
 #include <memory>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -26,14 +26,20 @@ struct StoppedThread {
     // stop, being in an uninterruptible wait in the kernel. DWUNW_ERR_UNSUPPORTED_ARCH: not 64-bit code.
     dwunw_status status = DWUNW_OK;
     std::array<uint64_t, DWUNW_X86_64_PT_REGS> pt_regs{}; // in the kernel's order
+    std::array<uint64_t, 6> segments{}; // what NT_PRSTATUS has behind them: fs_base gs_base ds es fs gs
+    std::vector<uint8_t> fp_registers;  // NT_FPREGSET; empty where it cannot be had
 };
 
 class StoppedThreads {
   public:
+    // How long to wait for threads that do not stop, in stop() and again when the others have been resumed.
+    static constexpr std::chrono::nanoseconds kPatience = std::chrono::seconds(5);
+
     // Seizes and stops every thread, until no new ones appear. DWUNW_ERR_NO_PROCESS; DWUNW_ERR_PERMISSION, also when
     // another tracer is attached or `process` is the caller's own; DWUNW_ERR_LIMIT for a process that makes threads
     // faster than they can be stopped. After an error everything runs on as before.
-    static Result<std::unique_ptr<StoppedThreads>> stop(const ProcDir &process);
+    static Result<std::unique_ptr<StoppedThreads>> stop(const ProcDir &process,
+                                                        std::chrono::nanoseconds patience = kPatience);
 
     // Resumes every thread.
     ~StoppedThreads();
@@ -41,9 +47,6 @@ class StoppedThreads {
     StoppedThreads &operator=(const StoppedThreads &) = delete;
 
     const std::vector<StoppedThread> &threads() const { return threads_; } // ascending by tid
-    // A register set (NT_PRSTATUS, NT_FPREGSET) of one of them, as the kernel lays it out; how many bytes it has, 0
-    // where it cannot be had.
-    size_t read_register_set(pid_t tid, unsigned type, std::span<uint8_t> buffer) const;
 
   private:
     struct Tracee {
@@ -52,16 +55,20 @@ class StoppedThreads {
         int signal = 0;         // to deliver at resume
         bool own_child = false; // the main thread of the caller's child: its end is for the caller to take note of
     };
-    StoppedThreads() = default;
+    explicit StoppedThreads(std::chrono::nanoseconds patience) : patience_(patience) {}
 
     Result<bool> seize_new(const ProcDir &process);
     // Takes what a thread has to report, without waiting; true when it stopped or ended.
     static bool reap(Tracee &tracee);
-    void wait_for_all();
+    // Until `give_up`, and a moment at least.
+    void wait_for_all(std::chrono::steady_clock::time_point give_up);
+    // Lets those go that stand still; false when one of them could not be.
+    bool detach();
     // False when a thread that stood still has been killed, or replaced by one that executed a program.
     bool read_registers(const ProcDir &process);
 
-    std::vector<Tracee> tracees_;
+    const std::chrono::nanoseconds patience_;
+    std::vector<Tracee> tracees_; // ascending by tid
     std::vector<StoppedThread> threads_;
 };
 

@@ -20,3 +20,16 @@ add_test(NAME exhaustive.core_equals_eu_stack_and_gdb CONFIGURATIONS exhaustive
 set_tests_properties(integration.core_equals_eu_stack_and_gdb integration.core_compare_sees_a_wrong_frame PROPERTIES
     LABELS integration TIMEOUT 300)
 set_tests_properties(exhaustive.core_equals_eu_stack_and_gdb PROPERTIES LABELS exhaustive TIMEOUT 5400)
+
+# What never answers, held by both commands.
+add_executable(no_answer_target no_answer_target.c)
+target_link_libraries(no_answer_target PRIVATE Threads::Threads ${CMAKE_DL_LIBS})
+target_compile_options(no_answer_target PRIVATE -fno-sanitize=all)
+target_link_options(no_answer_target PRIVATE -fno-sanitize=all)
+add_library(no_answer_code SHARED no_answer_code.c)
+target_compile_options(no_answer_code PRIVATE -fno-sanitize=all)
+target_link_options(no_answer_code PRIVATE -fno-sanitize=all)
+add_test(NAME integration.no_answer
+    COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/no_answer.py" "$<TARGET_FILE:dwunw_tool>" "$<TARGET_FILE:no_answer_target>"
+            "$<TARGET_FILE:no_answer_code>")
+set_tests_properties(integration.no_answer PROPERTIES LABELS integration TIMEOUT 300)

@@ -263,6 +263,36 @@ TEST_F(ProcessTest, StoppedThreads) {
     dwunw_process_resume(stopped);
 }
 
+// For a thread that must not be made to wait.
+TEST_F(ProcessTest, StoppingAloneReadsNoMap) {
+    const Child child([](const Child::Line &line) {
+        line.say();
+        line.hear();
+    });
+    child.hear();
+    ASSERT_EQ(open(child.pid()), DWUNW_OK);
+    const auto map_reads = [&] {
+        dwunw_process_counters counters{};
+        counters.size = sizeof(counters);
+        EXPECT_EQ(dwunw_process_get_counters(process_, &counters), DWUNW_OK);
+        return counters.map_reads;
+    };
+    const uint64_t before = map_reads();
+    for (const uint64_t patience : {uint64_t{0}, uint64_t{1'000'000'000}, UINT64_MAX}) {
+        dwunw_stopped *stopped = nullptr;
+        ASSERT_EQ(dwunw_process_stop_threads(process_, patience, &stopped), DWUNW_OK);
+        EXPECT_EQ(dwunw_stopped_thread_count(stopped), 1u);
+        EXPECT_EQ(map_reads(), before);
+        dwunw_process_resume(stopped);
+    }
+    dwunw_stopped *stopped = nullptr;
+    ASSERT_EQ(dwunw_process_stop(process_, &stopped), DWUNW_OK);
+    EXPECT_EQ(map_reads(), before + 1);
+    dwunw_process_resume(stopped);
+    EXPECT_EQ(dwunw_process_stop_threads(process_, 0, nullptr), DWUNW_ERR_INVALID_ARGUMENT);
+    EXPECT_EQ(dwunw_process_stop_threads(nullptr, 0, &stopped), DWUNW_ERR_INVALID_ARGUMENT);
+}
+
 TEST_F(ProcessTest, InvalidArguments) {
     dwunw_process_options options{.size = sizeof(options),
                                   .pid = 0,

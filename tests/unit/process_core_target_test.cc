@@ -4,6 +4,7 @@
 #include "process/process.h"
 #include "process_testing.h"
 #include "support/core_builder.h"
+#include "support/watched_source.h"
 
 namespace dwunw::process {
 namespace {
@@ -243,6 +244,34 @@ TEST(CoreTarget, CodeInAFileThatIsNoElf) {
     const auto without = open(0);
     EXPECT_EQ(without->find(RunAddr(0x10010)).status, DWUNW_ERR_NOT_ELF);
     EXPECT_FALSE(without->read_code(RunAddr(0x10010), code));
+}
+
+// A core of 40,000 threads, each in a mapping of its own of one file, was a minute's work: for each of them all
+// mappings were gone through, and the file was looked at again.
+TEST(CoreTarget, AFileOfManyMappingsIsLookedAtOnce) {
+    const auto reads_of = [](uint64_t count) {
+        std::vector<CoreBuilder::File> files;
+        CoreBuilder builder;
+        std::vector<uint8_t> page = bytes_of_file(PLUGIN_A);
+        page.resize(4096);
+        for (uint64_t i = 0; i < count; ++i) {
+            const uint64_t start = 0x10000 + i * 0x2000;
+            files.push_back({start, start + 0x1000, 0, "/nonexistent/code"});
+            builder.add({start, 0x1000, PF_R | PF_X, i == 0 ? page : std::vector<uint8_t>()});
+        }
+        builder.add_thread(1).add_files(files);
+        const auto source = std::make_shared<const testing::WatchedSource>(builder.build());
+        ModuleStore store;
+        const auto process = testing::take(
+            Process::open(store, std::make_shared<const CoreTarget>(testing::take(CoreFile::parse(source)), "", "")));
+        const uint64_t before = source->reads;
+        for (const CoreBuilder::File &file : files)
+            EXPECT_EQ(process->find(RunAddr(file.start)).status, DWUNW_ERR_NO_FILE);
+        return source->reads - before;
+    };
+    const uint64_t few = reads_of(100);
+    EXPECT_GT(few, 0u);
+    EXPECT_EQ(reads_of(400), few);
 }
 
 TEST(CoreTarget, WhatIsNoElfFile) {

@@ -109,6 +109,28 @@ TEST(Maps, FindIsExactAtBothEnds) {
     EXPECT_EQ(Maps().find(RunAddr(0)), nullptr);
 }
 
+TEST(Maps, MappingsOfOneFile) {
+    auto maps = parse("1000-2000 r-xp 00000000 00:01 12 /a\n"
+                      "2000-3000 r-xp 00000000 00:01 13 /a\n"
+                      "3000-4000 r-xp 00000000 00:02 12 /a\n"
+                      "4000-5000 r-xp 00000000 00:01 12 /b\n"
+                      "5000-6000 rw-p 00005000 00:01 12 /a\n"
+                      "6000-7000 rw-p 00000000 00:00 0 \n");
+    ASSERT_TRUE(maps);
+    const Maps moved = std::move(*maps);
+    for (const Mapping &mapping : moved.mappings()) {
+        std::vector<uint32_t> expected;
+        for (const Mapping &other : moved.mappings())
+            if (other.same_file(mapping))
+                expected.push_back(static_cast<uint32_t>(moved.index_of(other)));
+        EXPECT_TRUE(std::ranges::equal(moved.of_same_file(mapping), expected)) << mapping.start.value;
+    }
+    Mapping other = moved.mappings()[0];
+    other.path = "/c";
+    EXPECT_TRUE(moved.of_same_file(other).empty());
+    EXPECT_TRUE(Maps().of_same_file(other).empty());
+}
+
 TEST(Maps, EmptyTextAndMissingLastNewline) {
     auto none = parse("");
     ASSERT_TRUE(none);

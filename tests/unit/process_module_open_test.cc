@@ -289,5 +289,30 @@ TEST(OpenModule, AMemfd) {
     EXPECT_TRUE(is_plugin_a(**module));
 }
 
+// Each of a file's mappings had all of them read, where its file cannot be opened.
+TEST(OpenedFiles, AFileIsOpenedOnce) {
+    const std::string text = "1000-2000 r-xp 00000000 00:01 12 /a\n"
+                             "2000-3000 r-xp 00000000 00:01 13 /b\n"
+                             "3000-4000 r-xp 00000000 00:01 12 /a\n";
+    const Maps maps = testing::take(Maps::parse({text.begin(), text.end()}, Maps::Order::kStrict));
+    OpenedFiles files;
+    int calls = 0;
+    const auto get = [&](size_t index, dwunw_status status) {
+        const auto module = files.get(maps, maps.mappings()[index], [&]() -> Result<const dwunw_module *> {
+            ++calls;
+            return Error{status};
+        });
+        return module.error().status;
+    };
+    // For want of descriptors or memory it is tried again.
+    EXPECT_EQ(get(0, DWUNW_ERR_TOO_MANY_FILES), DWUNW_ERR_TOO_MANY_FILES);
+    EXPECT_EQ(get(0, DWUNW_ERR_LIMIT), DWUNW_ERR_LIMIT);
+    EXPECT_EQ(calls, 2);
+    EXPECT_EQ(get(2, DWUNW_ERR_NO_FILE), DWUNW_ERR_LIMIT);
+    EXPECT_EQ(calls, 2);
+    EXPECT_EQ(get(1, DWUNW_ERR_NO_FILE), DWUNW_ERR_NO_FILE);
+    EXPECT_EQ(calls, 3);
+}
+
 } // namespace
 } // namespace dwunw::process

@@ -272,12 +272,14 @@ TEST(StoppedThreads, AThreadInAnUninterruptibleWait) {
     });
     child.hear();
     ASSERT_TRUE(soon([&] { return state_of(child.pid()) == 'D'; }));
-    auto stopped = StoppedThreads::stop(directory_of(child.pid()));
-    ASSERT_TRUE(stopped) << dwunw_status_string(stopped.error().status);
-    ASSERT_EQ((*stopped)->threads().size(), 1u);
-    EXPECT_EQ((*stopped)->threads()[0].status, DWUNW_ERR_REGISTER_UNKNOWN);
-    child.say();
-    stopped->reset();
+    for (const auto patience : {std::chrono::nanoseconds(0), StoppedThreads::kPatience}) {
+        auto stopped = StoppedThreads::stop(directory_of(child.pid()), patience);
+        ASSERT_TRUE(stopped) << dwunw_status_string(stopped.error().status);
+        ASSERT_EQ((*stopped)->threads().size(), 1u);
+        EXPECT_EQ((*stopped)->threads()[0].status, DWUNW_ERR_REGISTER_UNKNOWN);
+        if (patience == StoppedThreads::kPatience)
+            child.say();
+    }
     child.hear();
     EXPECT_EQ(status_line(child.pid(), "TracerPid"), "0");
 }

@@ -2,6 +2,7 @@
 // dwunw core -p PID -o FILE: a small core file of a live process, which runs on afterwards. It is written beside FILE
 // and gets its name when it is whole.
 #include "command.h"
+#include "held.h"
 #include "output.h"
 #include "target.h"
 
@@ -24,6 +25,7 @@ struct CoreOptions {
     int32_t pid = 0;
     std::string output;
     uint64_t stack_bytes = 0;
+    HoldOptions hold;
 };
 
 // The file to remove when a signal ends the program. Set while one is there.
@@ -103,6 +105,27 @@ void report_left_out(dwunw_stopped *stopped) {
     }
 }
 
+// In the reader.
+int write_core(const CoreOptions &options, dwunw_process *process, dwunw_stopped *stopped, int fd,
+               const LetGo &let_go) {
+    dwunw_core_write_options write_options{};
+    write_options.size = sizeof write_options;
+    write_options.stack_bytes = options.stack_bytes;
+    // What is mapped may have changed since the map was read, and now holds still.
+    dwunw_status status = dwunw_process_refresh(process);
+    errno = 0;
+    if (status == DWUNW_OK)
+        status = dwunw_core_write(process, stopped, &write_options, fd);
+    const int error = errno;
+    let_go();
+    if (status == DWUNW_ERR_WRITE)
+        return fail(options.output, std::strerror(error));
+    if (status != DWUNW_OK)
+        return fail(std::to_string(options.pid), status);
+    report_left_out(stopped);
+    return kExitOk;
+}
+
 int run_core(const CoreOptions &options) {
     if (!can_be_output(options.output))
         return kExitFailure;
@@ -117,21 +140,11 @@ int run_core(const CoreOptions &options) {
     if (!file.create(options.output))
         return fail(options.output, std::strerror(errno));
 
-    Stopped stopped;
-    if (const dwunw_status status = dwunw_process_stop(process.get(), Receive(stopped)); status != DWUNW_OK)
-        return fail_process(options.pid, status);
-    dwunw_core_write_options write_options{};
-    write_options.size = sizeof write_options;
-    write_options.stack_bytes = options.stack_bytes;
-    errno = 0;
-    const dwunw_status status = dwunw_core_write(process.get(), stopped.get(), &write_options, file.fd());
-    const int error = errno;
-    if (status == DWUNW_ERR_WRITE)
-        return fail(options.output, std::strerror(error));
-    if (status != DWUNW_OK)
-        return fail_process(options.pid, status);
-    report_left_out(stopped.get());
-    stopped.reset();
+    const int code = hold(options.hold, options.pid, process.get(), [&](dwunw_stopped *stopped, const LetGo &let_go) {
+        return write_core(options, process.get(), stopped, file.fd(), let_go);
+    });
+    if (code != kExitOk)
+        return code;
     if (!file.finish())
         return fail(options.output, std::strerror(errno));
     return kExitOk;
@@ -151,6 +164,7 @@ void add_core_command(CLI::App &app, int &exit_code) {
         ->type_name("N")
         ->check(CLI::NonNegativeNumber)
         ->capture_default_str();
+    add_hold_options(*command, options->hold);
     command->callback([options, &exit_code] { exit_code = run_core(*options); });
 }
 

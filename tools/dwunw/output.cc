@@ -26,6 +26,13 @@ void print(const char *format, ...) {
     note_result(printed < 0);
 }
 
+bool print_bytes(std::string_view bytes, FILE *to) {
+    const bool written = std::fwrite(bytes.data(), 1, bytes.size(), to) == bytes.size();
+    if (to == stdout)
+        note_result(!written);
+    return to != stdout || first_error == 0;
+}
+
 bool finish_output() {
     note_result(std::fflush(stdout) != 0);
     if (first_error == 0)

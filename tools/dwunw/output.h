@@ -2,12 +2,16 @@
 // Standard output, checked: what could not be written is an error, not a shorter report.
 #pragma once
 
+#include <cstdio>
 #include <string>
 #include <string_view>
 
 namespace dwunw_tool {
 
 [[gnu::format(printf, 1, 2)]] void print(const char *format, ...);
+
+// What another process has printed, to standard output or error; false when the former could not be written.
+bool print_bytes(std::string_view bytes, FILE *to);
 
 // Writes out what was printed; false, with a message on stderr, if any of it was lost.
 bool finish_output();

@@ -2,6 +2,7 @@
 // dwunw stack -p PID, or --core FILE: every thread's stack. A live target is stopped only while registers and stacks
 // are read; names are looked up after it runs on, from files that stay open.
 #include "command.h"
+#include "held.h"
 #include "output.h"
 #include "target.h"
 
@@ -35,6 +36,7 @@ struct StackOptions {
     uint64_t max_frames = kDefaultFrames; // 0: unlimited
     bool json = false;
     bool no_symbols = false;
+    HoldOptions hold;
 };
 
 struct ThreadStack {
@@ -63,22 +65,24 @@ ThreadStack walk(dwunw_context *context, dwunw_process *process, const dwunw_thr
         size_t written = 0;
         stack.status = dwunw_capture(context, &request, &written);
         stack.frames.resize(written);
-        if (stack.status != DWUNW_ERR_FRAME_LIMIT || max_frames != 0 || room == kMaxFrames)
+        if (stack.status != DWUNW_ERR_FRAME_LIMIT || max_frames != 0 || room == kMaxFrames) {
+            stack.frames.shrink_to_fit(); // there can be tens of thousands of them
             return stack;
+        }
     }
 }
 
-// Stops the target, walks every thread, and lets it run on.
-dwunw_status walk_threads(dwunw_context *context, dwunw_process *process, uint64_t max_frames,
+// Every thread of a stopped process.
+dwunw_status walk_threads(dwunw_context *context, dwunw_process *process, dwunw_stopped *stopped, uint64_t max_frames,
                           std::vector<ThreadStack> &stacks) {
-    Stopped stopped;
-    if (const dwunw_status status = dwunw_process_stop(process, Receive(stopped)); status != DWUNW_OK)
+    // What is mapped may have changed since the map was read, and now holds still.
+    if (const dwunw_status status = dwunw_process_refresh(process); status != DWUNW_OK)
         return status;
-    const size_t count = dwunw_stopped_thread_count(stopped.get());
+    const size_t count = dwunw_stopped_thread_count(stopped);
     for (size_t i = 0; i < count; i++) {
         dwunw_thread thread{};
         thread.size = sizeof thread;
-        const dwunw_status status = dwunw_stopped_thread(stopped.get(), i, &thread);
+        const dwunw_status status = dwunw_stopped_thread(stopped, i, &thread);
         if (status == DWUNW_OK)
             stacks.push_back(walk(context, process, thread, max_frames));
         else
@@ -218,44 +222,7 @@ void print_json(const StackOptions &options, const std::vector<ThreadStack> &sta
     print("%s\n", report.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
 }
 
-int walk_live(const StackOptions &options, dwunw_context *context, std::vector<ThreadStack> &stacks) {
-    Process process;
-    if (!open_process(context, options.pid, process))
-        return kExitFailure;
-    if (const dwunw_status status = walk_threads(context, process.get(), options.max_frames, stacks);
-        status != DWUNW_OK)
-        return fail_process(options.pid, status);
-    return kExitOk;
-}
-
-int walk_dead(StackOptions &options, dwunw_context *context, std::vector<ThreadStack> &stacks) {
-    Core core;
-    dwunw_core_options core_options{};
-    core_options.size = sizeof core_options;
-    core_options.path = options.core->c_str();
-    core_options.exe = options.exe.empty() ? nullptr : options.exe.c_str();
-    core_options.sysroot = options.sysroot.empty() ? nullptr : options.sysroot.c_str();
-    const dwunw_status status = dwunw_core_open(context, &core_options, Receive(core));
-    if (status == DWUNW_ERR_NOT_ELF)
-        return fail(*options.core, "not a core file");
-    if (status != DWUNW_OK)
-        return fail(*options.core, status);
-    options.pid = dwunw_core_pid(core.get());
-    walk_core(context, core.get(), options.max_frames, stacks);
-    return kExitOk;
-}
-
-int run_stack(StackOptions options) {
-    // Frames refer to modules, which the context owns: it ends last.
-    Context context;
-    if (const dwunw_status status = dwunw_init(nullptr, Receive(context)); status != DWUNW_OK)
-        return fail("start", status);
-    std::vector<ThreadStack> stacks;
-    const int walked =
-        options.core ? walk_dead(options, context.get(), stacks) : walk_live(options, context.get(), stacks);
-    if (walked != kExitOk)
-        return walked;
-
+int report(const StackOptions &options, const std::vector<ThreadStack> &stacks) {
     Symbolizer symbolizer;
     if (!options.no_symbols) {
         if (const dwunw_status status = dwunw_symbolizer_create(Receive(symbolizer)); status != DWUNW_OK)
@@ -268,13 +235,52 @@ int run_stack(StackOptions options) {
     return kExitOk;
 }
 
+int run_live(const StackOptions &options, dwunw_context *context) {
+    Process process;
+    if (!open_process(context, options.pid, process))
+        return kExitFailure;
+    return hold(options.hold, options.pid, process.get(), [&](dwunw_stopped *stopped, const LetGo &let_go) {
+        std::vector<ThreadStack> stacks;
+        const dwunw_status status = walk_threads(context, process.get(), stopped, options.max_frames, stacks);
+        let_go();
+        return status == DWUNW_OK ? report(options, stacks) : fail(std::to_string(options.pid), status);
+    });
+}
+
+int run_dead(StackOptions &options, dwunw_context *context) {
+    Core core;
+    dwunw_core_options core_options{};
+    core_options.size = sizeof core_options;
+    core_options.path = options.core->c_str();
+    core_options.exe = options.exe.empty() ? nullptr : options.exe.c_str();
+    core_options.sysroot = options.sysroot.empty() ? nullptr : options.sysroot.c_str();
+    const dwunw_status status = dwunw_core_open(context, &core_options, Receive(core));
+    if (status == DWUNW_ERR_NOT_ELF)
+        return fail(*options.core, "not a core file");
+    if (status != DWUNW_OK)
+        return fail(*options.core, status);
+    options.pid = dwunw_core_pid(core.get());
+    std::vector<ThreadStack> stacks;
+    walk_core(context, core.get(), options.max_frames, stacks);
+    return report(options, stacks);
+}
+
+int run_stack(StackOptions options) {
+    // Frames refer to modules, which the context owns: it ends last.
+    Context context;
+    if (const dwunw_status status = dwunw_init(nullptr, Receive(context)); status != DWUNW_OK)
+        return fail("start", status);
+    return options.core ? run_dead(options, context.get()) : run_live(options, context.get());
+}
+
 } // namespace
 
 void add_stack_command(CLI::App &app, int &exit_code) {
     auto options = std::make_shared<StackOptions>();
     CLI::App *command = app.add_subcommand("stack", "Print the stack of every thread of a process");
     CLI::Option_group *const target = command->add_option_group("Of whom");
-    target->add_option("-p,--pid", options->pid, "the process")->type_name("PID")->check(CLI::Range(1, INT32_MAX));
+    CLI::Option *const pid =
+        target->add_option("-p,--pid", options->pid, "the process")->type_name("PID")->check(CLI::Range(1, INT32_MAX));
     CLI::Option *const core =
         target->add_option("--core", options->core, "a core file instead of a process")->type_name("FILE");
     target->require_option(1);
@@ -290,6 +296,8 @@ void add_stack_command(CLI::App &app, int &exit_code) {
         ->capture_default_str();
     command->add_flag("--json", options->json, "print JSON (its fields: dwunw(1))");
     command->add_flag("--no-symbols", options->no_symbols, "addresses and modules only");
+    for (CLI::Option *option : add_hold_options(*command, options->hold))
+        option->needs(pid);
     command->callback([options, &exit_code] { exit_code = run_stack(*options); });
 }
 
