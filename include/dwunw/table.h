@@ -67,6 +67,8 @@ struct dwunw_refusal {
     uint64_t section_offset; /* of the FDE or CIE in .eh_frame or .debug_frame */
     uint64_t start;          /* its first code address, 0 when unknown */
 };
+/* Refusal `index`; DWUNW_ERR_NOT_FOUND past the last, and past the 4,096 each of those that could not be listed and of
+   those that could not be executed: all are counted in dwunw_table_summary.refused, and no more are kept. */
 dwunw_status dwunw_table_get_refusal(const struct dwunw_table *table, uint64_t index, struct dwunw_refusal *out);
 
 /* A register's name, e.g. "rbp"; NULL when the architecture has no such register. Static. */

@@ -29,8 +29,9 @@ struct dwunw_table {
         dwunw::LinkAddr end;
         const Rule *rule;
     };
-    std::vector<ShownRow> rows; // ascending
-    std::vector<Refusal> refusals;
+    std::vector<ShownRow> rows;    // ascending
+    std::vector<Refusal> refusals; // as many as are kept
+    uint64_t refused = 0;
     uint64_t tombstones = 0;
     uint64_t build_ns = 0;
 };
@@ -137,6 +138,7 @@ dwunw_status open_table(const char *path, dwunw_table **out) {
     table->refusals = (*fdes)->refusals();
     const auto &refused = table->table->refusals();
     table->refusals.insert(table->refusals.end(), refused.begin(), refused.end());
+    table->refused = (*fdes)->refusal_count() + table->table->refusal_count();
     table->cfi = std::move(*cfi);
     *out = table.release();
     return DWUNW_OK;
@@ -159,7 +161,7 @@ extern "C" dwunw_status dwunw_table_get_summary(const struct dwunw_table *table,
     const Table &compiled = *table->table;
     out->arch = compiled.arch()->id;
     out->fdes = compiled.fde_count();
-    out->refused = table->refusals.size();
+    out->refused = table->refused;
     out->tombstones = table->tombstones;
     out->rows = table->rows.size();
     out->rules = compiled.rule_count();

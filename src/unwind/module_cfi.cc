@@ -83,6 +83,7 @@ Result<std::unique_ptr<ModuleCfi>> ModuleCfi::build(CfiInput input) {
     module->data_base_ = input.data_base;
     module->debug_frame_ = std::move(input.debug_frame);
     module->read_code_ = std::move(input.read_code);
+    module->share_ = std::move(input.share);
     if (input.eh_frame) {
         module->eh_frame_bytes_ = input.eh_frame->size();
         module->reader_ = std::make_shared<const FdeReader>(std::move(*input.eh_frame), std::move(input.eh_frame_hdr),

@@ -10,6 +10,7 @@
 // Thread-safe after build().
 #pragma once
 
+#include "base/budget.h"
 #include "base/lazy_section.h"
 #include "base/result.h"
 #include "base/section_bytes.h"
@@ -34,6 +35,7 @@ struct CfiInput {
     LinkAddr data_base{}; // and DW_EH_PE_datarel ones
     LinkAddr entry{};     // e_entry
     uint16_t machine = 0; // e_machine
+    Budget::Share share{}; // of the bytes that are here; kept as long as they are
     ReadCode read_code{}; // empty: rules are what the sections say, whatever the code does
 };
 
@@ -76,6 +78,8 @@ class ModuleCfi {
 
     // The sections' bytes, which decide how long compile() takes.
     size_t section_bytes() const;
+    // Of its sections, what was taken from a budget.
+    uint64_t share_bytes() const { return share_.bytes(); }
     // What it holds by now, in bytes.
     size_t memory_bytes() const;
 
@@ -106,6 +110,7 @@ class ModuleCfi {
     LinkAddr data_base_;
     const arch::Arch *arch_ = nullptr;
     LinkAddr entry_;
+    Budget::Share share_;
     ReadCode read_code_;
 
     mutable std::atomic<bool> claimed_ = false;

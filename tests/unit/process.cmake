@@ -23,6 +23,6 @@ foreach(name IN ITEMS compile_queue core_file core_target core_write file_source
         "PLUGIN_MOVED=\"$<TARGET_FILE:process_plugin_moved>\"")
     add_dependencies(${test} process_plugin_a process_plugin_b process_plugin_moved)
     target_include_directories(${test} PRIVATE "${PROJECT_SOURCE_DIR}/src")
-    target_link_libraries(${test} PRIVATE dwunw GTest::gtest_main Threads::Threads ${CMAKE_DL_LIBS})
+    target_link_libraries(${test} PRIVATE dwunw GTest::gtest_main Threads::Threads ZLIB::ZLIB ${CMAKE_DL_LIBS})
     gtest_discover_tests(${test} TEST_PREFIX unit. PROPERTIES LABELS unit TIMEOUT 120)
 endforeach()
