@@ -14,7 +14,8 @@ extern "C" {
 struct dwunw_table;
 
 /* Opens an ELF file and compiles its table. Errors: DWUNW_ERR_NO_FILE, DWUNW_ERR_PERMISSION, DWUNW_ERR_NOT_ELF,
-   DWUNW_ERR_ELF_MALFORMED, DWUNW_ERR_UNSUPPORTED_ARCH, DWUNW_ERR_NO_CFI. */
+   DWUNW_ERR_ELF_MALFORMED, DWUNW_ERR_UNSUPPORTED_ARCH, DWUNW_ERR_NO_CFI, DWUNW_ERR_LIMIT;
+   DWUNW_ERR_INVALID_ARGUMENT for a relocatable file (.o, .ko), whose addresses are made when it is linked. */
 dwunw_status dwunw_table_open(struct dwunw_context *context, const char *path, struct dwunw_table **out);
 void dwunw_table_close(struct dwunw_table *table);
 

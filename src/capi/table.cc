@@ -6,6 +6,8 @@
 #include "process/module_file.h"
 #include "unwind/module_cfi.h"
 
+#include <elf.h>
+
 #include <algorithm>
 #include <chrono>
 
@@ -120,6 +122,8 @@ dwunw_status open_table(const char *path, dwunw_table **out) {
     auto table = std::make_unique<dwunw_table>(std::make_shared<process::FileSource>(std::move(*source)), fd);
     if (auto &image = table->file.image(); !image)
         return image.error().status;
+    else if (image->type() == ET_REL)
+        return DWUNW_ERR_INVALID_ARGUMENT;
     auto cfi = table->file.whole_cfi();
     if (!cfi)
         return cfi.error().status;

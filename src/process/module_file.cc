@@ -49,9 +49,9 @@ unwind::ReadCode code_reader(const elf::Image &image, std::shared_ptr<const Byte
 } // namespace
 
 ModuleFile::ModuleFile(std::shared_ptr<const ByteSource> source, int fd, std::optional<FileIdentity> identity,
-                       std::shared_ptr<ModuleBudget> budget)
+                       std::shared_ptr<ModuleBudget> budget, const char *debug_root)
     : source_(identity ? std::make_shared<const VersionOfFile>(std::move(source), fd, *identity) : std::move(source)),
-      fd_(fd), identity_(identity), budget_(std::move(budget)) {}
+      fd_(fd), identity_(identity), budget_(std::move(budget)), debug_root_(debug_root) {}
 
 const Result<elf::Image> &ModuleFile::image() const {
     std::call_once(image_once_, [this] {
@@ -80,13 +80,15 @@ Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleFile::cfi() const {
     return built;
 }
 
-Result<Budget::Share> ModuleFile::take_room(const elf::Image &image) const {
+Result<Budget::Share> ModuleFile::take_room(const elf::Image &image, const DebugFrame &debug_frame) const {
     // A section that cannot be read takes nothing.
-    const auto size_of = [&](const char *name) {
-        const auto size = image.section_size(*source_, name);
+    const auto size_of = [](const elf::Image &of, const ByteSource &source, const char *name) {
+        const auto size = of.section_size(source, name);
         return size ? *size : 0;
     };
-    const uint64_t bytes = size_of(".debug_frame") + (image.is_compressed(".eh_frame") ? size_of(".eh_frame") : 0);
+    uint64_t bytes = size_of(debug_frame.image, debug_frame.source, ".debug_frame");
+    if (image.is_compressed(".eh_frame"))
+        bytes += size_of(image, *source_, ".eh_frame");
     auto share = budget_->sections.take(bytes);
     if (share)
         return std::move(*share);
@@ -118,9 +120,16 @@ Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleFile::build_cfi(Read read
     const Result<elf::Image> &image = this->image();
     if (!image)
         return image.error();
+    std::optional<DebugFile> debug_file;
+    if (const auto own = image->section_size(*source_, ".debug_frame"); read == Read::kAsAsked && own && *own == 0)
+        if (auto opened = DebugFile::open(debug_root_, image->build_id()))
+            debug_file = std::move(*opened);
+    const DebugFrame where =
+        debug_file ? DebugFrame{debug_file->image, *debug_file->source} : DebugFrame{*image, *source_};
+
     unwind::CfiInput input;
     if (read == Read::kAsAsked && budget_ != nullptr) {
-        auto share = take_room(*image);
+        auto share = take_room(*image, where);
         if (!share)
             return share.error();
         input.share = std::move(*share);
@@ -132,7 +141,7 @@ Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleFile::build_cfi(Read read
         eh_frame = bytes.error();
     else if (*bytes)
         eh_frame = std::optional<LazySection>(std::move(**bytes));
-    auto debug_frame = image->read_section(*source_, ".debug_frame");
+    auto debug_frame = where.image.read_section(where.source, ".debug_frame");
     if (!unchanged())
         return Error{DWUNW_ERR_MODULE_CHANGED};
     // One section that cannot be read leaves the other's rules as good as they are.

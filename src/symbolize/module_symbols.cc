@@ -253,6 +253,11 @@ Status ModuleSymbols::read_symbols(Budget &budget) {
             if (names_code(each.symbol, each.symbol.st_shndx) && *each.name != '\0')
                 add(each.symbol, LinkAddr(each.symbol.st_value), each.name);
     }
+    // A table of local functions, too, has every function: a label's code reaches to the next symbol. In one without
+    // (.dynsym), a function that nobody can call by name may lie behind it.
+    if (std::ranges::none_of(ranges, [](const SymbolRange &range) { return range.binding == SymbolBinding::kLocal; }))
+        for (SymbolRange &range : ranges)
+            range.section_end = std::min(range.section_end, range.start + 1);
     image_.debugdata = {};
     index_ = SymbolIndex(ranges);
     return {};

@@ -35,7 +35,9 @@ class ModuleSymbols {
         const char *raw_name; // as in the symbol table
         LinkAddr start;
     };
-    // The symbol that `address` belongs to, see SymbolIndex; DWUNW_ERR_NOT_FOUND. Strings live as long as this object.
+    // The symbol that `address` belongs to, see SymbolIndex; DWUNW_ERR_NOT_FOUND. A symbol of size 0 reaches on only
+    // where the module's symbols are local functions', too; elsewhere it names its first byte. Strings live as long as
+    // this object.
     Result<Symbol> find(LinkAddr address);
 
     size_t symbol_count() const { return symbols_.size(); }

@@ -95,6 +95,22 @@ TEST(ModuleSymbols, LabelsEndWithTheirSection) {
     }
 }
 
+// Musl's memset, of size 0 in .dynsym, named the functions behind it that have no symbol there.
+TEST(ModuleSymbols, ALabelInDynsymNamesItsFirstByte) {
+    auto symbols = open_path(kStripped);
+    ASSERT_TRUE(symbols);
+    const LinkAddr start = address_of(kStripped, SHT_DYNSYM, "fixture_label");
+    ASSERT_TRUE((*symbols)->find(start));
+    EXPECT_STREQ((*symbols)->find(start)->name, "fixture_label");
+    for (uint64_t offset = 1; offset <= 16; offset++)
+        EXPECT_EQ((*symbols)->find(start + offset).error().status, DWUNW_ERR_NOT_FOUND) << offset;
+    // With the functions that .gnu_debugdata adds, it is known where the label's code ends.
+    auto with_functions = open_path(kMiniDebug);
+    ASSERT_TRUE(with_functions);
+    for (uint64_t offset = 0; offset <= 16; offset++)
+        EXPECT_TRUE((*with_functions)->find(start + offset)) << offset;
+}
+
 TEST(ModuleSymbols, NothingBeforeTheFirstOrAfterTheLastSymbol) {
     auto symbols = open_path(kPlain);
     ASSERT_TRUE(symbols);

@@ -131,7 +131,9 @@ int run_table(const TableOptions &options) {
         return fail("start", status);
     Table table;
     if (const dwunw_status status = dwunw_table_open(context.get(), options.file.c_str(), Receive(table));
-        status != DWUNW_OK)
+        status == DWUNW_ERR_INVALID_ARGUMENT)
+        return fail(options.file, "a relocatable file: its addresses are made when it is linked");
+    else if (status != DWUNW_OK)
         return fail(options.file, status);
     dwunw_table_summary summary{};
     summary.size = sizeof summary;
