@@ -304,6 +304,13 @@ Result<std::optional<SectionBytes>> Image::read_section(const ByteSource &source
     return std::optional<SectionBytes>({std::move(*bytes), section->address});
 }
 
+bool Image::may_hold(LinkAddr address) const {
+    return sections_.empty() || std::ranges::any_of(sections_, [&](const Section &section) {
+               return (section.flags & SHF_ALLOC) != 0 && address >= section.address &&
+                      address - section.address < section.size;
+           });
+}
+
 Result<std::optional<Image::Range>> Image::find_eh_frame(const ByteSource &source) const {
     if (const Section *section = find_section(kEhFrame)) {
         return std::optional<Range>(
@@ -313,7 +320,9 @@ Result<std::optional<Image::Range>> Image::find_eh_frame(const ByteSource &sourc
     const bool left_out = std::any_of(sections_.begin(), sections_.end(), [](const Section &section) {
         return section.name == kEhFrame && section.type == SHT_NOBITS;
     });
-    if (!eh_frame_hdr_segment_ || left_out)
+    // Tools that take .eh_frame_hdr out leave its program header behind.
+    if (!eh_frame_hdr_segment_ || left_out || eh_frame_hdr_segment_->file_size == 0 ||
+        !may_hold(eh_frame_hdr_segment_->address))
         return std::optional<Range>{};
 
     // LSB Core, ".eh_frame_hdr": version 1, the encoding of eh_frame_ptr, of fde_count, of the table; then
@@ -328,6 +337,8 @@ Result<std::optional<Image::Range>> Image::find_eh_frame(const ByteSource &sourc
     int32_t distance;
     std::memcpy(&distance, header.data() + 4, sizeof(distance));
     const LinkAddr address = eh_frame_hdr_segment_->address + 4 + static_cast<uint64_t>(int64_t{distance});
+    if (!may_hold(address))
+        return std::optional<Range>{};
     const Segment *segment = segment_of(address);
     if (segment == nullptr || address - segment->address >= segment->file_size)
         return Error{DWUNW_ERR_ELF_MALFORMED, address.value};

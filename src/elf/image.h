@@ -114,6 +114,8 @@ class Image {
     const Section *find_section(std::string_view name) const;
     static bool is_compressed(const Section &section, std::string_view name);
     static Result<Contents> find_contents(const ByteSource &source, const Section &section, std::string_view name);
+    // Whether there may be bytes at an address: none where a file has sections, and none of them is there.
+    bool may_hold(LinkAddr address) const;
     Result<std::optional<Range>> find_eh_frame(const ByteSource &source) const;
     void read_build_id(const ByteSource &source, FileOffset offset, uint64_t size);
 

@@ -161,7 +161,6 @@ Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleFile::build_cfi(Read read
         input.eh_frame_hdr = image->open_eh_frame_hdr(source_);
     input.text_base = image->text_base();
     input.data_base = image->data_base();
-    input.entry = image->entry();
     input.machine = image->machine();
     auto built = unwind::ModuleCfi::build(std::move(input));
     if (!built)

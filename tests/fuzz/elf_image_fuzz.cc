@@ -66,7 +66,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     input.eh_frame_hdr = image->open_eh_frame_hdr(shared);
     input.text_base = image->text_base();
     input.data_base = image->data_base();
-    input.entry = image->entry();
     input.machine = image->machine();
     if (const auto module = unwind::ModuleCfi::build(std::move(input))) {
         (void)(*module)->rule_at(image->entry());
