@@ -2,7 +2,7 @@
 #
 # The libraries the project stands on, as targets:
 #   ZLIB::ZLIB, PkgConfig::libzstd   the core (compressed sections)
-#   PkgConfig::libdw                 src/symbolize
+#   PkgConfig::libdw, liblzma        src/symbolize
 #   Zydis::Zydis                     src/bpf (a disassembler)
 #   dwunw_libbpf                     src/bpf, examples and BPF tools; honours LIBBPF_CFLAGS and LIBBPF_LDLIBS
 find_package(Threads REQUIRED)
@@ -10,6 +10,7 @@ find_package(ZLIB REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(libzstd REQUIRED IMPORTED_TARGET libzstd)
 pkg_check_modules(libdw REQUIRED IMPORTED_TARGET libdw)
+pkg_check_modules(liblzma REQUIRED IMPORTED_TARGET liblzma)
 find_package(zydis 4 REQUIRED)
 
 add_library(dwunw_libbpf INTERFACE)

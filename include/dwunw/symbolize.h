@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
 /*
  * Names for frames, from the process's own files: .symtab, .dynsym, and separate or embedded debug files that elfutils'
- * libdw finds by build-id. An optional component: link libdwunw_symbolize.a and libdw.
+ * libdw finds by build-id. An optional component: link libdwunw_symbolize.a, libdw and liblzma.
  */
 #ifndef DWUNW_SYMBOLIZE_H
 #define DWUNW_SYMBOLIZE_H
@@ -29,7 +29,9 @@ struct dwunw_symbol {
 };
 
 /* Names a frame. The strings live until dwunw_symbolizer_destroy. DWUNW_ERR_NOT_FOUND: the module has no symbol there;
-   DWUNW_ERR_NO_MAPPING: the frame has no module; else why the module's symbols cannot be read, which is remembered.
+   DWUNW_ERR_NO_MAPPING: the frame has no module; else why the module's symbols cannot be read, which is remembered:
+   DWUNW_ERR_LIMIT where a file's tables are more than 512 MiB, all files' more than 1 GiB, or .gnu_debugdata would
+   become more than 32 times what it is.
    Return addresses are looked up at pc − 1, as the frame's flags tell. */
 dwunw_status dwunw_symbolize_frame(struct dwunw_symbolizer *symbolizer, const struct dwunw_frame *frame,
                                    struct dwunw_symbol *out);

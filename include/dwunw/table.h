@@ -14,7 +14,8 @@ extern "C" {
 struct dwunw_table;
 
 /* Opens an ELF file and compiles its table. Errors: DWUNW_ERR_NO_FILE, DWUNW_ERR_PERMISSION, DWUNW_ERR_NOT_ELF,
-   DWUNW_ERR_ELF_MALFORMED, DWUNW_ERR_UNSUPPORTED_ARCH, DWUNW_ERR_NO_CFI. */
+   DWUNW_ERR_ELF_MALFORMED, DWUNW_ERR_UNSUPPORTED_ARCH, DWUNW_ERR_NO_CFI, DWUNW_ERR_LIMIT;
+   DWUNW_ERR_INVALID_ARGUMENT for a relocatable file (.o, .ko), whose addresses are made when it is linked. */
 dwunw_status dwunw_table_open(struct dwunw_context *context, const char *path, struct dwunw_table **out);
 void dwunw_table_close(struct dwunw_table *table);
 
@@ -67,6 +68,8 @@ struct dwunw_refusal {
     uint64_t section_offset; /* of the FDE or CIE in .eh_frame or .debug_frame */
     uint64_t start;          /* its first code address, 0 when unknown */
 };
+/* Refusal `index`; DWUNW_ERR_NOT_FOUND past the last, and past the 4,096 each of those that could not be listed and of
+   those that could not be executed: all are counted in dwunw_table_summary.refused, and no more are kept. */
 dwunw_status dwunw_table_get_refusal(const struct dwunw_table *table, uint64_t index, struct dwunw_refusal *out);
 
 /* A register's name, e.g. "rbp"; NULL when the architecture has no such register. Static. */

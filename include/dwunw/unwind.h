@@ -79,7 +79,9 @@ struct dwunw_unwind_request {
     uint64_t stack_addr; /* where the slice begins in the target; below SP, see DWUNW_RED_ZONE */
     const void *stack;   /* the captured slice; may be NULL when stack_size is 0 */
     size_t stack_size;
-    dwunw_read_memory_fn read_memory; /* asked for what the slice does not hold; NULL: the slice only */
+    /* Asked for what the slice does not hold; NULL: the slice only. What it cannot read within 1 MiB behind the slice
+       is DWUNW_ERR_SLICE_EXHAUSTED, elsewhere DWUNW_ERR_MEMORY_UNREADABLE. */
+    dwunw_read_memory_fn read_memory;
     void *memory_arg;
     const struct dwunw_pending_return *pending_returns; /* any order; may be NULL */
     size_t pending_return_count;

@@ -138,6 +138,8 @@ struct Arch {
     // Where psABI code has SP at a function's first instruction: SP % stack_alignment is this.
     uint64_t stack_alignment;
     uint64_t entry_misalignment;
+    // How the code begins that a function started by makecontext returns to; nothing called it.
+    std::span<const uint8_t> context_end;
     // The code of the kernel's return-from-signal trampoline, at a pc without CFI (musl writes none).
     std::span<const uint8_t> signal_trampoline;
     size_t signal_trampoline_syscall; // where its system call stands; SP is still the same there

@@ -6,6 +6,8 @@
 #include "process/module_file.h"
 #include "unwind/module_cfi.h"
 
+#include <elf.h>
+
 #include <algorithm>
 #include <chrono>
 
@@ -29,8 +31,9 @@ struct dwunw_table {
         dwunw::LinkAddr end;
         const Rule *rule;
     };
-    std::vector<ShownRow> rows; // ascending
-    std::vector<Refusal> refusals;
+    std::vector<ShownRow> rows;    // ascending
+    std::vector<Refusal> refusals; // as many as are kept
+    uint64_t refused = 0;
     uint64_t tombstones = 0;
     uint64_t build_ns = 0;
 };
@@ -119,6 +122,8 @@ dwunw_status open_table(const char *path, dwunw_table **out) {
     auto table = std::make_unique<dwunw_table>(std::make_shared<process::FileSource>(std::move(*source)), fd);
     if (auto &image = table->file.image(); !image)
         return image.error().status;
+    else if (image->type() == ET_REL)
+        return DWUNW_ERR_INVALID_ARGUMENT;
     auto cfi = table->file.whole_cfi();
     if (!cfi)
         return cfi.error().status;
@@ -137,6 +142,7 @@ dwunw_status open_table(const char *path, dwunw_table **out) {
     table->refusals = (*fdes)->refusals();
     const auto &refused = table->table->refusals();
     table->refusals.insert(table->refusals.end(), refused.begin(), refused.end());
+    table->refused = (*fdes)->refusal_count() + table->table->refusal_count();
     table->cfi = std::move(*cfi);
     *out = table.release();
     return DWUNW_OK;
@@ -159,7 +165,7 @@ extern "C" dwunw_status dwunw_table_get_summary(const struct dwunw_table *table,
     const Table &compiled = *table->table;
     out->arch = compiled.arch()->id;
     out->fdes = compiled.fde_count();
-    out->refused = table->refusals.size();
+    out->refused = table->refused;
     out->tombstones = table->tombstones;
     out->rows = table->rows.size();
     out->rules = compiled.rule_count();

@@ -2,7 +2,6 @@
 #include "elf/image.h"
 
 #include "base/cursor.h"
-#include "elf/decompress.h"
 
 #include <elf.h>
 
@@ -147,6 +146,7 @@ Status Image::parse_sections(const ByteSource &source, uint64_t offset, uint16_t
         section.address = LinkAddr(sh.sh_addr);
         section.offset = FileOffset(sh.sh_offset);
         section.size = sh.sh_type == SHT_NOBITS ? 0 : sh.sh_size;
+        section.link = sh.sh_link;
         if (sh.sh_type == SHT_NOTE && build_id_.empty())
             read_build_id(source, section.offset, section.size);
         if (section.name == ".text")
@@ -185,6 +185,13 @@ void Image::read_build_id(const ByteSource &source, FileOffset offset, uint64_t 
     }
 }
 
+size_t Image::memory_bytes() const {
+    size_t bytes = sizeof(*this) + sections_.capacity() * sizeof(Section) + loads_.capacity() * sizeof(Segment);
+    for (const Section &section : sections_)
+        bytes += section.name.capacity();
+    return bytes;
+}
+
 const Segment *Image::segment_of(FileOffset offset) const {
     for (const Segment &s : loads_)
         if (offset >= s.offset && offset - s.offset < s.file_size)
@@ -220,55 +227,102 @@ const Section *Image::find_section(std::string_view name) const {
     return nullptr;
 }
 
+bool Image::is_compressed(const Section &section, std::string_view name) {
+    return section.name != name || (section.flags & SHF_COMPRESSED) != 0;
+}
+
+bool Image::is_compressed(std::string_view name) const {
+    const Section *section = find_section(name);
+    return section != nullptr && is_compressed(*section, name);
+}
+
+Result<Image::Contents> Image::find_contents(const ByteSource &source, const Section &section, std::string_view name) {
+    if (section.size > kMaxSectionBytes)
+        return Error{DWUNW_ERR_LIMIT, section.size};
+    if (!in_source(source, section.offset, section.size))
+        return Error{DWUNW_ERR_ELF_MALFORMED, section.offset.value};
+    if (!is_compressed(section, name))
+        return Contents{section.offset, section.size, section.size};
+
+    std::array<uint8_t, sizeof(Elf64_Chdr)> buffer;
+    const auto header = std::span(buffer).first(std::min<uint64_t>(buffer.size(), section.size));
+    if (!source.read_exactly(section.offset, header))
+        return Error{DWUNW_ERR_IO, section.offset.value};
+    Cursor cursor(header);
+    Contents contents;
+    if (section.name == name) {
+        const uint32_t type = cursor.u32();
+        cursor.skip(4); // ch_reserved
+        contents.size = cursor.u64();
+        cursor.skip(8); // ch_addralign
+        if (type != ELFCOMPRESS_ZLIB && type != 2 /* ELFCOMPRESS_ZSTD, newer than Debian 12's elf.h */)
+            return Error{DWUNW_ERR_ELF_MALFORMED, type};
+        contents.method = type == ELFCOMPRESS_ZLIB ? Compression::kZlib : Compression::kZstd;
+    } else {
+        // "ZLIB", then the size, big-endian.
+        const auto magic = cursor.take(4);
+        if (magic.size() != 4 || std::memcmp(magic.data(), "ZLIB", 4) != 0)
+            return kMalformed;
+        contents.size = __builtin_bswap64(cursor.u64());
+        contents.method = Compression::kZlib;
+    }
+    if (!cursor.ok())
+        return kMalformed;
+    contents.offset = section.offset + cursor.offset();
+    contents.packed = section.size - cursor.offset();
+    if (contents.size > std::min(kMaxSectionBytes, expanded_limit(contents.packed)))
+        return Error{DWUNW_ERR_LIMIT, contents.size};
+    return contents;
+}
+
+Result<uint64_t> Image::section_size(const ByteSource &source, std::string_view name) const {
+    const Section *section = find_section(name);
+    if (section == nullptr)
+        return uint64_t{0};
+    const auto contents = find_contents(source, *section, name);
+    if (!contents)
+        return contents.error();
+    return contents->size;
+}
+
 Result<std::optional<SectionBytes>> Image::read_section(const ByteSource &source, std::string_view name) const {
     const Section *section = find_section(name);
     if (section == nullptr)
         return std::optional<SectionBytes>{};
-    auto bytes = read_range(source, section->offset, section->size, kMaxSectionBytes);
+    const auto contents = find_contents(source, *section, name);
+    if (!contents)
+        return contents.error();
+    auto bytes = read_range(source, contents->offset, contents->packed, kMaxSectionBytes);
     if (!bytes)
         return bytes.error();
-    const bool plain = section->name == name;
-    if (plain && (section->flags & SHF_COMPRESSED) == 0)
-        return std::optional<SectionBytes>({std::move(*bytes), section->address});
-
-    Cursor cursor(*bytes);
-    Compression method = Compression::kZlib;
-    uint64_t size = 0;
-    if (plain) {
-        const uint32_t type = cursor.u32();
-        cursor.skip(4); // ch_reserved
-        size = cursor.u64();
-        cursor.skip(8); // ch_addralign
-        if (type != ELFCOMPRESS_ZLIB && type != 2 /* ELFCOMPRESS_ZSTD, newer than Debian 12's elf.h */)
-            return Error{DWUNW_ERR_ELF_MALFORMED, type};
-        method = type == ELFCOMPRESS_ZLIB ? Compression::kZlib : Compression::kZstd;
-    } else {
-        // "ZLIB", then the size, big-endian.
-        auto magic = cursor.take(4);
-        if (magic.size() != 4 || std::memcmp(magic.data(), "ZLIB", 4) != 0)
-            return kMalformed;
-        size = __builtin_bswap64(cursor.u64());
+    if (contents->method) {
+        auto inflated = decompress(*contents->method, *bytes, contents->size);
+        if (!inflated)
+            return inflated.error();
+        *bytes = std::move(*inflated);
     }
-    if (!cursor.ok())
-        return kMalformed;
-    if (size > kMaxSectionBytes)
-        return Error{DWUNW_ERR_LIMIT, size};
-    auto inflated = decompress(method, std::span<const uint8_t>(*bytes).subspan(cursor.offset()), size);
-    if (!inflated)
-        return inflated.error();
-    return std::optional<SectionBytes>({std::move(*inflated), section->address});
+    return std::optional<SectionBytes>({std::move(*bytes), section->address});
+}
+
+bool Image::may_hold(LinkAddr address) const {
+    return sections_.empty() || std::ranges::any_of(sections_, [&](const Section &section) {
+               return (section.flags & SHF_ALLOC) != 0 && address >= section.address &&
+                      address - section.address < section.size;
+           });
 }
 
 Result<std::optional<Image::Range>> Image::find_eh_frame(const ByteSource &source) const {
     if (const Section *section = find_section(kEhFrame)) {
-        const bool compressed = section->name != kEhFrame || (section->flags & SHF_COMPRESSED) != 0;
-        return std::optional<Range>({section->offset, section->size, section->address, compressed});
+        return std::optional<Range>(
+            {section->offset, section->size, section->address, is_compressed(*section, kEhFrame)});
     }
     // A separate debug file has the headers of its program, PT_GNU_EH_FRAME among them, and not the bytes.
     const bool left_out = std::any_of(sections_.begin(), sections_.end(), [](const Section &section) {
         return section.name == kEhFrame && section.type == SHT_NOBITS;
     });
-    if (!eh_frame_hdr_segment_ || left_out)
+    // Tools that take .eh_frame_hdr out leave its program header behind.
+    if (!eh_frame_hdr_segment_ || left_out || eh_frame_hdr_segment_->file_size == 0 ||
+        !may_hold(eh_frame_hdr_segment_->address))
         return std::optional<Range>{};
 
     // LSB Core, ".eh_frame_hdr": version 1, the encoding of eh_frame_ptr, of fde_count, of the table; then
@@ -283,6 +337,8 @@ Result<std::optional<Image::Range>> Image::find_eh_frame(const ByteSource &sourc
     int32_t distance;
     std::memcpy(&distance, header.data() + 4, sizeof(distance));
     const LinkAddr address = eh_frame_hdr_segment_->address + 4 + static_cast<uint64_t>(int64_t{distance});
+    if (!may_hold(address))
+        return std::optional<Range>{};
     const Segment *segment = segment_of(address);
     if (segment == nullptr || address - segment->address >= segment->file_size)
         return Error{DWUNW_ERR_ELF_MALFORMED, address.value};

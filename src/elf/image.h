@@ -11,6 +11,7 @@
 #include "base/lazy_section.h"
 #include "base/result.h"
 #include "base/section_bytes.h"
+#include "elf/decompress.h"
 
 #include <memory>
 #include <optional>
@@ -21,9 +22,18 @@
 namespace dwunw::elf {
 
 inline constexpr size_t kMaxProgramHeaders = 4096;
-inline constexpr size_t kMaxSections = 1 << 20;
+// Of a file that is mapped; those with more are object files. A sparse file can have any number.
+inline constexpr size_t kMaxSections = 1 << 16;
 // The largest section that is read, compressed or not. The largest .eh_frame met in the wild is some 40 MB.
-inline constexpr uint64_t kMaxSectionBytes = uint64_t{1} << 30;
+inline constexpr uint64_t kMaxSectionBytes = uint64_t{256} << 20;
+// What compressed bytes may become: so many times what they take in the file, or this little. Compilers' call-frame
+// information and symbol tables are three to ten times as long; zlib reaches 1,032, zstd 32,768, xz 7,000.
+inline constexpr uint64_t kMaxExpansion = 32;
+inline constexpr uint64_t kSmallExpanded = uint64_t{1} << 20;
+constexpr uint64_t expanded_limit(uint64_t in_file) {
+    const uint64_t times = in_file > kMaxSectionBytes / kMaxExpansion ? kMaxSectionBytes : in_file * kMaxExpansion;
+    return times > kSmallExpanded ? times : kSmallExpanded;
+}
 
 struct Segment {
     FileOffset offset;
@@ -40,6 +50,7 @@ struct Section {
     LinkAddr address;
     FileOffset offset;
     uint64_t size = 0; // in the file
+    uint32_t link = 0; // sh_link
 };
 
 class Image {
@@ -54,6 +65,9 @@ class Image {
     const std::vector<Section> &sections() const { return sections_; }
     const std::vector<uint8_t> &build_id() const { return build_id_; }
 
+    // What it holds.
+    size_t memory_bytes() const;
+
     // The PT_LOAD that holds a file offset or an address; nullptr where none does.
     const Segment *segment_of(FileOffset offset) const;
     const Segment *segment_of(LinkAddr address) const;
@@ -61,8 +75,13 @@ class Image {
     bool is_executable(LinkAddr address) const;
 
     // Empty where the file has no such section; an error where it has one that cannot be read. Compressed sections
-    // (SHF_COMPRESSED with zlib or zstd, or a .zdebug_ name) come decompressed.
+    // (SHF_COMPRESSED with zlib or zstd, or a .zdebug_ name) come decompressed. DWUNW_ERR_LIMIT, before anything is
+    // unpacked: more than kMaxSectionBytes, or than expanded_limit().
     Result<std::optional<SectionBytes>> read_section(const ByteSource &source, std::string_view name) const;
+    // How many bytes read_section() would make, by what the file says; 0 where there is no such section. Its errors,
+    // as far as a section's header shows them.
+    Result<uint64_t> section_size(const ByteSource &source, std::string_view name) const;
+    bool is_compressed(std::string_view name) const;
 
     // .eh_frame by section header, or, in a file stripped of section headers, found through PT_GNU_EH_FRAME.
     Result<std::optional<SectionBytes>> read_eh_frame(const ByteSource &source) const;
@@ -85,7 +104,18 @@ class Image {
         LinkAddr address;
         bool compressed = false;
     };
+    // Where a section's bytes lie and what they are.
+    struct Contents {
+        FileOffset offset;
+        uint64_t packed = 0; // in the file
+        uint64_t size = 0;   // as it is read
+        std::optional<Compression> method{};
+    };
     const Section *find_section(std::string_view name) const;
+    static bool is_compressed(const Section &section, std::string_view name);
+    static Result<Contents> find_contents(const ByteSource &source, const Section &section, std::string_view name);
+    // Whether there may be bytes at an address: none where a file has sections, and none of them is there.
+    bool may_hold(LinkAddr address) const;
     Result<std::optional<Range>> find_eh_frame(const ByteSource &source) const;
     void read_build_id(const ByteSource &source, FileOffset offset, uint64_t size);
 

@@ -48,15 +48,22 @@ unwind::ReadCode code_reader(const elf::Image &image, std::shared_ptr<const Byte
 
 } // namespace
 
-ModuleFile::ModuleFile(std::shared_ptr<const ByteSource> source, int fd, std::optional<FileIdentity> identity)
+ModuleFile::ModuleFile(std::shared_ptr<const ByteSource> source, int fd, std::optional<FileIdentity> identity,
+                       std::shared_ptr<ModuleBudget> budget, const char *debug_root)
     : source_(identity ? std::make_shared<const VersionOfFile>(std::move(source), fd, *identity) : std::move(source)),
-      fd_(fd), identity_(identity) {}
+      fd_(fd), identity_(identity), budget_(std::move(budget)), debug_root_(debug_root) {}
 
 const Result<elf::Image> &ModuleFile::image() const {
     std::call_once(image_once_, [this] {
         auto image = elf::Image::parse(*source_);
         if (!unchanged())
             image = Error{DWUNW_ERR_MODULE_CHANGED};
+        if (image && budget_ != nullptr) {
+            if (auto share = budget_->images.take(image->memory_bytes()))
+                image_share_ = std::move(*share);
+            else
+                image = Error{DWUNW_ERR_LIMIT, image->memory_bytes()};
+        }
         image_.emplace(std::move(image));
     });
     return *image_;
@@ -64,9 +71,29 @@ const Result<elf::Image> &ModuleFile::image() const {
 
 Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleFile::cfi() const {
     const std::lock_guard lock(cfi_mutex_);
-    if (!cfi_)
-        cfi_.emplace(build_cfi(Read::kAsAsked));
-    return *cfi_;
+    if (cfi_)
+        return *cfi_;
+    lacked_room_.store(0, std::memory_order_relaxed);
+    auto built = build_cfi(Read::kAsAsked);
+    if (lacked_room() == 0)
+        cfi_.emplace(built);
+    return built;
+}
+
+Result<Budget::Share> ModuleFile::take_room(const elf::Image &image, const DebugFrame &debug_frame) const {
+    // A section that cannot be read takes nothing.
+    const auto size_of = [](const elf::Image &of, const ByteSource &source, const char *name) {
+        const auto size = of.section_size(source, name);
+        return size ? *size : 0;
+    };
+    uint64_t bytes = size_of(debug_frame.image, debug_frame.source, ".debug_frame");
+    if (image.is_compressed(".eh_frame"))
+        bytes += size_of(image, *source_, ".eh_frame");
+    auto share = budget_->sections.take(bytes);
+    if (share)
+        return std::move(*share);
+    lacked_room_.store(bytes, std::memory_order_relaxed);
+    return Error{DWUNW_ERR_LIMIT, bytes};
 }
 
 size_t ModuleFile::drop_cfi() const {
@@ -79,6 +106,11 @@ size_t ModuleFile::drop_cfi() const {
     return dropped->memory_bytes();
 }
 
+bool ModuleFile::holds_share() const {
+    const std::lock_guard lock(cfi_mutex_);
+    return cfi_ && *cfi_ && (**cfi_)->share_bytes() != 0;
+}
+
 size_t ModuleFile::cfi_bytes() const {
     const std::lock_guard lock(cfi_mutex_);
     return cfi_ && *cfi_ ? (**cfi_)->memory_bytes() : 0;
@@ -88,6 +120,20 @@ Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleFile::build_cfi(Read read
     const Result<elf::Image> &image = this->image();
     if (!image)
         return image.error();
+    std::optional<DebugFile> debug_file;
+    if (const auto own = image->section_size(*source_, ".debug_frame"); read == Read::kAsAsked && own && *own == 0)
+        if (auto opened = DebugFile::open(debug_root_, image->build_id()))
+            debug_file = std::move(*opened);
+    const DebugFrame where =
+        debug_file ? DebugFrame{debug_file->image, *debug_file->source} : DebugFrame{*image, *source_};
+
+    unwind::CfiInput input;
+    if (read == Read::kAsAsked && budget_ != nullptr) {
+        auto share = take_room(*image, where);
+        if (!share)
+            return share.error();
+        input.share = std::move(*share);
+    }
     Result<std::optional<LazySection>> eh_frame = std::optional<LazySection>();
     if (read == Read::kAsAsked)
         eh_frame = image->open_eh_frame(source_);
@@ -95,11 +141,10 @@ Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleFile::build_cfi(Read read
         eh_frame = bytes.error();
     else if (*bytes)
         eh_frame = std::optional<LazySection>(std::move(**bytes));
-    auto debug_frame = image->read_section(*source_, ".debug_frame");
+    auto debug_frame = where.image.read_section(where.source, ".debug_frame");
     if (!unchanged())
         return Error{DWUNW_ERR_MODULE_CHANGED};
     // One section that cannot be read leaves the other's rules as good as they are.
-    unwind::CfiInput input;
     if (eh_frame)
         input.eh_frame = std::move(*eh_frame);
     if (debug_frame)
@@ -116,7 +161,6 @@ Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleFile::build_cfi(Read read
         input.eh_frame_hdr = image->open_eh_frame_hdr(source_);
     input.text_base = image->text_base();
     input.data_base = image->data_base();
-    input.entry = image->entry();
     input.machine = image->machine();
     auto built = unwind::ModuleCfi::build(std::move(input));
     if (!built)

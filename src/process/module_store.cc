@@ -49,7 +49,7 @@ Result<const dwunw_module *> ModuleStore::intern(const LocatedFile &file, std::s
     auto source = std::make_shared<const FileSource>(fd, identity.size);
     if (content == Content::kElf && !is_elf(*source))
         return Error{DWUNW_ERR_NOT_ELF};
-    auto module = std::make_unique<const ModuleFile>(std::move(source), fd->get(), identity);
+    auto module = std::make_unique<const ModuleFile>(std::move(source), fd->get(), identity, memory_);
 
     const std::lock_guard lock(mutex_);
     if (auto found = find(); !found || *found != nullptr)
@@ -95,7 +95,7 @@ Result<const dwunw_module *> ModuleStore::intern(std::unique_ptr<const MemoryIma
         if (*it->second.image == *image)
             return name(it->second.file.get(), DWUNW_OK, path);
     const MemoryImage *bytes = image.get();
-    auto file = std::make_unique<const ModuleFile>(std::move(image), -1, std::nullopt);
+    auto file = std::make_unique<const ModuleFile>(std::move(image), -1, std::nullopt, memory_);
     const auto it = images_.emplace(hash, MemoryModule{bytes, std::move(file)});
     return name(it->second.file.get(), DWUNW_OK, path);
 }
@@ -107,6 +107,10 @@ const dwunw_module *ModuleStore::intern_unusable(std::string_view path, dwunw_st
 
 Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleStore::cfi(const ModuleFile &file) {
     auto cfi = file.cfi();
+    if (!cfi && file.lacked_room() != 0) {
+        make_room(file.lacked_room());
+        cfi = file.cfi();
+    }
     if (!cfi)
         return cfi;
     file.touch(clock_.fetch_add(1, std::memory_order_relaxed));
@@ -129,10 +133,8 @@ template <typename Visit> void ModuleStore::each_file(Visit &&visit) const {
         visit(*module.file);
 }
 
-void ModuleStore::evict() {
-    compiled_.fetch_add(1, std::memory_order_relaxed);
-    const std::lock_guard lock(mutex_);
-    size_t total = 0;
+std::vector<const ModuleFile *> ModuleStore::holders(size_t &total) const {
+    total = 0;
     std::vector<const ModuleFile *> holders;
     each_file([&](const ModuleFile &file) {
         if (const size_t bytes = file.cfi_bytes(); bytes != 0) {
@@ -140,15 +142,31 @@ void ModuleStore::evict() {
             holders.push_back(&file);
         }
     });
-    if (total <= budget_)
-        return;
     std::ranges::sort(holders, {}, &ModuleFile::touched);
-    for (const ModuleFile *file : holders) {
+    return holders;
+}
+
+void ModuleStore::evict() {
+    compiled_.fetch_add(1, std::memory_order_relaxed);
+    const std::lock_guard lock(mutex_);
+    size_t total = 0;
+    for (const ModuleFile *file : holders(total)) {
+        if (total <= budget_)
+            return;
         const size_t freed = file->drop_cfi();
         evicted_.fetch_add(freed != 0, std::memory_order_relaxed);
         total -= freed;
-        if (total <= budget_)
+    }
+}
+
+void ModuleStore::make_room(uint64_t bytes) {
+    const std::lock_guard lock(mutex_);
+    size_t total = 0;
+    for (const ModuleFile *file : holders(total)) {
+        if (memory_->sections.left() >= bytes)
             return;
+        if (file->holds_share())
+            evicted_.fetch_add(file->drop_cfi() != 0, std::memory_order_relaxed);
     }
 }
 

@@ -34,11 +34,19 @@ class ModuleStore {
     // More than this many versions of one inode and something rewrites it on purpose.
     static constexpr size_t kMaxVersions = 64;
     static constexpr size_t kDefaultBudget = size_t{256} << 20;
+    // Of all modules together, see ModuleBudget. Where sections have no room, the CFI of other modules is dropped; a
+    // module that has none even so goes without, until it is asked for again.
+    static constexpr uint64_t kImageBudget = uint64_t{256} << 20;
+    static constexpr uint64_t kSectionBudget = uint64_t{256} << 20;
     // Sections up to this size are compiled at once (under a millisecond); of bigger ones the first walks take single
     // FDEs, until the queue has made the table.
     static constexpr size_t kCompileAtOnce = size_t{64} << 10;
 
-    explicit ModuleStore(size_t budget = kDefaultBudget) : budget_(budget), queue_([this] { evict(); }) {}
+    explicit ModuleStore(size_t budget = kDefaultBudget, uint64_t image_budget = kImageBudget,
+                         uint64_t section_budget = kSectionBudget)
+        : budget_(budget),
+          memory_(std::make_shared<ModuleBudget>(ModuleBudget{Budget(image_budget), Budget(section_budget)})),
+          queue_([this] { evict(); }) {}
 
     // The module of a file. DWUNW_ERR_NOT_ELF, after which nothing is kept open; LocatedFile::open's errors;
     // DWUNW_ERR_LIMIT after kMaxVersions. With kAny, a file that is no ELF image has a module, too, whose image() says
@@ -82,8 +90,14 @@ class ModuleStore {
     // Every file and image, whatever it is found by. Under mutex_.
     template <typename Visit> void each_file(Visit &&visit) const;
     void evict();
+    // Drops the CFI of modules, the one used longest ago first, until so much is left of its sections' budget, or none
+    // is held.
+    void make_room(uint64_t bytes);
+    // The files that hold CFI, the one used longest ago first, and what they hold together. Under mutex_.
+    std::vector<const ModuleFile *> holders(size_t &total) const;
 
     const size_t budget_;
+    const std::shared_ptr<ModuleBudget> memory_;
     std::atomic<uint64_t> clock_ = 0;
     std::atomic<uint64_t> compiled_ = 0; // or tried to
     std::atomic<uint64_t> failed_ = 0;   // beside the queue's

@@ -557,6 +557,8 @@ CodeLocation View::find(RunAddr address) {
         location.end = answer.mapping->end;
     }
     if (location.kind == CodeKind::kModule) {
+        if (const auto &image = location.module->file->image())
+            location.entry = image->entry();
         location.place = static_cast<uint32_t>(snapshot_->maps.index_of(*answer.mapping));
         auto cfi = process_.store_.cfi(*location.module->file);
         if (cfi)

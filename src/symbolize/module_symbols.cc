@@ -9,7 +9,6 @@
 #include <libelf.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <optional>
 #include <span>
@@ -18,8 +17,7 @@
 namespace dwunw {
 namespace {
 
-constexpr size_t kMaxName = 64 * 1024;          // a symbol with a longer name is left out
-constexpr uint64_t kMaxTableBytes = 1ull << 30; // of all symbol and string tables of one image
+constexpr size_t kMaxName = size_t{64} * 1024; // a symbol with a longer name names nothing
 
 // Gives libdwfl the Elf that was opened beforehand; without a descriptor, so that libdwfl has none to close or to map.
 int find_elf(Dwfl_Module *, void **userdata, const char *, Dwarf_Addr, char **, Elf **elf) {
@@ -79,55 +77,29 @@ bool has_symbol_table(Elf *elf) {
     return false;
 }
 
-// libelf and libdwfl load whole tables; a sparse file may declare any size for them.
-Status check_table_sizes(Elf *elf) {
-    uint64_t total = 0;
-    for (Elf_Scn *section = nullptr; (section = elf_nextscn(elf, section)) != nullptr;) {
-        GElf_Shdr header;
-        if (!gelf_getshdr(section, &header))
-            return Error{DWUNW_ERR_ELF_MALFORMED};
-        switch (header.sh_type) {
-        case SHT_SYMTAB:
-        case SHT_DYNSYM:
-        case SHT_STRTAB:
-            // Allowed by the gABI and never seen: what it expands to would be unbounded.
-            if (header.sh_flags & SHF_COMPRESSED)
-                return Error{DWUNW_ERR_ELF_MALFORMED, header.sh_offset};
-            if (header.sh_size > kMaxTableBytes - total)
-                return Error{DWUNW_ERR_LIMIT, header.sh_size};
-            total += header.sh_size;
-            break;
-        default:
-            break;
-        }
-    }
-    return {};
-}
-
 // libdwfl returns names as pointers into string tables, checked to begin inside them and not to end there. This says
 // which bytes a string may occupy.
 class StringTables {
   public:
     explicit StringTables(std::span<const uint8_t> image) { add(image.data(), image.size()); }
 
-    // Whether `text`, which libdwfl took from `elf`, is a string that ends within its table and kMaxName.
+    // Whether `text`, which libdwfl took from `elf`, is a string that ends within its table.
     bool holds(Elf *elf, const char *text) {
         if (std::find(seen_.begin(), seen_.end(), elf) == seen_.end())
             collect(elf);
         const auto *begin = reinterpret_cast<const uint8_t *>(text);
-        for (const auto &table : tables_) {
-            if (begin >= table.data() && begin < table.data() + table.size()) {
-                const size_t room = table.data() + table.size() - begin;
-                return std::memchr(begin, 0, std::min(room, kMaxName)) != nullptr;
-            }
-        }
-        return false;
+        return std::ranges::any_of(
+            tables_, [&](const auto &table) { return begin >= table.data() && begin < table.data() + table.size(); });
     }
 
   private:
+    // As far as its last string ends.
     void add(const void *data, size_t size) {
-        if (data && size)
-            tables_.push_back({static_cast<const uint8_t *>(data), size});
+        const auto *bytes = static_cast<const uint8_t *>(data);
+        while (size > 0 && bytes[size - 1] != 0)
+            size--;
+        if (size > 0)
+            tables_.push_back({bytes, size});
     }
     void collect(Elf *elf) {
         seen_.push_back(elf);
@@ -138,7 +110,8 @@ class StringTables {
             Elf_Scn *strings = elf_getscn(elf, header.sh_link);
             // The same bytes that libdwfl got: libelf keeps one copy of a section.
             if (const Elf_Data *data = strings ? elf_getdata(strings, nullptr) : nullptr)
-                add(data->d_buf, data->d_size);
+                if (data->d_buf)
+                    add(data->d_buf, data->d_size);
         }
     }
 
@@ -169,16 +142,27 @@ bool names_code(const GElf_Sym &symbol, GElf_Word section) {
     }
 }
 
-// Where the section that a symbol is defined in ends, in the module's addresses; the symbol's own where it has none.
-LinkAddr section_end(Elf *elf, GElf_Word section, const GElf_Sym &symbol, GElf_Addr address) {
-    Elf_Scn *scn = elf_getscn(elf, section);
-    GElf_Shdr header;
-    // st_value may have been adjusted as `address` was; the distance to the section's end is the same in both.
-    if (!scn || !gelf_getshdr(scn, &header) || symbol.st_value < header.sh_addr ||
-        symbol.st_value - header.sh_addr >= header.sh_size)
-        return LinkAddr(address);
-    return LinkAddr(address + (header.sh_size - (symbol.st_value - header.sh_addr)));
-}
+// Where the sections of an image end, by address; those of two that overlap may be either's.
+class SectionEnds {
+  public:
+    explicit SectionEnds(Elf *elf) {
+        for (Elf_Scn *section = nullptr; (section = elf_nextscn(elf, section)) != nullptr;) {
+            GElf_Shdr header;
+            if (gelf_getshdr(section, &header) && (header.sh_flags & SHF_ALLOC) && header.sh_size != 0)
+                sections_.push_back({LinkAddr(header.sh_addr), LinkAddr(header.sh_addr + header.sh_size)});
+        }
+        std::ranges::sort(sections_, {}, &AddressRange::start);
+    }
+    // The end of the section that holds an address; the address itself where none does.
+    LinkAddr of(LinkAddr address) const {
+        const auto after = std::ranges::upper_bound(sections_, address, {}, &AddressRange::start);
+        const bool inside = after != sections_.begin() && address < std::prev(after)->end;
+        return inside ? std::prev(after)->end : address;
+    }
+
+  private:
+    std::vector<AddressRange> sections_;
+};
 
 } // namespace
 
@@ -199,34 +183,17 @@ struct ModuleSymbols::ElfHandles {
 ModuleSymbols::ModuleSymbols() : handles_(std::make_unique<ElfHandles>()) {}
 ModuleSymbols::~ModuleSymbols() = default;
 
-Result<std::unique_ptr<ModuleSymbols>> ModuleSymbols::open(int fd, const ByteSource &image) {
+Result<std::unique_ptr<ModuleSymbols>> ModuleSymbols::open(const ByteSource &image, Budget &budget) {
+    auto made = SymbolImage::make(image, budget);
+    if (!made)
+        return made.error();
     elf_version(EV_CURRENT);
     std::unique_ptr<ModuleSymbols> self(new ModuleSymbols);
     ElfHandles &handles = *self->handles_;
-
-    size_t section_count = 0;
-    if (fd >= 0) {
-        handles.elf = elf_begin(fd, ELF_C_READ, nullptr);
-        if (!handles.elf || elf_kind(handles.elf) != ELF_K_ELF)
-            return Error{DWUNW_ERR_NOT_ELF};
-        if (elf_getshdrnum(handles.elf, &section_count) != 0)
-            return Error{DWUNW_ERR_ELF_MALFORMED};
-    }
-    if (section_count == 0) {
-        if (image.size() > kMaxCopiedImage)
-            return Error{DWUNW_ERR_LIMIT, image.size()};
-        self->copy_.resize(image.size());
-        if (!image.read_exactly(FileOffset(0), self->copy_))
-            return Error{DWUNW_ERR_IO};
-        if (handles.elf)
-            elf_end(handles.elf);
-        handles.elf = elf_memory(reinterpret_cast<char *>(self->copy_.data()), self->copy_.size());
-        if (!handles.elf || elf_kind(handles.elf) != ELF_K_ELF)
-            return Error{DWUNW_ERR_NOT_ELF};
-    }
-
-    if (Status sizes = check_table_sizes(handles.elf); !sizes)
-        return sizes.error();
+    self->image_ = std::move(*made);
+    handles.elf = elf_memory(reinterpret_cast<char *>(self->image_.bytes.data()), self->image_.bytes.size());
+    if (!handles.elf || elf_kind(handles.elf) != ELF_K_ELF)
+        return Error{DWUNW_ERR_NOT_ELF};
     auto range = loaded_range(handles.elf);
     if (!range)
         return range.error();
@@ -248,37 +215,70 @@ Result<std::unique_ptr<ModuleSymbols>> ModuleSymbols::open(int fd, const ByteSou
     if (bias != 0)
         return Error{DWUNW_ERR_ELF_MALFORMED, bias};
 
-    if (Status read = self->read_symbols(); !read)
+    if (Status read = self->read_symbols(budget); !read)
         return read.error();
     return self;
 }
 
-Status ModuleSymbols::read_symbols() {
-    const int count = dwfl_module_getsymtab(handles_->module);
-    if (count < 0) {
-        if (has_symbol_table(handles_->module_elf))
-            return Error{DWUNW_ERR_ELF_MALFORMED};
-        return {};
-    }
-
-    StringTables strings(copy_);
+Status ModuleSymbols::read_symbols(Budget &budget) {
     std::vector<SymbolRange> ranges;
-    ranges.reserve(count);
-    symbols_.reserve(count);
+    const int count = dwfl_module_getsymtab(handles_->module);
+    if (count < 0 && has_symbol_table(handles_->module_elf))
+        return Error{DWUNW_ERR_ELF_MALFORMED};
+
+    const SectionEnds sections(handles_->module_elf);
+    const auto add = [&](const GElf_Sym &symbol, LinkAddr address, const char *name) {
+        const LinkAddr end_of_section = symbol.st_size == 0 ? sections.of(address) : address;
+        ranges.push_back({address, symbol.st_size, end_of_section, binding_of(symbol)});
+        symbols_.push_back({name, address, nullptr});
+    };
+    StringTables strings(image_.bytes);
+    ranges.reserve(std::max(count, 0));
+    symbols_.reserve(std::max(count, 0));
+    bool has_table = false; // of the image's own, or its debug file's, that says more than .dynsym
     for (int i = 0; i < count; i++) {
         GElf_Sym symbol;
         GElf_Addr address = 0;
         GElf_Word section = SHN_UNDEF;
         Elf *elf = nullptr;
         const char *name = dwfl_module_getsym_info(handles_->module, i, &symbol, &address, &section, &elf, nullptr);
-        if (!name || !names_code(symbol, section) || !strings.holds(elf, name) || *name == '\0')
-            continue;
-        const LinkAddr end_of_section =
-            symbol.st_size == 0 ? section_end(elf, section, symbol, address) : LinkAddr(address);
-        ranges.push_back({LinkAddr(address), symbol.st_size, end_of_section, binding_of(symbol)});
-        symbols_.push_back({name, LinkAddr(address), nullptr});
+        has_table |= elf && elf != handles_->module_elf;
+        if (name && names_code(symbol, section) && strings.holds(elf, name) && *name != '\0')
+            add(symbol, LinkAddr(address), name);
     }
+    if (!has_table && !image_.debugdata.empty()) {
+        if (Status status = unpack_debugdata(budget); !status)
+            return status;
+        for (const MiniDebug::Symbol &each : mini_debug_symbols())
+            if (names_code(each.symbol, each.symbol.st_shndx) && *each.name != '\0')
+                add(each.symbol, LinkAddr(each.symbol.st_value), each.name);
+    }
+    // A table of local functions, too, has every function: a label's code reaches to the next symbol. In one without
+    // (.dynsym), a function that nobody can call by name may lie behind it.
+    if (std::ranges::none_of(ranges, [](const SymbolRange &range) { return range.binding == SymbolBinding::kLocal; }))
+        for (SymbolRange &range : ranges)
+            range.section_end = std::min(range.section_end, range.start + 1);
+    image_.debugdata = {};
     index_ = SymbolIndex(ranges);
+    return {};
+}
+
+std::span<const MiniDebug::Symbol> ModuleSymbols::mini_debug_symbols() const {
+    return mini_debug_ ? std::span(mini_debug_->symbols()) : std::span<const MiniDebug::Symbol>();
+}
+
+// What cannot be unpacked is left out, as libdwfl does; what would be too much is not.
+Status ModuleSymbols::unpack_debugdata(Budget &budget) {
+    auto share = budget.take(elf::expanded_limit(image_.debugdata.size()));
+    if (!share)
+        return Error{DWUNW_ERR_LIMIT, image_.debugdata.size()};
+    auto unpacked = MiniDebug::unpack(image_.debugdata);
+    if (!unpacked)
+        return unpacked.error().status == DWUNW_ERR_LIMIT ? Status(unpacked.error()) : Status();
+    mini_debug_ = std::move(*unpacked);
+    share.reset();
+    if (auto kept = budget.take(mini_debug_->bytes()))
+        mini_debug_share_ = std::move(*kept);
     return {};
 }
 
@@ -287,6 +287,8 @@ Result<ModuleSymbols::Symbol> ModuleSymbols::find(LinkAddr address) {
     if (!found)
         return Error{DWUNW_ERR_NOT_FOUND, address.value};
     Entry &entry = symbols_[*found];
+    if (strnlen(entry.raw_name, kMaxName) == kMaxName)
+        return Error{DWUNW_ERR_NOT_FOUND, address.value};
     if (!entry.name)
         entry.name = std::make_unique<std::string>(display_name(entry.raw_name));
     return Symbol{entry.name->c_str(), entry.raw_name, entry.start};

@@ -33,6 +33,10 @@ struct ModuleEntry {
 } // namespace
 
 struct dwunw_symbolizer {
+    // Of the symbol tables of all modules. Programs' libraries have some tens of megabytes.
+    static constexpr uint64_t kBudget = uint64_t{1} << 30;
+
+    dwunw::Budget budget{kBudget};
     std::unordered_map<const dwunw_module *, ModuleEntry> modules;
 
     ModuleEntry &entry_of(const dwunw_module *module) {
@@ -41,7 +45,7 @@ struct dwunw_symbolizer {
         if (is_new) {
             // What an allocation failure below leaves behind.
             entry.status = DWUNW_ERR_OUT_OF_MEMORY;
-            auto opened = dwunw::ModuleSymbols::open(dwunw_module_fd(module), ModuleImage(module));
+            auto opened = dwunw::ModuleSymbols::open(ModuleImage(module), budget);
             entry.status = opened ? DWUNW_OK : opened.error().status;
             if (opened)
                 entry.symbols = std::move(*opened);

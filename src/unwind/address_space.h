@@ -31,12 +31,22 @@ struct CodeLocation {
     std::shared_ptr<const ModuleCfi> cfi{};
     const dwunw_module *module = nullptr; // lives as long as the context
     LoadBias bias{};
+    LinkAddr entry{}; // e_entry of a kModule; 0: it has none
     // The mapping's number, which AddressSpace::place() knows it by; what only the warm walk goes by.
     static constexpr uint32_t kNoPlace = UINT32_MAX;
     uint32_t place = kNoPlace;
     // The mapping [start, end) that this answer holds for.
     RunAddr start;
     RunAddr end;
+
+    // Whether an address lies in the first instructions of the program's entry point, where the outermost frame of a
+    // main thread is.
+    bool is_entry_point(RunAddr address) const {
+        // _start is a dozen instructions, and the return address of its one call lies behind them.
+        constexpr uint64_t kStartCodeBytes = 64;
+        const LinkAddr link = bias.link(address);
+        return kind == CodeKind::kModule && entry.value != 0 && link >= entry && link - entry < kStartCodeBytes;
+    }
 };
 
 // What a number of a mapping stands for.

@@ -48,7 +48,21 @@ void sort_by_start(PagedVector<FdeRef> &fdes) {
     fdes = std::move(sorted);
 }
 
+// In order; of several at one address, the first.
+void put_in_order(PagedVector<FdeRef> &fdes) {
+    if (!std::is_sorted(fdes.begin(), fdes.end(), starts_before))
+        sort_by_start(fdes);
+    const auto repeated = [](const FdeRef &a, const FdeRef &b) { return a.start == b.start; };
+    fdes.erase(std::unique(fdes.begin(), fdes.end(), repeated), fdes.end());
+}
+
 } // namespace
+
+void FdeIndex::refuse(Error error, size_t offset) {
+    ++refusal_count_;
+    if (refusals_.size() < kMaxRefusals)
+        refusals_.push_back({error, offset, LinkAddr()});
+}
 
 FdeIndex::FdeIndex(std::span<const dwarf::CfiSection> sections) {
     for (uint32_t i = 0; i < sections.size(); ++i)
@@ -60,6 +74,7 @@ void FdeIndex::list(std::span<const dwarf::CfiSection> sections, uint32_t index)
     constexpr size_t kSmallestFde = 16;
     const dwarf::CfiSection &section = sections[index];
     PagedVector<FdeRef> listed;
+    size_t full_at = kMaxListed;
     // Memory that is not touched costs nothing, and moving what is there does.
     listed.reserve(section.bytes().size() / kSmallestFde);
     std::unordered_map<size_t, uint32_t> cie_at;
@@ -69,6 +84,12 @@ void FdeIndex::list(std::span<const dwarf::CfiSection> sections, uint32_t index)
     const auto cie_of = [&](size_t offset) {
         if (offset == last_offset)
             return last_cie;
+        last_offset = offset;
+        last_cie = kBadCie;
+        if (cie_at.size() >= kMaxCies && !cie_at.contains(offset)) {
+            refuse(Error{DWUNW_ERR_LIMIT, cie_at.size()}, offset);
+            return kBadCie;
+        }
         auto [known, added] = cie_at.try_emplace(offset, kBadCie);
         if (added) {
             auto entry = section.entry_at(offset);
@@ -77,10 +98,9 @@ void FdeIndex::list(std::span<const dwarf::CfiSection> sections, uint32_t index)
                 known->second = static_cast<uint32_t>(cies_.size());
                 cies_.push_back(*cie);
             } else {
-                refusals_.push_back({cie.error(), offset, LinkAddr()});
+                refuse(cie.error(), offset);
             }
         }
-        last_offset = offset;
         last_cie = known->second;
         return last_cie;
     };
@@ -88,7 +108,7 @@ void FdeIndex::list(std::span<const dwarf::CfiSection> sections, uint32_t index)
     for (size_t offset = 0;;) {
         auto entry = section.entry_at(offset);
         if (!entry) {
-            refusals_.push_back({entry.error(), offset, LinkAddr()});
+            refuse(entry.error(), offset);
             break;
         }
         if (entry->kind == dwarf::CfiSection::Entry::Kind::kEnd)
@@ -98,12 +118,12 @@ void FdeIndex::list(std::span<const dwarf::CfiSection> sections, uint32_t index)
             continue;
         const uint32_t cie = cie_of(entry->cie_offset);
         if (cie == kBadCie) {
-            refusals_.push_back({Error{DWUNW_ERR_CFI_MALFORMED, entry->cie_offset}, entry->offset, LinkAddr()});
+            refuse(Error{DWUNW_ERR_CFI_MALFORMED, entry->cie_offset}, entry->offset);
             continue;
         }
         auto range = section.parse_range(*entry, cies_[cie]);
         if (!range) {
-            refusals_.push_back({range.error(), entry->offset, LinkAddr()});
+            refuse(range.error(), entry->offset);
             continue;
         }
         // Discarded code: linkers leave the FDE with its start (or all of it) zeroed.
@@ -111,17 +131,18 @@ void FdeIndex::list(std::span<const dwarf::CfiSection> sections, uint32_t index)
             ++tombstones_;
             continue;
         }
+        if (listed.size() == full_at) {
+            put_in_order(listed);
+            full_at = std::max(kMaxListed, 2 * listed.size());
+        }
         listed.push_back({range->start, range->end, index, cie, entry->offset});
+        most_listed_ = std::max(most_listed_, listed.size());
     }
-    if (!std::is_sorted(listed.begin(), listed.end(), starts_before))
-        sort_by_start(listed);
+    put_in_order(listed);
     take_over(std::move(listed));
 }
 
 void FdeIndex::take_over(PagedVector<FdeRef> listed) {
-    // Within a section, the first of several at one address stands.
-    const auto repeated = [](const FdeRef &a, const FdeRef &b) { return a.start == b.start; };
-    listed.erase(std::unique(listed.begin(), listed.end(), repeated), listed.end());
     if (fdes_.empty()) {
         fdes_ = std::move(listed);
         return;

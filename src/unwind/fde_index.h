@@ -13,6 +13,13 @@
 
 namespace dwunw::unwind {
 
+// Bounds for sections made to have more: what is kept of refusals (all are counted), CIEs of a section, and FDEs that
+// are listed before those that will not stand are dropped. A linker merges equal CIEs; the largest programs have some
+// 600,000 FDEs.
+inline constexpr size_t kMaxRefusals = 4096;
+inline constexpr size_t kMaxCies = size_t{1} << 17;
+inline constexpr size_t kMaxListed = size_t{1} << 20;
+
 // An FDE that is not used, and why.
 struct Refusal {
     Error error;
@@ -46,17 +53,24 @@ class FdeIndex {
     std::span<const dwarf::Cie> cies() const { return cies_; }
     void forget_cies() { cies_ = {}; }
 
+    // The first kMaxRefusals of refusal_count().
     const std::vector<Refusal> &refusals() const { return refusals_; }
+    size_t refusal_count() const { return refusal_count_; }
+    // The most FDEs that were held at once while a section was listed.
+    size_t most_listed() const { return most_listed_; }
     size_t tombstone_count() const { return tombstones_; }
 
   private:
     PagedVector<FdeRef>::const_iterator first_behind(LinkAddr address) const;
     void list(std::span<const dwarf::CfiSection> sections, uint32_t index);
     void take_over(PagedVector<FdeRef> listed);
+    void refuse(Error error, size_t offset);
 
     PagedVector<FdeRef> fdes_;
     std::vector<dwarf::Cie> cies_;
     std::vector<Refusal> refusals_;
+    size_t refusal_count_ = 0;
+    size_t most_listed_ = 0;
     size_t tombstones_ = 0;
 };
 

@@ -78,11 +78,11 @@ Result<std::unique_ptr<ModuleCfi>> ModuleCfi::build(CfiInput input) {
         return Error{DWUNW_ERR_NO_CFI};
     std::unique_ptr<ModuleCfi> module(new ModuleCfi);
     module->arch_ = arch;
-    module->entry_ = input.entry;
     module->text_base_ = input.text_base;
     module->data_base_ = input.data_base;
     module->debug_frame_ = std::move(input.debug_frame);
     module->read_code_ = std::move(input.read_code);
+    module->share_ = std::move(input.share);
     if (input.eh_frame) {
         module->eh_frame_bytes_ = input.eh_frame->size();
         module->reader_ = std::make_shared<const FdeReader>(std::move(*input.eh_frame), std::move(input.eh_frame_hdr),
@@ -222,12 +222,6 @@ void ModuleCfi::keep_index(FdeIndex index) const {
         index_.forget_cies();
         has_index_.store(true, std::memory_order_release);
     });
-}
-
-bool ModuleCfi::is_entry_point(LinkAddr address) const {
-    // _start is a dozen instructions, and the return address of its one call lies behind them.
-    constexpr uint64_t kStartCodeBytes = 64;
-    return entry_.value != 0 && address >= entry_ && address - entry_ < kStartCodeBytes;
 }
 
 size_t ModuleCfi::section_bytes() const { return eh_frame_bytes_ + (debug_frame_ ? debug_frame_->bytes.size() : 0); }

@@ -10,6 +10,7 @@
 // Thread-safe after build().
 #pragma once
 
+#include "base/budget.h"
 #include "base/lazy_section.h"
 #include "base/result.h"
 #include "base/section_bytes.h"
@@ -30,11 +31,11 @@ struct CfiInput {
     std::optional<LazySection> eh_frame{};
     std::optional<LazySection> eh_frame_hdr{}; // of that section
     std::optional<SectionBytes> debug_frame{};
-    LinkAddr text_base{}; // what DW_EH_PE_textrel pointers are relative to
-    LinkAddr data_base{}; // and DW_EH_PE_datarel ones
-    LinkAddr entry{};     // e_entry
-    uint16_t machine = 0; // e_machine
-    ReadCode read_code{}; // empty: rules are what the sections say, whatever the code does
+    LinkAddr text_base{};  // what DW_EH_PE_textrel pointers are relative to
+    LinkAddr data_base{};  // and DW_EH_PE_datarel ones
+    uint16_t machine = 0;  // e_machine
+    Budget::Share share{}; // of the bytes that are here; kept as long as they are
+    ReadCode read_code{};  // empty: rules are what the sections say, whatever the code does
 };
 
 class ModuleCfi {
@@ -70,12 +71,10 @@ class ModuleCfi {
     Result<FoundFde> find_fde(LinkAddr address) const;
     // Every FDE, listed now unless it has been, without the CIEs. Errors as compile()'s.
     Result<const FdeIndex *> fdes() const;
-    // Whether an address lies in the first instructions of the program's entry point, where the outermost frame of a
-    // main thread is.
-    bool is_entry_point(LinkAddr address) const;
-
     // The sections' bytes, which decide how long compile() takes.
     size_t section_bytes() const;
+    // Of its sections, what was taken from a budget.
+    uint64_t share_bytes() const { return share_.bytes(); }
     // What it holds by now, in bytes.
     size_t memory_bytes() const;
 
@@ -105,7 +104,7 @@ class ModuleCfi {
     LinkAddr text_base_;
     LinkAddr data_base_;
     const arch::Arch *arch_ = nullptr;
-    LinkAddr entry_;
+    Budget::Share share_;
     ReadCode read_code_;
 
     mutable std::atomic<bool> claimed_ = false;

@@ -28,7 +28,8 @@ class StackMemory {
     }
 
     // `size` bytes (1 to 8), zero-extended. DWUNW_ERR_SLICE_EXHAUSTED where there is only a slice and it does not hold
-    // them, DWUNW_ERR_MEMORY_UNREADABLE where no reader could read them.
+    // them, or no reader could read what lies behind the slice; DWUNW_ERR_MEMORY_UNREADABLE where no reader could read
+    // what lies elsewhere.
     Result<uint64_t> read(RunAddr address, size_t size) const {
         uint64_t value = 0;
         const uint64_t offset = address - start_;
@@ -39,7 +40,9 @@ class StackMemory {
         for (size_t i = 0; i < reader_count_; ++i)
             if (readers_[i].read(readers_[i].arg, address.value, &value, size) == size)
                 return value;
-        return Error{reader_count_ == 0 ? DWUNW_ERR_SLICE_EXHAUSTED : DWUNW_ERR_MEMORY_UNREADABLE, address.value};
+        const bool behind_slice = !slice_.empty() && offset < slice_.size() + kFarBehind;
+        return Error{reader_count_ == 0 || behind_slice ? DWUNW_ERR_SLICE_EXHAUSTED : DWUNW_ERR_MEMORY_UNREADABLE,
+                     address.value};
     }
     // The word at an address, if the slice holds it.
     bool read_slice(RunAddr address, uint64_t *value) const {
@@ -52,6 +55,9 @@ class StackMemory {
     Result<uint64_t> read_word(RunAddr address) const { return read(address, sizeof(uint64_t)); }
 
   private:
+    // A frame that reaches over a slice's end may be large; what is farther away is no part of the same stack.
+    static constexpr uint64_t kFarBehind = uint64_t{1} << 20;
+
     RunAddr start_;
     std::span<const uint8_t> slice_;
     std::array<Reader, 2> readers_;

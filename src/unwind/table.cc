@@ -96,7 +96,11 @@ class TableBuilder final : public dwarf::TableProgram::Visitor {
     // A table of 2 GiB. A reference to a unit has 31 bits.
     static constexpr size_t kMaxUnits = size_t{1} << 30;
 
-    void refuse(Error error, const FdeRef &fde) { table_.refusals_.push_back({error, fde.offset, fde.start}); }
+    void refuse(Error error, const FdeRef &fde) {
+        ++table_.refusal_count_;
+        if (table_.refusals_.size() < kMaxRefusals)
+            table_.refusals_.push_back({error, fde.offset, fde.start});
+    }
 
     void compile(const FdeRef &ref, LinkAddr limit) {
         fde_ = &ref;

@@ -72,7 +72,9 @@ class Table {
     size_t rule_count() const { return rules_.size(); }
     size_t fde_count() const { return compiled_fdes_; } // those that have rows
     // FDEs that could be listed and not executed; FdeIndex has those that could not be listed.
+    // The first kMaxRefusals of refusal_count().
     const std::vector<Refusal> &refusals() const { return refusals_; }
+    size_t refusal_count() const { return refusal_count_; }
     // Of the arrays.
     size_t memory_bytes() const;
 
@@ -100,6 +102,7 @@ class Table {
     std::vector<Rule> rules_;
     std::vector<table_format::Overflow> overflow_;
     std::vector<Refusal> refusals_;
+    size_t refusal_count_ = 0;
     size_t compiled_fdes_ = 0;
     const arch::Arch *arch_ = nullptr;
 };

@@ -304,6 +304,9 @@ class Walk {
                 pc = CodeAddr::instruction(pc.pc());
                 request_.frames[result_.written - 1].flags |= DWUNW_FRAME_FLAG_EXACT_PC;
                 found = behind;
+                // A fiber's first frame.
+                if (code_begins(pc.pc(), arch_.context_end))
+                    return Step{.outcome = Step::Outcome::kRoot};
             }
         }
         if (found.status != DWUNW_OK)
@@ -425,8 +428,8 @@ class Walk {
                 }
             }
         }
-        const bool at_entry =
-            location_.cfi != nullptr && location_.cfi->is_entry_point(location_.bias.link(pc.lookup()));
+        // Of a file without any CFI, too.
+        const bool at_entry = location_.is_entry_point(pc.lookup());
         if (at_entry && registers_.known(arch_.fp) && registers_[arch_.fp] == 0) {
             // psABI §3.4.1: rbp is zero at process entry, to mark the deepest frame.
             step.outcome = Step::Outcome::kRoot;
@@ -523,10 +526,11 @@ class Walk {
         return !pc.is_return_address() && pc.pc() - location_.start >= arch_.signal_trampoline_syscall &&
                signal_trampoline_begins(pc.pc() - arch_.signal_trampoline_syscall);
     }
-    bool signal_trampoline_begins(RunAddr address) {
+    bool signal_trampoline_begins(RunAddr address) { return code_begins(address, arch_.signal_trampoline); }
+    bool code_begins(RunAddr address, std::span<const uint8_t> expected) {
         std::array<uint8_t, 16> buffer;
-        const auto code = std::span(buffer).first(arch_.signal_trampoline.size());
-        return request_.space.read_code(address, code) && std::ranges::equal(code, arch_.signal_trampoline);
+        const auto code = std::span(buffer).first(expected.size());
+        return request_.space.read_code(address, code) && std::ranges::equal(code, expected);
     }
 
     // A return address at the first byte of the trampoline's page looks up the byte before it.

@@ -40,6 +40,9 @@ void read_entries(const dwarf::CfiSection &section) {
 
 void check_index(const dwarf::CfiSection &section) {
     const unwind::FdeIndex index(std::span(&section, 1));
+    require(index.refusals().size() == std::min(index.refusal_count(), unwind::kMaxRefusals), "refusals are bounded");
+    require(index.cies().size() <= unwind::kMaxCies, "CIEs are bounded");
+    require(index.most_listed() <= std::max(unwind::kMaxListed, 2 * index.fdes().size()), "what is listed is bounded");
     const unwind::FdeRef *last = nullptr;
     for (const unwind::FdeRef &ref : index.fdes()) {
         require(last == nullptr || last->start < ref.start, "the index ascends");

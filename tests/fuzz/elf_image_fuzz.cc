@@ -41,10 +41,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         return 0;
     check_segments(*image);
     require(image->build_id().size() <= size, "a build-id comes out of the file");
+    require(image->sections().size() <= std::min(elf::kMaxSections, size / 64), "so do sections");
     for (size_t i = 0; i < std::min(image->sections().size(), kSectionsRead); ++i) {
         const auto &section = image->sections()[i];
         const auto bytes = image->read_section(source, section.name);
-        require(!bytes || !*bytes || (*bytes)->bytes.size() <= elf::kMaxSectionBytes, "sections are bounded");
+        require(!bytes || !*bytes || (*bytes)->bytes.size() <= elf::expanded_limit(size),
+                "what a section becomes is bounded by the file");
+        const auto stated = image->section_size(source, section.name);
+        require(!bytes || (stated && *stated == (*bytes ? (*bytes)->bytes.size() : 0)), "and known before it is read");
     }
 
     const auto whole = image->read_eh_frame(source);
@@ -62,7 +66,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     input.eh_frame_hdr = image->open_eh_frame_hdr(shared);
     input.text_base = image->text_base();
     input.data_base = image->data_base();
-    input.entry = image->entry();
     input.machine = image->machine();
     if (const auto module = unwind::ModuleCfi::build(std::move(input))) {
         (void)(*module)->rule_at(image->entry());

@@ -8,6 +8,7 @@
 #include "process/file_source.h"
 #include "support/cfi_bytes.h"
 #include "support/elf_builder.h"
+#include "support/xz.h"
 #include "unwind/fde_index.h"
 
 #include <dlfcn.h>
@@ -134,6 +135,24 @@ void make_elf_images(const std::filesystem::path &folder) {
     corpus.add(image_builder().add({".zdebug_frame", old_form.data(), 0, 0}).build());
     if (const Data program = read_file("/usr/bin/true"); !program.empty() && program.size() <= kMaxSeedBytes)
         corpus.add(program);
+}
+
+// A file with a symbol table, and one that has it packed in .gnu_debugdata.
+void make_symbol_images(const std::filesystem::path &folder) {
+    Corpus corpus(folder / "symbol_image");
+    const auto with_table = [](uint32_t type) {
+        ElfBuilder builder = image_builder();
+        builder.add({".table", Data(48, 1), 0, 0, type, 6}).add({".strings", {0, 'f', 0}, 0, 0, SHT_STRTAB});
+        return builder;
+    };
+    const Data file = with_table(SHT_SYMTAB).build();
+    corpus.add(file);
+    const Data packed = testing::xz_of(file);
+    corpus.add(packed);
+    corpus.add(with_table(SHT_DYNSYM).add({".gnu_debugdata", packed, 0, 0}).build());
+    ElfBuilder without_sections = image_builder();
+    without_sections.with_section_headers = false;
+    corpus.add(without_sections.build());
 }
 
 Bytes section_input(bool debug_frame, LinkAddr address, const elf::Image *image, const Data &header,
@@ -310,6 +329,7 @@ Data core(bool with_module_bytes) {
 
 void make_all(const std::filesystem::path &folder) {
     make_elf_images(folder);
+    make_symbol_images(folder);
     make_cfi(folder);
     make_tables_and_walks(folder);
     make_maps(folder);

@@ -80,6 +80,22 @@ int main(void) {
 }
 """
 
+# A fiber of its own, which nothing called.
+FIBER = CHAIN + r"""
+#include <stdlib.h>
+#include <ucontext.h>
+static ucontext_t main_context, fiber;
+int main(void) {
+    getcontext(&fiber);
+    fiber.uc_stack.ss_sp = malloc(1 << 17);
+    fiber.uc_stack.ss_size = 1 << 17;
+    fiber.uc_link = &main_context;
+    makecontext(&fiber, outer, 0);
+    swapcontext(&main_context, &fiber);
+    return 0;
+}
+"""
+
 OPTIONS = ("-O2", "-fomit-frame-pointer", "-fno-stack-protector", "-Wno-implicit-function-declaration")
 ONLY_DEBUG_FRAME = ("-g", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-fno-exceptions")
 
@@ -205,6 +221,41 @@ class BinaryForms(unittest.TestCase):
                         found = self.expect(program, *arguments, root=compiler == "/usr/bin/cc")
                         self.assertLess(found.index("handler"), found.index("sends"))
                         self.assertLess(found.index("sends"), found.index("main"))
+
+    def test_frame_pointers_and_no_cfi_at_all(self):
+        """As Deno and Bun ship: the entry point is the root there, too."""
+        program = self.build("-fno-omit-frame-pointer", *ONLY_DEBUG_FRAME, "-g0", "-Wl,--no-eh-frame-hdr")
+        run("/usr/bin/objcopy", "-R", ".eh_frame", program)
+        self.assertEqual([name for name in sections(program) if "frame" in name], [])
+        self.assertEqual(self.expect(program)[-1], "_start")
+
+    def test_a_program_header_without_its_eh_frame_hdr(self):
+        program = self.build("-fno-omit-frame-pointer")
+        run("/usr/bin/objcopy", "-R", ".eh_frame", "-R", ".eh_frame_hdr", program)
+        self.assertIn("GNU_EH_FRAME", run("/usr/bin/readelf", "-lW", program))
+        self.assertEqual(self.expect(program)[-1], "_start")
+
+    def test_a_fiber(self):
+        ((found, ends),) = self.stacks(self.build(source=FIBER))
+        self.assertEqual(ends, [], found)
+        self.assertEqual(found[found.index("inner") :], [*CALLERS, "__start_context"])
+
+    def test_cfi_in_the_separate_debug_file(self):
+        """As Alpine's musl has it."""
+        program = self.build(*ONLY_DEBUG_FRAME, "-Wl,--build-id")
+        build_id = re.search(r"Build ID: ([0-9a-f]+)", run("/usr/bin/readelf", "-n", program))[1]
+        folder = pathlib.Path("/usr/lib/debug/.build-id", build_id[:2])
+        if not os.access("/usr/lib/debug/.build-id", os.W_OK):
+            self.skipTest("skipped: /usr/lib/debug/.build-id cannot be written to")
+        if not folder.exists():
+            folder.mkdir()
+            self.addCleanup(folder.rmdir)
+        debug = folder / f"{build_id[2:]}.debug"
+        self.addCleanup(debug.unlink, missing_ok=True)
+        run("/usr/bin/objcopy", "--only-keep-debug", program, debug)
+        run("/usr/bin/strip", program)
+        self.assertNotIn(".debug_frame", sections(program))
+        self.expect(program)
 
     def test_a_thread_of_a_raw_clone(self):
         threads = self.stacks(self.build(source=RAW_CLONE))

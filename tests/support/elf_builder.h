@@ -19,6 +19,7 @@ class ElfBuilder {
         uint64_t address = 0;
         uint64_t flags = SHF_ALLOC;
         uint32_t type = SHT_PROGBITS;
+        uint32_t link = 0;
     };
 
     ElfBuilder() {
@@ -57,6 +58,7 @@ class ElfBuilder {
             entry.sh_type = section.type;
             entry.sh_flags = section.flags;
             entry.sh_addr = section.address;
+            entry.sh_link = section.link;
             names += section.name + '\0';
             table.push_back(entry);
         }

@@ -26,10 +26,9 @@ class FakeSpace final : public unwind::AddressSpace {
         unwind::CfiInput input;
         input.eh_frame = SectionBytes{section.data(), LinkAddr(0x100000)};
         input.machine = EM_X86_64;
-        input.entry = LinkAddr(entry);
-        add_module(start, size, std::move(input));
+        add_module(start, size, std::move(input), entry);
     }
-    void add_module(uint64_t start, uint64_t size, unwind::CfiInput input) {
+    void add_module(uint64_t start, uint64_t size, unwind::CfiInput input, uint64_t entry = 0) {
         auto cfi = unwind::ModuleCfi::build(std::move(input));
         ASSERT_TRUE(cfi);
         modules_.emplace_back(std::move(*cfi));
@@ -38,6 +37,18 @@ class FakeSpace final : public unwind::AddressSpace {
              .cfi = modules_.back(),
              .module = reinterpret_cast<const dwunw_module *>(modules_.back().get()),
              .bias = LoadBias{start},
+             .entry = LinkAddr(entry),
+             .start = RunAddr(start),
+             .end = RunAddr(start + size)});
+    }
+    // A file that has no CFI at all, mapped at its start and linked to 0.
+    void add_module_without_cfi(uint64_t start, uint64_t size, uint64_t entry) {
+        static const int anything = 0;
+        add({.kind = unwind::CodeKind::kModule,
+             .status = DWUNW_ERR_NO_CFI,
+             .module = reinterpret_cast<const dwunw_module *>(&anything),
+             .bias = LoadBias{start},
+             .entry = LinkAddr(entry),
              .start = RunAddr(start),
              .end = RunAddr(start + size)});
     }

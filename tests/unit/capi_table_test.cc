@@ -139,6 +139,9 @@ TEST_F(TableTest, WhatCannotBeOpened) {
     EXPECT_EQ(open("/dev/zero"), DWUNW_ERR_NOT_ELF);
     EXPECT_EQ(open_bytes({'h', 'e', 'l', 'l', 'o'}), DWUNW_ERR_NOT_ELF);
     EXPECT_EQ(open_bytes(ElfBuilder().build()), DWUNW_ERR_NO_CFI);
+    ElfBuilder relocatable; // every address in it is 0 until it is linked
+    relocatable.header.e_type = ET_REL;
+    EXPECT_EQ(open_bytes(relocatable.build()), DWUNW_ERR_INVALID_ARGUMENT);
     ElfBuilder foreign;
     foreign.header.e_machine = EM_SPARCV9;
     EXPECT_EQ(open_bytes(foreign.add({".eh_frame", {0, 0, 0, 0}}).build()), DWUNW_ERR_UNSUPPORTED_ARCH);

@@ -2,9 +2,14 @@
 // Numbers in ELF headers that lie, and files that change while they are read.
 #include "elf/image.h"
 
+#include "process/file_source.h"
 #include "support/elf_builder.h"
+#include "support/peak_memory.h"
 
 #include <gtest/gtest.h>
+
+#include <zlib.h>
+#include <zstd.h>
 
 #include <functional>
 #include <limits>
@@ -252,6 +257,87 @@ TEST(ImageLimits, NotesWithoutEnd) {
     ASSERT_TRUE(image);
     EXPECT_EQ(image->build_id(), Vector{7});
     EXPECT_LT(source.bytes_read, 2u << 20);
+}
+
+Vector deflated(const Vector &plain) {
+    uLongf size = ::compressBound(plain.size());
+    Vector out(size);
+    EXPECT_EQ(::compress(out.data(), &size, plain.data(), plain.size()), Z_OK);
+    out.resize(size);
+    return out;
+}
+
+// A file with one compressed section, whose header says that it becomes `size` bytes.
+Vector compressed_file(const std::string &name, uint32_t method, uint64_t size, const Vector &packed) {
+    const Elf64_Chdr header{method, 0, size, 8};
+    Vector bytes(sizeof(header));
+    std::memcpy(bytes.data(), &header, sizeof(header));
+    bytes.insert(bytes.end(), packed.begin(), packed.end());
+    return ElfBuilder().add({name, bytes, 0x2000, SHF_COMPRESSED}).build();
+}
+
+constexpr uint32_t kZstd = 2; // ELFCOMPRESS_ZSTD
+
+// 200 KB were a gigabyte, and 762 KB more than four: what a section may become is known from what it takes in the file.
+TEST(ImageLimits, ASectionThatExpandsIsNotUnpacked) {
+    const Vector plain(size_t{200} << 20);
+    Vector zstd(ZSTD_compressBound(plain.size()));
+    zstd.resize(ZSTD_compress(zstd.data(), zstd.size(), plain.data(), plain.size(), 1));
+    for (const char *name : {".debug_frame", ".eh_frame"})
+        for (const auto &[method, packed] : {std::pair(uint32_t{ELFCOMPRESS_ZLIB}, deflated(plain)), {kZstd, zstd}}) {
+            const Vector file = compressed_file(name, method, plain.size(), packed);
+            ASSERT_LT(file.size(), size_t{210} << 10);
+            const auto source = std::make_shared<const MemorySource>(file);
+            const uint64_t grown = testing::peak_growth([&, name = name] {
+                const auto image = Image::parse(*source);
+                const auto limit = [](const auto &result) { return result.error().status == DWUNW_ERR_LIMIT; };
+                return image && !image->read_section(*source, name) && limit(image->read_section(*source, name)) &&
+                       limit(image->section_size(*source, name)) &&
+                       (name[1] == 'd' ||
+                        (limit(image->read_eh_frame(*source)) && limit(image->open_eh_frame(source))));
+            });
+            EXPECT_LT(grown, uint64_t{4} << 20);
+        }
+}
+
+TEST(ImageLimits, WhatSectionsMayBecome) {
+    static_assert(expanded_limit(0) == kSmallExpanded);
+    static_assert(expanded_limit(kSmallExpanded) == kMaxExpansion * kSmallExpanded);
+    static_assert(expanded_limit(~uint64_t{0}) == kMaxSectionBytes);
+    // A small one may be as dense as it likes.
+    const Vector small(kSmallExpanded);
+    Vector file = compressed_file(".debug_frame", ELFCOMPRESS_ZLIB, small.size(), deflated(small));
+    auto section = Image::parse(MemorySource(file))->read_section(MemorySource(file), ".debug_frame");
+    ASSERT_TRUE(section && *section);
+    EXPECT_EQ((*section)->bytes, small);
+    const Vector more(kSmallExpanded + 1);
+    file = compressed_file(".debug_frame", ELFCOMPRESS_ZLIB, more.size(), deflated(more));
+    section = Image::parse(MemorySource(file))->read_section(MemorySource(file), ".debug_frame");
+    ASSERT_FALSE(section);
+    EXPECT_EQ(section.error().status, DWUNW_ERR_LIMIT);
+    EXPECT_EQ(section.error().value, more.size());
+}
+
+// One that says less than it holds is refused once it has filled what it said.
+TEST(ImageLimits, AHeaderThatSaysLess) {
+    const Vector plain(size_t{200} << 20);
+    const Vector file = compressed_file(".debug_frame", ELFCOMPRESS_ZLIB, kSmallExpanded, deflated(plain));
+    const uint64_t grown = testing::peak_growth([&] {
+        const auto section = Image::parse(MemorySource(file))->read_section(MemorySource(file), ".debug_frame");
+        return !section && section.error().status == DWUNW_ERR_ELF_MALFORMED;
+    });
+    EXPECT_LT(grown, uint64_t{4} << 20);
+}
+
+// What .eh_frame and .debug_frame compress to in real files, and how far that is from the limit.
+TEST(ImageLimits, RealSectionsExpandFarLess) {
+    const auto source = process::FileSource::open("/lib/x86_64-linux-gnu/libstdc++.so.6");
+    ASSERT_TRUE(source);
+    const auto image = Image::parse(*source);
+    ASSERT_TRUE(image);
+    const auto frames = image->read_eh_frame(*source);
+    ASSERT_TRUE(frames && *frames);
+    EXPECT_LT((*frames)->bytes.size(), deflated((*frames)->bytes).size() * (kMaxExpansion / 4));
 }
 
 } // namespace

@@ -171,6 +171,31 @@ TEST(Image, CompressedSections) {
     EXPECT_FALSE(read(".zdebug_frame", {'Z', 'L', 'I'}, 0));
 }
 
+// As objcopy -R .eh_frame -R .eh_frame_hdr leaves it: a program header for what is no more.
+TEST(Image, AProgramHeaderWithoutItsEhFrameHdr) {
+    for (const bool empty : {true, false}) {
+        ElfBuilder builder;
+        builder.add({".text", Vector(64, 0x90), 0x1000, SHF_ALLOC | SHF_EXECINSTR});
+        builder.add({".gone", Vector(empty ? 0 : 16), 0x3000, 0});
+        builder.add_segment(PT_LOAD, PF_R | PF_X, ".text").add_segment(PT_GNU_EH_FRAME, PF_R, ".gone");
+        const Vector file = builder.build();
+        const auto frames = good(file).read_eh_frame(MemorySource(file));
+        ASSERT_TRUE(frames);
+        EXPECT_FALSE(*frames);
+        const auto opened = good(file).open_eh_frame(std::make_shared<const MemorySource>(file));
+        ASSERT_TRUE(opened);
+        EXPECT_FALSE(*opened);
+    }
+    // The header is there, and what it points to is not.
+    ElfBuilder builder;
+    builder.add({".eh_frame_hdr", {1, 0x1b, 0x03, 0x3b, 0x40, 0, 0, 0}, 0x2000});
+    builder.add_segment(PT_LOAD, PF_R, ".eh_frame_hdr").add_segment(PT_GNU_EH_FRAME, PF_R, ".eh_frame_hdr");
+    const Vector file = builder.build();
+    const auto frames = good(file).read_eh_frame(MemorySource(file));
+    ASSERT_TRUE(frames);
+    EXPECT_FALSE(*frames);
+}
+
 // .eh_frame of a file whose section headers are gone, found through PT_GNU_EH_FRAME.
 TEST(Image, EhFrameWithoutSectionHeaders) {
     const auto file_with = [](uint8_t version, uint8_t encoding, int32_t distance) {

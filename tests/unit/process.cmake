@@ -12,8 +12,8 @@ add_process_plugin(process_plugin_a 1)
 add_process_plugin(process_plugin_b 2)
 add_process_plugin(process_plugin_moved 3 -Wl,-Ttext=0x5000000)
 
-foreach(name IN ITEMS compile_queue core_contents core_file core_target core_write file_source maps memory_image
-                      modified_pages module_file module_open module_store moved_code proc_dir process
+foreach(name IN ITEMS compile_queue core_contents core_file core_target core_write debug_file file_source maps
+                      memory_image modified_pages module_file module_open module_store moved_code proc_dir process
                       process_memory refresh_budget stopped)
     set(test process_${name}_test)
     add_executable(${test} ${test}.cc)
@@ -23,6 +23,6 @@ foreach(name IN ITEMS compile_queue core_contents core_file core_target core_wri
         "PLUGIN_MOVED=\"$<TARGET_FILE:process_plugin_moved>\"")
     add_dependencies(${test} process_plugin_a process_plugin_b process_plugin_moved)
     target_include_directories(${test} PRIVATE "${PROJECT_SOURCE_DIR}/src")
-    target_link_libraries(${test} PRIVATE dwunw GTest::gtest_main Threads::Threads ${CMAKE_DL_LIBS})
+    target_link_libraries(${test} PRIVATE dwunw GTest::gtest_main Threads::Threads ZLIB::ZLIB ${CMAKE_DL_LIBS})
     gtest_discover_tests(${test} TEST_PREFIX unit. PROPERTIES LABELS unit TIMEOUT 120)
 endforeach()

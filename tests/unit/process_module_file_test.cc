@@ -2,6 +2,8 @@
 #include "process/module_file.h"
 
 #include "process_testing.h"
+#include "support/cfi_bytes.h"
+#include "support/elf_builder.h"
 
 #include <dlfcn.h>
 #include <elf.h>
@@ -237,6 +239,52 @@ TEST(LoadBias, OfSegmentsAtTheEndOfTheNumbers) {
     EXPECT_FALSE(load_bias(image, mapping_at(0x10000, 0, true)));
     const elf::Image all = image_with({load(PF_R | PF_X, 0x800, 0x800, UINT64_MAX - 0x800)});
     (void)load_bias(all, mapping_at(0x10000, 0x1000, true)); // no overflow that a sanitizer minds
+}
+
+// A file without CFI, whose debug file has some; as distributions' musl.
+TEST(ModuleFile, DebugFrameOfTheSeparateDebugFile) {
+    using Vector = std::vector<uint8_t>;
+    const TemporaryFolder folder;
+    const std::string root = folder / "debug";
+    const Vector build_id = {0xab, 0x01, 0xfe};
+    const auto write = [&](const std::string &path, const testing::FrameSection *frames) {
+        testing::ElfBuilder builder;
+        builder.add({".text", Vector(0x100, 0x90), 0x1000, SHF_ALLOC | SHF_EXECINSTR});
+        builder.add({".note", testing::note("GNU", NT_GNU_BUILD_ID, build_id), 0, 0, SHT_NOTE});
+        if (frames != nullptr)
+            builder.add({".debug_frame", frames->data(), 0, 0});
+        builder.add_segment(PT_LOAD, PF_R | PF_X, ".text");
+        const Vector file = builder.build();
+        testing::write_file(path, std::string(file.begin(), file.end()));
+    };
+    testing::FrameSection frames(true);
+    frames.fde(frames.cie(), 0x1000, 0x40);
+    std::filesystem::create_directories(root + "/.build-id/ab");
+    write(root + "/.build-id/ab/01fe.debug", &frames);
+    write(folder / "program", nullptr);
+
+    const LocatedFile file = testing::take(LocatedFile::locate(AT_FDCWD, (folder / "program").c_str()));
+    auto fd = std::make_shared<const UniqueFd>(testing::take(file.open()));
+    const auto source = std::make_shared<const FileSource>(fd, file.identity().size);
+    const auto budget = std::make_shared<ModuleBudget>(ModuleBudget{Budget(1 << 20), Budget(frames.data().size())});
+    const ModuleFile module(source, fd->get(), file.identity(), budget, root.c_str());
+    const auto cfi = module.cfi();
+    ASSERT_TRUE(cfi);
+    EXPECT_EQ((*cfi)->rule_at(LinkAddr(0x1010)).status, DWUNW_OK);
+    EXPECT_EQ((*cfi)->rule_at(LinkAddr(0x1040)).status, DWUNW_ERR_NO_CFI);
+    EXPECT_EQ(budget->sections.left(), 0u);
+    // What the file says by itself.
+    EXPECT_EQ(module.whole_cfi().error().status, DWUNW_ERR_NO_CFI);
+    const ModuleFile elsewhere(source, fd->get(), file.identity(), nullptr, "/nowhere");
+    EXPECT_EQ(elsewhere.cfi().error().status, DWUNW_ERR_NO_CFI);
+    // One that has some of its own needs none.
+    testing::FrameSection own(true);
+    own.fde(own.cie(), 0x1080, 0x10);
+    write(folder / "with", &own);
+    auto with = testing::take(FileSource::open((folder / "with").c_str()));
+    const ModuleFile complete(std::make_shared<const FileSource>(std::move(with)), -1, std::nullopt, nullptr,
+                              root.c_str());
+    EXPECT_EQ(testing::take(complete.cfi())->rule_at(LinkAddr(0x1010)).status, DWUNW_ERR_NO_CFI);
 }
 
 } // namespace

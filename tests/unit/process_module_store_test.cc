@@ -2,8 +2,11 @@
 #include "process/module_store.h"
 
 #include "process_testing.h"
+#include "support/elf_builder.h"
+#include "support/peak_memory.h"
 
 #include <sys/auxv.h>
+#include <zlib.h>
 
 #include <atomic>
 #include <thread>
@@ -267,6 +270,76 @@ TEST(ModuleStore, WhatWasUsedLongestAgoIsEvicted) {
     const auto held_b = testing::take(store.cfi(b));
     EXPECT_NE(held_b->table(), nullptr);
     EXPECT_EQ(store.totals().table_bytes, 3 * each);
+}
+
+// A file that has a .debug_frame of `size` bytes, packed or not.
+void write_with_debug_frame(const std::string &path, size_t size, bool packed) {
+    testing::ElfBuilder builder;
+    std::vector<uint8_t> bytes(size);
+    if (packed) {
+        const Elf64_Chdr header{ELFCOMPRESS_ZLIB, 0, size, 8};
+        uLongf length = ::compressBound(size);
+        std::vector<uint8_t> deflated(length);
+        EXPECT_EQ(::compress(deflated.data(), &length, bytes.data(), size), Z_OK);
+        bytes.assign(reinterpret_cast<const uint8_t *>(&header), reinterpret_cast<const uint8_t *>(&header + 1));
+        bytes.insert(bytes.end(), deflated.begin(), deflated.begin() + static_cast<ptrdiff_t>(length));
+    }
+    builder.add({".text", std::vector<uint8_t>(16), 0x1000});
+    builder.add({".debug_frame", bytes, 0, packed ? uint64_t{SHF_COMPRESSED} : 0});
+    builder.add_segment(PT_LOAD, PF_R | PF_X, ".text");
+    const auto file = builder.build();
+    testing::write_file(path, std::string(file.begin(), file.end()));
+}
+
+// Many small files that each become a megabyte: together they have what one of them may.
+TEST(ModuleStore, ManyFilesThatExpandShareABudget) {
+    constexpr size_t kEach = elf::kSmallExpanded;
+    const TemporaryFolder folder;
+    ModuleStore store(ModuleStore::kDefaultBudget, ModuleStore::kImageBudget, 4 * kEach);
+    std::vector<const ModuleFile *> files;
+    for (int i = 0; i < 64; ++i) {
+        const std::string path = folder / std::to_string(i);
+        write_with_debug_frame(path, kEach, i % 2 == 0);
+        files.push_back(&file_of(store, path));
+    }
+    const uint64_t grown = testing::peak_growth([&] {
+        for (const ModuleFile *file : files) {
+            if (!store.cfi(*file))
+                return false;
+            store.wait_for_tables(); // nobody holds it any more, and it makes room for the next
+        }
+        return store.totals().table_bytes < 6 * kEach;
+    });
+    EXPECT_LT(grown, 24 * kEach);
+
+    std::vector<std::shared_ptr<const unwind::ModuleCfi>> held;
+    for (size_t i = 0; i < 4; ++i)
+        held.push_back(testing::take(store.cfi(*files[i])));
+    const auto refused = store.cfi(*files[4]);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().status, DWUNW_ERR_LIMIT);
+    EXPECT_EQ(refused.error().value, kEach);
+    store.wait_for_tables();
+    held.pop_back();
+    EXPECT_TRUE(store.cfi(*files[4])); // it was not remembered
+}
+
+TEST(ModuleStore, HeadersShareABudget) {
+    const TemporaryFolder folder;
+    for (const char *name : {"a.so", "b.so"})
+        std::filesystem::copy_file(PLUGIN_A, folder / name);
+    size_t each = 0;
+    {
+        ModuleStore store;
+        each = file_of(store, folder / "a.so").image()->memory_bytes();
+        EXPECT_GT(each, sizeof(elf::Image));
+    }
+    ModuleStore store(ModuleStore::kDefaultBudget, each + each / 2);
+    EXPECT_TRUE(file_of(store, folder / "a.so").image());
+    const ModuleFile &late = file_of(store, folder / "b.so");
+    ASSERT_FALSE(late.image());
+    EXPECT_EQ(late.image().error().status, DWUNW_ERR_LIMIT);
+    EXPECT_EQ(store.cfi(late).error().status, DWUNW_ERR_LIMIT);
 }
 
 } // namespace

@@ -21,12 +21,13 @@ add_custom_command(
     VERBATIM)
 add_custom_target(symbolize_fixtures DEPENDS "${stripped}" "${minidebug}")
 
-foreach(name IN ITEMS demangle symbol_index module_symbols symbolizer)
+foreach(name IN ITEMS demangle mini_debug symbol_image symbol_index module_symbols symbolizer)
     set(test symbolize_${name}_test)
     add_executable(${test} ${test}.cc)
     add_dependencies(${test} symbolize_fixtures)
     target_compile_definitions(${test} PRIVATE "SYMBOLIZE_FIXTURES=\"${CMAKE_CURRENT_BINARY_DIR}\"")
     target_include_directories(${test} PRIVATE "${PROJECT_SOURCE_DIR}/src")
-    target_link_libraries(${test} PRIVATE dwunw_symbolize GTest::gtest_main ${CMAKE_DL_LIBS})
+    target_link_libraries(${test} PRIVATE dwunw_symbolize GTest::gtest_main PkgConfig::libdw PkgConfig::liblzma
+                                          ZLIB::ZLIB ${CMAKE_DL_LIBS})
     gtest_discover_tests(${test} TEST_PREFIX unit. PROPERTIES LABELS unit TIMEOUT 120)
 endforeach()

@@ -3,17 +3,17 @@
 // local symbols compressed into .gnu_debugdata.
 #include "symbolize/module_symbols.h"
 
-#include "base/unique_fd.h"
+#include "support/peak_memory.h"
+#include "support/xz.h"
 
 #include <gtest/gtest.h>
 
 #include <dlfcn.h>
 #include <elf.h>
-#include <fcntl.h>
 #include <link.h>
 #include <sys/auxv.h>
-#include <sys/mman.h>
 
+#include <algorithm>
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -32,17 +32,13 @@ std::vector<uint8_t> read_file(const std::string &path) {
     return {std::istreambuf_iterator<char>(file), {}};
 }
 
-// An unnamed file that holds `bytes`.
-UniqueFd file_of(std::span<const uint8_t> bytes) {
-    UniqueFd fd(memfd_create("image", MFD_CLOEXEC));
-    EXPECT_EQ(write(fd.get(), bytes.data(), bytes.size()), static_cast<ssize_t>(bytes.size()));
-    return fd;
+Result<std::unique_ptr<ModuleSymbols>> open_image(const ByteSource &image) {
+    Budget budget(SymbolImage::kMaxTableBytes);
+    return ModuleSymbols::open(image, budget);
 }
 
-Result<std::unique_ptr<ModuleSymbols>> open_path(const std::string &path, UniqueFd &fd) {
-    const std::vector<uint8_t> bytes = read_file(path);
-    fd = UniqueFd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    return ModuleSymbols::open(fd.get(), MemorySource(bytes));
+Result<std::unique_ptr<ModuleSymbols>> open_path(const std::string &path) {
+    return open_image(MemorySource(read_file(path)));
 }
 
 // Where a symbol lies, read straight from a table of an ELF file: what the answers are compared with.
@@ -81,8 +77,7 @@ void expect_symbol(ModuleSymbols &symbols, LinkAddr start, const std::string &na
 }
 
 TEST(ModuleSymbols, ReadsSymtab) {
-    UniqueFd fd;
-    auto symbols = open_path(kPlain, fd);
+    auto symbols = open_path(kPlain);
     ASSERT_TRUE(symbols) << dwunw_status_string(symbols.error().status);
     expect_symbol(**symbols, address_of(kPlain, SHT_SYMTAB, kHidden), "fixture::hidden_function(int)", kHidden);
     expect_symbol(**symbols, address_of(kPlain, SHT_SYMTAB, kExported), "fixture::exported_function(int)", kExported);
@@ -90,8 +85,7 @@ TEST(ModuleSymbols, ReadsSymtab) {
 }
 
 TEST(ModuleSymbols, LabelsEndWithTheirSection) {
-    UniqueFd fd;
-    auto symbols = open_path(kPlain, fd);
+    auto symbols = open_path(kPlain);
     ASSERT_TRUE(symbols);
     const LinkAddr start = address_of(kPlain, SHT_SYMTAB, "fixture_label");
     for (uint64_t offset = 0; offset <= 16; offset++) {
@@ -101,17 +95,31 @@ TEST(ModuleSymbols, LabelsEndWithTheirSection) {
     }
 }
 
+// Musl's memset, of size 0 in .dynsym, named the functions behind it that have no symbol there.
+TEST(ModuleSymbols, ALabelInDynsymNamesItsFirstByte) {
+    auto symbols = open_path(kStripped);
+    ASSERT_TRUE(symbols);
+    const LinkAddr start = address_of(kStripped, SHT_DYNSYM, "fixture_label");
+    ASSERT_TRUE((*symbols)->find(start));
+    EXPECT_STREQ((*symbols)->find(start)->name, "fixture_label");
+    for (uint64_t offset = 1; offset <= 16; offset++)
+        EXPECT_EQ((*symbols)->find(start + offset).error().status, DWUNW_ERR_NOT_FOUND) << offset;
+    // With the functions that .gnu_debugdata adds, it is known where the label's code ends.
+    auto with_functions = open_path(kMiniDebug);
+    ASSERT_TRUE(with_functions);
+    for (uint64_t offset = 0; offset <= 16; offset++)
+        EXPECT_TRUE((*with_functions)->find(start + offset)) << offset;
+}
+
 TEST(ModuleSymbols, NothingBeforeTheFirstOrAfterTheLastSymbol) {
-    UniqueFd fd;
-    auto symbols = open_path(kPlain, fd);
+    auto symbols = open_path(kPlain);
     ASSERT_TRUE(symbols);
     EXPECT_EQ((*symbols)->find(LinkAddr(0)).error().status, DWUNW_ERR_NOT_FOUND);
     EXPECT_EQ((*symbols)->find(LinkAddr(~uint64_t{0})).error().status, DWUNW_ERR_NOT_FOUND);
 }
 
 TEST(ModuleSymbols, FallsBackToDynsymInAStrippedFile) {
-    UniqueFd fd;
-    auto symbols = open_path(kStripped, fd);
+    auto symbols = open_path(kStripped);
     ASSERT_TRUE(symbols);
     expect_symbol(**symbols, address_of(kStripped, SHT_DYNSYM, kExported), "fixture::exported_function(int)",
                   kExported);
@@ -119,8 +127,7 @@ TEST(ModuleSymbols, FallsBackToDynsymInAStrippedFile) {
 }
 
 TEST(ModuleSymbols, ReadsGnuDebugdata) {
-    UniqueFd fd;
-    auto symbols = open_path(kMiniDebug, fd);
+    auto symbols = open_path(kMiniDebug);
     ASSERT_TRUE(symbols);
     expect_symbol(**symbols, address_of(kPlain, SHT_SYMTAB, kHidden), "fixture::hidden_function(int)", kHidden);
     expect_symbol(**symbols, address_of(kMiniDebug, SHT_DYNSYM, kExported), "fixture::exported_function(int)",
@@ -135,13 +142,10 @@ TEST(ModuleSymbols, ReadsAnImageWithoutSectionHeaders) {
     header.e_shnum = header.e_shstrndx = 0;
     std::memcpy(bytes.data(), &header, sizeof header);
 
-    const UniqueFd fd = file_of(bytes);
-    for (const int image_fd : {fd.get(), -1}) {
-        auto symbols = ModuleSymbols::open(image_fd, MemorySource(bytes));
-        ASSERT_TRUE(symbols);
-        expect_symbol(**symbols, address_of(kStripped, SHT_DYNSYM, kExported), "fixture::exported_function(int)",
-                      kExported);
-    }
+    auto symbols = open_image(MemorySource(bytes));
+    ASSERT_TRUE(symbols);
+    expect_symbol(**symbols, address_of(kStripped, SHT_DYNSYM, kExported), "fixture::exported_function(int)",
+                  kExported);
 }
 
 TEST(ModuleSymbols, ReadsLibc) {
@@ -154,8 +158,7 @@ TEST(ModuleSymbols, ReadsLibc) {
             dlvsym(dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD), "malloc", "GLIBC_2.2.5"); // a sanitizer's malloc
     ASSERT_NE(dladdr1(function, &info, reinterpret_cast<void **>(&map), RTLD_DL_LINKMAP), 0);
 
-    UniqueFd fd;
-    auto symbols = open_path(map->l_name, fd);
+    auto symbols = open_path(map->l_name);
     ASSERT_TRUE(symbols);
     const LinkAddr address(reinterpret_cast<uint64_t>(function) - map->l_addr);
     auto found = (*symbols)->find(address + 1);
@@ -173,8 +176,7 @@ TEST(ModuleSymbols, ReadsTheTestItself) {
     Dl_info info;
     link_map *map = nullptr;
     ASSERT_NE(dladdr1(here, &info, reinterpret_cast<void **>(&map), RTLD_DL_LINKMAP), 0);
-    UniqueFd fd;
-    auto symbols = open_path("/proc/self/exe", fd);
+    auto symbols = open_path("/proc/self/exe");
     ASSERT_TRUE(symbols);
     auto found = (*symbols)->find(LinkAddr(reinterpret_cast<uint64_t>(here) - map->l_addr));
     ASSERT_TRUE(found);
@@ -190,7 +192,7 @@ TEST(ModuleSymbols, ReadsTheVdsoFromMemory) {
     std::memcpy(&header, image, sizeof header);
     const size_t size = header.e_shoff + header.e_shnum * sizeof(Elf64_Shdr);
 
-    auto symbols = ModuleSymbols::open(-1, MemorySource({image, size}));
+    auto symbols = open_image(MemorySource({image, size}));
     ASSERT_TRUE(symbols);
     void *vdso = dlopen("linux-vdso.so.1", RTLD_LAZY | RTLD_NOLOAD);
     ASSERT_NE(vdso, nullptr);
@@ -221,7 +223,7 @@ TEST(ModuleSymbols, AFileWithoutAnySymbolsHasNone) {
     std::memcpy(bytes.data(), &header, sizeof header);
     std::memcpy(bytes.data() + sizeof header, &segment, sizeof segment);
 
-    auto symbols = ModuleSymbols::open(-1, MemorySource(bytes));
+    auto symbols = open_image(MemorySource(bytes));
     ASSERT_TRUE(symbols) << dwunw_status_string(symbols.error().status);
     EXPECT_EQ((*symbols)->symbol_count(), 0u);
     EXPECT_EQ((*symbols)->find(LinkAddr(0x40)).error().status, DWUNW_ERR_NOT_FOUND);
@@ -229,58 +231,91 @@ TEST(ModuleSymbols, AFileWithoutAnySymbolsHasNone) {
 
 TEST(ModuleSymbols, WhatIsNotElfIsAnError) {
     const std::vector<uint8_t> text = {'#', '!', '/', 'b', 'i', 'n', '/', 's', 'h', '\n'};
-    const UniqueFd fd = file_of(text);
-    EXPECT_EQ(ModuleSymbols::open(fd.get(), MemorySource(text)).error().status, DWUNW_ERR_NOT_ELF);
-    EXPECT_EQ(ModuleSymbols::open(-1, MemorySource(text)).error().status, DWUNW_ERR_NOT_ELF);
-    EXPECT_EQ(ModuleSymbols::open(-1, MemorySource({})).error().status, DWUNW_ERR_NOT_ELF);
+    EXPECT_EQ(open_image(MemorySource(text)).error().status, DWUNW_ERR_NOT_ELF);
+    EXPECT_EQ(open_image(MemorySource({})).error().status, DWUNW_ERR_NOT_ELF);
 }
 
-// Says that it is as large as it likes, and has nothing.
-class EndlessSource final : public ByteSource {
-  public:
-    uint64_t size() const override { return uint64_t{1} << 50; }
-    size_t read(FileOffset, std::span<uint8_t>) const override { return 0; }
-};
-
-TEST(ModuleSymbols, AnImageToCopyIsBounded) {
-    EXPECT_EQ(ModuleSymbols::open(-1, EndlessSource()).error().status, DWUNW_ERR_LIMIT);
-}
-
-TEST(ModuleSymbols, SizesOfTablesAreBounded) {
-    // A sparse file is as large as it says.
-    std::vector<uint8_t> bytes = read_file(kPlain);
-    Elf64_Ehdr header;
-    std::memcpy(&header, bytes.data(), sizeof header);
-    for (int i = 0; i < header.e_shnum; i++) {
-        Elf64_Shdr section;
-        uint8_t *place = bytes.data() + header.e_shoff + i * sizeof section;
-        std::memcpy(&section, place, sizeof section);
-        if (section.sh_type == SHT_SYMTAB)
-            section.sh_size = uint64_t{1} << 40;
-        std::memcpy(place, &section, sizeof section);
+// What was read is kept: the file may be another one, or gone.
+TEST(ModuleSymbols, TheImageIsNotNeededAfterwards) {
+    Result<std::unique_ptr<ModuleSymbols>> symbols = Error{DWUNW_ERR_NOT_FOUND};
+    {
+        std::vector<uint8_t> bytes = read_file(kPlain);
+        symbols = open_image(MemorySource(bytes));
+        std::ranges::fill(bytes, 0xff);
     }
-    const UniqueFd fd = file_of(bytes);
-    ASSERT_EQ(ftruncate(fd.get(), off_t{1} << 41), 0);
-    EXPECT_EQ(ModuleSymbols::open(fd.get(), MemorySource(bytes)).error().status, DWUNW_ERR_LIMIT);
-}
-
-// The reason why nothing here is mapped: the file may shrink at any time.
-TEST(ModuleSymbols, AFileThatIsTruncatedLaterIsNoSignal) {
-    const std::vector<uint8_t> bytes = read_file(kPlain);
-    const UniqueFd fd = file_of(bytes);
-    auto symbols = ModuleSymbols::open(fd.get(), MemorySource(bytes));
     ASSERT_TRUE(symbols);
-    ASSERT_EQ(ftruncate(fd.get(), 0), 0);
     const LinkAddr start = address_of(kPlain, SHT_SYMTAB, kHidden);
     expect_symbol(**symbols, start, "fixture::hidden_function(int)", kHidden);
+}
+
+// The fixture with its .gnu_debugdata replaced.
+std::vector<uint8_t> with_debugdata(const std::vector<uint8_t> &packed) {
+    std::vector<uint8_t> bytes = read_file(kMiniDebug);
+    Elf64_Ehdr header;
+    std::memcpy(&header, bytes.data(), sizeof header);
+    const auto section = [&](size_t index) {
+        Elf64_Shdr result;
+        std::memcpy(&result, bytes.data() + header.e_shoff + index * sizeof result, sizeof result);
+        return result;
+    };
+    const uint64_t names = section(header.e_shstrndx).sh_offset;
+    for (size_t i = 0; i < header.e_shnum; i++) {
+        Elf64_Shdr changed = section(i);
+        if (std::strcmp(reinterpret_cast<const char *>(bytes.data()) + names + changed.sh_name, ".gnu_debugdata") != 0)
+            continue;
+        changed.sh_offset = bytes.size();
+        changed.sh_size = packed.size();
+        std::memcpy(bytes.data() + header.e_shoff + i * sizeof changed, &changed, sizeof changed);
+        bytes.insert(bytes.end(), packed.begin(), packed.end());
+        return bytes;
+    }
+    ADD_FAILURE() << "no .gnu_debugdata in " << kMiniDebug;
+    return bytes;
+}
+
+// 64 KB that become 400 MB: refused before any of it is unpacked. Before, elfutils unpacked it.
+TEST(ModuleSymbols, DebugdataThatExpandsIsALimit) {
+    const std::vector<uint8_t> file = with_debugdata(testing::xz_of(std::vector<uint8_t>(size_t{400} << 20)));
+    const uint64_t grown = testing::peak_growth([&] {
+        const auto symbols = open_image(MemorySource(file));
+        return !symbols && symbols.error().status == DWUNW_ERR_LIMIT;
+    });
+    EXPECT_LT(grown, uint64_t{32} << 20);
+}
+
+// What does not unpack is left out, and .dynsym stays.
+TEST(ModuleSymbols, DebugdataThatIsNone) {
+    for (const std::vector<uint8_t> &packed :
+         {std::vector<uint8_t>(1000, 0x5a), testing::xz_of({'n', 'o', ' ', 'E', 'L', 'F'})}) {
+        const std::vector<uint8_t> file = with_debugdata(packed);
+        auto symbols = open_image(MemorySource(file));
+        ASSERT_TRUE(symbols);
+        expect_symbol(**symbols, address_of(kMiniDebug, SHT_DYNSYM, kExported), "fixture::exported_function(int)",
+                      kExported);
+    }
+}
+
+TEST(ModuleSymbols, ManyImagesShareABudget) {
+    const std::vector<uint8_t> bytes = read_file(kPlain);
+    Budget all(uint64_t{1} << 30);
+    auto first = ModuleSymbols::open(MemorySource(bytes), all);
+    ASSERT_TRUE(first);
+    const uint64_t each = (uint64_t{1} << 30) - all.left();
+    EXPECT_GT(each, 0u);
+    Budget two(2 * each);
+    auto second = ModuleSymbols::open(MemorySource(bytes), two);
+    auto third = ModuleSymbols::open(MemorySource(bytes), two);
+    ASSERT_TRUE(second && third);
+    EXPECT_EQ(ModuleSymbols::open(MemorySource(bytes), two).error().status, DWUNW_ERR_LIMIT);
+    second->reset();
+    EXPECT_TRUE(ModuleSymbols::open(MemorySource(bytes), two));
 }
 
 TEST(ModuleSymbols, EveryTruncationIsAnErrorOrASmallerFile) {
     const std::vector<uint8_t> bytes = read_file(kPlain);
     for (size_t size = 0; size < bytes.size(); size += 61) {
         const std::span<const uint8_t> head(bytes.data(), size);
-        const UniqueFd fd = file_of(head);
-        auto symbols = ModuleSymbols::open(fd.get(), MemorySource(head));
+        auto symbols = open_image(MemorySource(head));
         // The section headers are at the end: without them only .dynsym can be found.
         if (symbols) {
             auto found = (*symbols)->find(address_of(kPlain, SHT_SYMTAB, kHidden));
@@ -304,8 +339,7 @@ TEST(ModuleSymbols, SurvivesDamagedFiles) {
                                                     : headers + random() % (bytes.size() - headers);
                 bytes[place] = static_cast<uint8_t>(random() % 3 ? random() : (random() % 2 ? 0xff : 0));
             }
-            const UniqueFd fd = file_of(bytes);
-            auto symbols = ModuleSymbols::open(round % 2 ? fd.get() : -1, MemorySource(bytes));
+            auto symbols = open_image(MemorySource(bytes));
             if (!symbols)
                 continue;
             for (uint64_t address = 0; address < 0x5000; address += 7) {

@@ -128,5 +128,52 @@ TEST(FdeIndex, ManyInAnyOrder) {
     }
 }
 
+// A .debug_frame of 24-byte FDEs, from 1 MiB of file to 32 MiB of this and 32 bytes each in a list: those at one
+// address are one, in whatever order they come.
+TEST(FdeIndex, FdesAtOneAddressAreNotKept) {
+    constexpr size_t kMany = kMaxListed + kMaxListed / 4;
+    for (const uint64_t addresses : {1, 2, 1000}) {
+        FrameSection section(true);
+        const size_t cie = section.cie();
+        for (size_t i = 0; i < kMany; ++i)
+            section.fde(cie, 0x1000 + (kMany - i) % addresses * 0x10, 0x10);
+        const auto view = section_of(section, dwarf::SectionKind::kDebugFrame);
+        const FdeIndex index(std::span(&view, 1));
+        EXPECT_EQ(index.fdes().size(), addresses);
+        EXPECT_LE(index.most_listed(), kMaxListed);
+        EXPECT_EQ(index.refusal_count(), 0u);
+        // The first of each stands.
+        for (const FdeRef &fde : index.fdes())
+            EXPECT_LT(fde.offset, 20 + 24 * (addresses + 1));
+    }
+}
+
+// So are refusals, which are counted, and CIEs.
+TEST(FdeIndex, RefusalsAreCountedAndTheFirstAreKept) {
+    FrameSection section;
+    const size_t bad_cie = section.cie(testing::usual_cie_instructions(), "zRx");
+    constexpr size_t kMany = 3 * kMaxRefusals;
+    for (size_t i = 0; i < kMany; ++i)
+        section.fde(bad_cie, 0x1000 + i * 0x10, 0x10);
+    const FdeIndex index = index_of(section);
+    EXPECT_EQ(index.refusal_count(), kMany + 1);
+    ASSERT_EQ(index.refusals().size(), kMaxRefusals);
+    EXPECT_EQ(index.refusals()[0].section_offset, bad_cie);
+    EXPECT_TRUE(index.fdes().empty());
+}
+
+TEST(FdeIndex, MoreCiesThanThereAreAreALimit) {
+    FrameSection section;
+    constexpr size_t kMany = kMaxCies + 10;
+    for (size_t i = 0; i < kMany; ++i)
+        section.fde(section.cie(), 0x1000 + i * 0x10, 0x10);
+    const FdeIndex index = index_of(section);
+    EXPECT_EQ(index.cies().size(), kMaxCies);
+    EXPECT_EQ(index.fdes().size(), kMaxCies);
+    ASSERT_FALSE(index.refusals().empty());
+    EXPECT_EQ(index.refusals()[0].error.status, DWUNW_ERR_LIMIT);
+    EXPECT_EQ(index.refusal_count(), 20u); // each CIE and its FDE
+}
+
 } // namespace
 } // namespace dwunw::unwind

@@ -126,18 +126,5 @@ TEST(ModuleCfi, NothingToGoBy) {
     EXPECT_EQ((*module)->rule_at(LinkAddr(0x1000)).status, DWUNW_ERR_NO_CFI);
 }
 
-TEST(ModuleCfi, TheEntryPointIsAFewInstructions) {
-    auto module = ModuleCfi::build({.eh_frame = SectionBytes(), .entry = LinkAddr(0x1000), .machine = EM_X86_64});
-    ASSERT_TRUE(module);
-    EXPECT_TRUE((*module)->is_entry_point(LinkAddr(0x1000)));
-    EXPECT_TRUE((*module)->is_entry_point(LinkAddr(0x1021)));
-    EXPECT_FALSE((*module)->is_entry_point(LinkAddr(0xfff)));
-    EXPECT_FALSE((*module)->is_entry_point(LinkAddr(0x1040)));
-    // A library has none.
-    module = ModuleCfi::build({.eh_frame = SectionBytes(), .machine = EM_X86_64});
-    ASSERT_TRUE(module);
-    EXPECT_FALSE((*module)->is_entry_point(LinkAddr(0)));
-}
-
 } // namespace
 } // namespace dwunw::unwind

@@ -72,5 +72,21 @@ TEST(StackMemory, ReadersThatCannotHelp) {
     EXPECT_EQ(calls, 2u);
 }
 
+// A reader that holds more pieces of the slice, say: what ends is the slice.
+TEST(StackMemory, BehindTheSliceItIsTheSliceThatEnds) {
+    size_t calls = 0;
+    StackMemory memory(kStart, kSlice);
+    memory.add_reader({gives_nothing, &calls});
+    const auto status = [&](RunAddr address) { return memory.read_word(address).error().status; };
+    for (const uint64_t offset : {uint64_t{9}, uint64_t{16}, uint64_t{0x10000}})
+        EXPECT_EQ(status(kStart + offset), DWUNW_ERR_SLICE_EXHAUSTED) << offset;
+    EXPECT_EQ(status(kStart - 8), DWUNW_ERR_MEMORY_UNREADABLE);
+    EXPECT_EQ(status(kStart + (uint64_t{1} << 20) + 16), DWUNW_ERR_MEMORY_UNREADABLE);
+    EXPECT_EQ(calls, 5u);
+    StackMemory none(kStart, {});
+    none.add_reader({gives_nothing, &calls});
+    EXPECT_EQ(none.read_word(kStart).error().status, DWUNW_ERR_MEMORY_UNREADABLE);
+}
+
 } // namespace
 } // namespace dwunw::unwind

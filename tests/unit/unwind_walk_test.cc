@@ -46,6 +46,7 @@ enum Function : uint64_t {
     kByRax = 0x2000,    // CFA = rax+8
     kHelper = 0x2100,   // CFA = rsp+8, and code: nop; jmp back; ret
     kHelperEnd = 0x2104,
+    kContext = 0x2200, // CFA = rsp+8, and the code of glibc's __start_context
 };
 
 class WalkTest : public ::testing::Test {
@@ -67,6 +68,7 @@ class WalkTest : public ::testing::Test {
         section.fde(cie, kSpAbove, 0x100, Bytes({DW_CFA_expression, RSP, 3, DW_OP_breg0 + 7, 0xc0, 0}));
         section.fde(cie, kByRax, 0x100, Bytes().def_cfa(RAX, 8));
         section.fde(cie, kHelper, kHelperEnd - kHelper);
+        section.fde(cie, kContext, 0x20);
         section.fde(cie, kBad, 0x100, Bytes({0x3f}));
         section.fde(cie, kStuck, 0x100, Bytes({DW_CFA_def_cfa_expression, 3, DW_OP_breg0 + 7, 0, DW_OP_deref}));
         const size_t signal_cie = section.cie(testing::usual_cie_instructions(), "zRS");
@@ -655,6 +657,57 @@ TEST_F(WalkTest, TheEntryPointWithoutCfi) {
     EXPECT_EQ(result_.written, 2u);
     // Only with rbp zero, as the psABI has it at a process's entry.
     EXPECT_EQ(walk_from(at(kLeaf), 8), DWUNW_ERR_NO_CFI);
+}
+
+TEST(CodeLocation, TheEntryPointIsAFewInstructions) {
+    CodeLocation location;
+    location.kind = CodeKind::kModule;
+    location.bias = LoadBias{0x100000};
+    location.entry = LinkAddr(0x1000);
+    EXPECT_TRUE(location.is_entry_point(RunAddr(0x101000)));
+    EXPECT_TRUE(location.is_entry_point(RunAddr(0x101021)));
+    EXPECT_FALSE(location.is_entry_point(RunAddr(0x100fff)));
+    EXPECT_FALSE(location.is_entry_point(RunAddr(0x101040)));
+    // A library has none, nor has what is no module.
+    location.entry = LinkAddr(0);
+    EXPECT_FALSE(location.is_entry_point(RunAddr(0x100000)));
+    location.entry = LinkAddr(0x1000);
+    location.kind = CodeKind::kUnusableModule;
+    EXPECT_FALSE(location.is_entry_point(RunAddr(0x101000)));
+}
+
+// As Deno and Bun ship: frame pointers, and no CFI at all in the file.
+TEST_F(WalkTest, TheEntryPointOfAFileWithoutCfi) {
+    constexpr uint64_t kProgram = 0x30000;
+    space_.add_module_without_cfi(kProgram, 0x1000, 0x100);
+    const auto status = [&](uint64_t offset, uint64_t fp) {
+        stack_.set(kSp, kProgram + offset);
+        return walk_from(at(kLeaf), fp);
+    };
+    EXPECT_EQ(status(0x121, 0), DWUNW_OK);
+    EXPECT_EQ(pcs(), (Pcs{at(kLeaf), kProgram + 0x121}));
+    EXPECT_EQ(walk_from(kProgram + 0x100, 0), DWUNW_OK);
+    EXPECT_EQ(result_.written, 1u);
+    // Another function's frame, or a frame pointer that is something, is no root.
+    EXPECT_EQ(status(0x121, 8), DWUNW_ERR_NO_CFI);
+    EXPECT_EQ(status(0x100, 0), DWUNW_ERR_NO_CFI);
+    EXPECT_EQ(status(0x141, 0), DWUNW_ERR_NO_CFI);
+}
+
+// A function that makecontext started returns to code that nothing called, and whose rows do not hold.
+TEST_F(WalkTest, AFibersEndIsARoot) {
+    space_.set_code(at(kContext), {0x48, 0x89, 0xdc, 0x48, 0x8b, 0x3c, 0x24, 0x48, 0x85, 0xff, 0x74, 0x08});
+    stack_.set(kSp, at(kContext)).set(kSp + 8, 0x1234);
+    EXPECT_EQ(walk_from(at(kLeaf)), DWUNW_OK);
+    EXPECT_EQ(pcs(), (Pcs{at(kLeaf), at(kContext)}));
+    EXPECT_EQ(frames_[1].flags & DWUNW_FRAME_FLAG_EXACT_PC, DWUNW_FRAME_FLAG_EXACT_PC);
+    // Not with a call before it, nor with other code, nor inside of it.
+    space_.set_code(at(kContext) - 5, {0xe8, 0, 0, 0, 0});
+    EXPECT_NE(walk_from(at(kLeaf)), DWUNW_OK);
+    space_.set_code(at(kContext) - 5, {0x90, 0x90, 0x90, 0x90, 0x90});
+    EXPECT_EQ(walk_from(at(kLeaf)), DWUNW_OK);
+    space_.set_code(at(kContext), {0x48, 0x89, 0xdd});
+    EXPECT_NE(walk_from(at(kLeaf)), DWUNW_OK);
 }
 
 // eu-stack takes a word of the child's new stack for its caller.

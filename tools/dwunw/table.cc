@@ -97,7 +97,12 @@ int print_summary(const TableOptions &options, const dwunw_table *table, const d
     for (uint64_t i = 0; i < summary.refused; i++) {
         dwunw_refusal refusal{};
         refusal.size = sizeof refusal;
-        if (const dwunw_status status = dwunw_table_get_refusal(table, i, &refusal); status != DWUNW_OK)
+        const dwunw_status status = dwunw_table_get_refusal(table, i, &refusal);
+        if (status == DWUNW_ERR_NOT_FOUND) {
+            print("and %" PRIu64 " more\n", summary.refused - i);
+            break;
+        }
+        if (status != DWUNW_OK)
             return fail(options.file, "refusal " + std::to_string(i) + ": " + dwunw_status_string(status));
         print("refused at section offset 0x%" PRIx64 ", code at 0x%" PRIx64 ": %s\n", refusal.section_offset,
               refusal.start, dwunw_status_string(static_cast<dwunw_status>(refusal.status)));
@@ -126,7 +131,9 @@ int run_table(const TableOptions &options) {
         return fail("start", status);
     Table table;
     if (const dwunw_status status = dwunw_table_open(context.get(), options.file.c_str(), Receive(table));
-        status != DWUNW_OK)
+        status == DWUNW_ERR_INVALID_ARGUMENT)
+        return fail(options.file, "a relocatable file: its addresses are made when it is linked");
+    else if (status != DWUNW_OK)
         return fail(options.file, status);
     dwunw_table_summary summary{};
     summary.size = sizeof summary;

@@ -40,6 +40,9 @@ constexpr std::array<SavedRegister, kRegisterCount> kSignalFrame = {{
     {kRip, 168},
 }};
 
+// mov %rbx, %rsp; mov (%rsp), %rdi; test %rdi, %rdi: glibc's __start_context, whose rows do not say that SP is another.
+constexpr std::array<uint8_t, 10> kContextEnd = {0x48, 0x89, 0xdc, 0x48, 0x8b, 0x3c, 0x24, 0x48, 0x85, 0xff};
+
 constexpr uint64_t bit(Register reg) { return uint64_t{1} << reg; }
 
 } // namespace
@@ -71,6 +74,7 @@ const Arch kArch = {
     .max_instruction_length = kMaxInstructionLength,
     .stack_alignment = 16, // psABI §3.2.2: (%rsp + 8) is a multiple of 16 at the entry
     .entry_misalignment = 8,
+    .context_end = kContextEnd,
     .signal_trampoline = kSignalTrampoline,
     .signal_trampoline_syscall = 7,
     .signal_frame = kSignalFrame,
