@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
-# Tests of single files of tools/dwunw. Those are a library: clang-tidy, which reads how they are compiled, takes no
-# precompiled header of GCC's.
-set(tool "${PROJECT_SOURCE_DIR}/tools/dwunw")
-add_library(dwunw_tool_parts STATIC "${tool}/output.cc" "${tool}/waits_for.cc")
-target_include_directories(dwunw_tool_parts PUBLIC "${tool}")
+# Tests of single files of tools/dwunw.
 add_executable(dwunw_waits_for_test dwunw_waits_for_test.cc)
 target_include_directories(dwunw_waits_for_test PRIVATE "${PROJECT_SOURCE_DIR}/src")
 target_link_libraries(dwunw_waits_for_test PRIVATE dwunw_tool_parts dwunw GTest::gtest_main)
