@@ -3,7 +3,7 @@
 # Tests of src/base, src/elf, src/dwarf and src/arch: bytes in, values or typed errors out.
 foreach(name IN ITEMS arch_x86_64 arch_x86_64_code_flow arch_x86_64_frame_begins arch_x86_64_instruction
                       arch_x86_64_lost_sp arch_x86_64_register_writes arch_x86_64_sp_instruction base_cursor
-                      base_lazy_section base_pages dwarf_cfi_program
+                      base_lazy_section base_pages base_printable dwarf_cfi_program
                       dwarf_cfi_section dwarf_eh_frame_hdr dwarf_encoded_pointer
                       dwarf_expression elf_decompress elf_dynamic elf_image elf_image_limits)
     set(test ${name}_test)

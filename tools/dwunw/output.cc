@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include "output.h"
 
+#include <dwunw/printable.h>
+
 #include <cerrno>
 #include <cstdarg>
 #include <cstdio>
@@ -36,19 +38,9 @@ bool finish_output() {
     return false;
 }
 
-std::string printable(std::string_view text) {
-    std::string result;
-    result.reserve(text.size());
-    for (const char c : text) {
-        const auto byte = static_cast<unsigned char>(c);
-        if (byte >= 0x20 && byte != 0x7f) {
-            result += c;
-            continue;
-        }
-        char escaped[5];
-        std::snprintf(escaped, sizeof escaped, "\\x%02x", byte);
-        result += escaped;
-    }
+std::string printable(const std::string &text) {
+    std::string result(dwunw_printable(text.c_str(), nullptr, 0), '\0');
+    dwunw_printable(text.c_str(), result.data(), result.size() + 1);
     return result;
 }
 

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <string>
-#include <string_view>
 
 namespace dwunw_tool {
 
@@ -12,8 +11,7 @@ namespace dwunw_tool {
 // Writes out what was printed; false, with a message on stderr, if any of it was lost.
 bool finish_output();
 
-// For text that another program chose (symbol and file names, thread names): control bytes become \xNN, so that a name
-// can neither end a line nor steer a terminal.
-std::string printable(std::string_view text);
+// For text that another program chose (symbol and file names, thread names): dwunw_printable().
+std::string printable(const std::string &text);
 
 } // namespace dwunw_tool

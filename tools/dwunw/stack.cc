@@ -214,8 +214,9 @@ void print_json(const StackOptions &options, const std::vector<ThreadStack> &sta
                            {"frames", std::move(frames)}});
     }
     const nlohmann::json report = {{"pid", options.pid}, {"threads", std::move(threads)}};
-    // Names are bytes, JSON is UTF-8: what is not becomes U+FFFD instead of an exception.
-    print("%s\n", report.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+    // Names are bytes, JSON is UTF-8: what is not becomes U+FFFD instead of an exception. What is not ASCII is escaped:
+    // JSON's own escapes keep the name as it is, and the terminal from it.
+    print("%s\n", report.dump(2, ' ', true, nlohmann::json::error_handler_t::replace).c_str());
 }
 
 int walk_live(const StackOptions &options, dwunw_context *context, std::vector<ThreadStack> &stacks) {
