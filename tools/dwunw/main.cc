@@ -14,6 +14,7 @@ std::string version() {
 }
 
 int run(int argc, char **argv) {
+    begin_output();
     CLI::App app("Complete user-space call stacks from DWARF call-frame information.", "dwunw");
     app.set_version_flag("--version", version());
     app.require_subcommand(1);

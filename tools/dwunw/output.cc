@@ -3,6 +3,8 @@
 
 #include <dwunw/printable.h>
 
+#include <fcntl.h>
+
 #include <cerrno>
 #include <cstdarg>
 #include <cstdio>
@@ -27,6 +29,14 @@ void print(const char *format, ...) {
     va_end(arguments);
     note_result(printed < 0);
 }
+
+void begin_output() {
+    for (const int fd : {0, 1, 2})
+        if (::fcntl(fd, F_GETFD) < 0)
+            (void)::open("/dev/null", fd == 1 ? O_RDONLY : O_RDWR); // gets this number, the lowest that is free
+}
+
+bool output_is_lost() { return first_error != 0; }
 
 bool finish_output() {
     note_result(std::fflush(stdout) != 0);

@@ -8,6 +8,13 @@ namespace dwunw_tool {
 
 [[gnu::format(printf, 1, 2)]] void print(const char *format, ...);
 
+// To be called before anything is opened: a stream that is closed keeps its number, and what is printed to it is lost,
+// not written to the file that would have got the number.
+void begin_output();
+
+// Whether something that was printed is lost already: what prints much need not go on.
+bool output_is_lost();
+
 // Writes out what was printed; false, with a message on stderr, if any of it was lost.
 bool finish_output();
 
