@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/pidfd.h>
 #include <bpf/libbpf.h>
+#include <dwunw/printable.h>
 #include <dwunw/process.h>
 #include <dwunw/symbolize.h>
 #include "memleak.h"
@@ -81,8 +82,12 @@ static int on_event(void *unused, void *data, size_t size)
 {
 	static struct stack walked;
 	const struct memleak_event *event = data;
-	struct dwunw_unwind_request request = { .size = sizeof(request), .process = process };
 	struct dwunw_regset regs;
+	struct dwunw_unwind_request request = { .size = sizeof(request),
+						.process = process,
+						.regs = &regs,
+						.frames = walked.frames,
+						.max_frames = MAX_FRAMES };
 	struct block *block;
 
 	(void)unused;
@@ -91,12 +96,9 @@ static int on_event(void *unused, void *data, size_t size)
 		return 0;
 
 	dwunw_regset_from_x86_64_pt_regs(&regs, event->pt_regs);
-	request.regs = &regs;
 	request.stack_addr = event->stack_addr;
 	request.stack = event->stack;
 	request.stack_size = event->stack_size;
-	request.frames = walked.frames;
-	request.max_frames = MAX_FRAMES;
 	walked.end = dwunw_capture(context, &request, &walked.count);
 	walked.hash = walked.end;
 	for (size_t i = 0; i < walked.count; i++)
@@ -121,11 +123,13 @@ static void print_stack(const void *node, VISIT visit, int depth)
 	printf("%llu bytes in %llu blocks\n", (long long)stack->bytes, (long long)stack->blocks);
 	for (size_t i = 0; i < stack->count; i++) {
 		const struct dwunw_frame *frame = &stack->frames[i];
-		struct dwunw_symbol symbol = { .size = sizeof(symbol) };
-		dwunw_status named = dwunw_symbolize_frame(symbolizer, frame, &symbol);
+		struct dwunw_symbol symbol = { .size = sizeof(symbol), .name = "?" };
+		static char name[16384], path[16384]; /* chosen by the process: not for the terminal as they are */
 
-		printf("  #%-2zu %s+0x%llx - %s\n", i, named == DWUNW_OK ? symbol.name : "?", (long long)symbol.offset,
-		       frame->module ? dwunw_module_path(frame->module) : "?");
+		dwunw_symbolize_frame(symbolizer, frame, &symbol);
+		dwunw_printable(symbol.name, name, sizeof(name));
+		dwunw_printable(frame->module ? dwunw_module_path(frame->module) : "?", path, sizeof(path));
+		printf("  #%-2zu %s+0x%llx - %s\n", i, name, (long long)symbol.offset, path);
 	}
 	printf("  %s\n\n", dwunw_status_string(stack->end));
 }
@@ -153,7 +157,7 @@ static void attach(const struct bpf_program *program, const char *function, bool
 	LIBBPF_OPTS(bpf_uprobe_opts, options, .func_name = function, .retprobe = at_return);
 
 	if (!bpf_program__attach_uprobe_opts(program, pid, path, 0, &options))
-		err(1, "%s in %s", function, path);
+		err(1, "%s in the process's libc", function);
 }
 
 int main(int argc, char **argv)
@@ -164,7 +168,7 @@ int main(int argc, char **argv)
 	struct ring_buffer *ring;
 	struct pollfd ended = { .fd = pidfd_open(pid, 0), .events = POLLIN };
 	dwunw_status status;
-	char libc[4200];
+	char libc[4200], shown[4 * sizeof(libc)];
 
 	if (pid <= 0)
 		errx(2, "usage: memleak_user PID");
@@ -182,7 +186,8 @@ int main(int argc, char **argv)
 	attach(skel->progs.malloc_enter, "malloc", false, pid, libc);
 	signal(SIGINT, on_signal);
 	signal(SIGTERM, on_signal);
-	fprintf(stderr, "watching malloc in %s; Ctrl-C ends\n", libc);
+	dwunw_printable(libc, shown, sizeof(shown));
+	fprintf(stderr, "watching malloc in %s; Ctrl-C ends\n", shown);
 
 	while (!interrupted && poll(&ended, 1, 0) == 0)
 		if (ring_buffer__poll(ring, 200 /* ms */) < 0 && errno != EINTR)
@@ -190,5 +195,7 @@ int main(int argc, char **argv)
 	ring_buffer__consume(ring); /* what came between the last poll and the end */
 	twalk(stack_tree, print_stack);
 	printf("lost for want of room: %llu records\n", (long long)skel->bss->lost);
+	if (fflush(stdout) || ferror(stdout))
+		err(1, "standard output");
 	return 0;
 }

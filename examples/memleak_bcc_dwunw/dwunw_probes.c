@@ -134,8 +134,7 @@ static bool sees_returns(const struct dwunw_probes *probes, const struct dwunw_p
 	       dwunw_probe_find_returns(file, offset, NULL, 0, &count, why, size) == DWUNW_OK;
 }
 
-/* Where libbpf's uprobes look for a library or program that is given without a folder. */
-static bool find_binary(const char *binary, char *path, size_t size)
+bool dwunw_probes__find_binary(const char *binary, char *path, size_t size)
 {
 	const bool is_library = strstr(binary, ".so") != NULL;
 	const char *variable = getenv(is_library ? "LD_LIBRARY_PATH" : "PATH");
@@ -228,7 +227,7 @@ int dwunw_probes__attach(struct dwunw_probes *probes, const char *binary, const 
 	dwunw_status status;
 	int err;
 
-	if (!find_binary(binary, path, sizeof(path)))
+	if (!dwunw_probes__find_binary(binary, path, sizeof(path)))
 		return missing(&functions[0], strerror(errno));
 	status = dwunw_probe_file_open(path, &file);
 	if (status != DWUNW_OK)

@@ -8,9 +8,13 @@
 #define __DWUNW_PROBES_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 struct bpf_object;
 struct dwunw_probes;
+
+/* Where libbpf's uprobes look for a library or program that is given without a folder. False, with errno: nowhere. */
+bool dwunw_probes__find_binary(const char *binary, char *path, size_t size);
 
 /*
  * Before the load: which programs are loaded. `use`: those of dwunw_probes.bpf.h in place of NAME_enter and NAME_exit.

@@ -16,6 +16,7 @@
 #include <dwunw/unwind.h>
 
 #include "dwunw_kernel_stacks.h"
+#include "dwunw_output.h"
 #include "dwunw_rows.h"
 
 #define MAX_FRAMES 1024
@@ -321,13 +322,6 @@ static const char *reason_string(uint32_t reason)
 	}
 }
 
-/* A name is the target's own choice, and may be made for the terminal that it is printed on. */
-static void print_text(const char *text)
-{
-	for (; *text; text++)
-		putchar((unsigned char)*text < ' ' || *text == 0x7f ? '?' : *text);
-}
-
 static void print_frame(struct dwunw_stacks *stacks, size_t i, const struct dwunw_frame *frame)
 {
 	struct dwunw_symbol symbol = { .size = sizeof(symbol) };
@@ -341,11 +335,11 @@ static void print_frame(struct dwunw_stacks *stacks, size_t i, const struct dwun
 		return;
 	}
 	if (dwunw_symbolize_frame(stacks->symbolizer, frame, &symbol) == DWUNW_OK) {
-		print_text(symbol.name);
+		dwunw_output__text(stdout, symbol.name);
 		printf("+0x%lx ", symbol.offset);
 	}
 	printf("[");
-	print_text(dwunw_module_path(frame->module));
+	dwunw_output__text(stdout, dwunw_module_path(frame->module));
 	printf("]%s\n", mark);
 }
 

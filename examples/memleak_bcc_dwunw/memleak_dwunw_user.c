@@ -23,7 +23,9 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
+#include "dwunw_allocators.h"	   /* dwunw-added: whether there is anything to see */
 #include "dwunw_options.h"	   /* dwunw-added: the switches of the DWARF path */
+#include "dwunw_output.h"	   /* dwunw-added: what is printed is checked */
 #include "dwunw_probes.h"	   /* dwunw-added: probes where they cost least */
 #include "dwunw_stacks.h"	   /* dwunw-added: stack ids into rows */
 #include "dwunw_target.h"	   /* dwunw-added: whether the process has ended */
@@ -133,6 +135,7 @@ static struct dwunw_stacks *dwunw;	  /* dwunw-added: the same, NULL where the mo
 static struct dwunw_probes *dwunw_probes; /* dwunw-added: the probes */
 static bool use_dwunw_probes;		  /* dwunw-added: and not those of attach_uprobes */
 static struct dwunw_target dwunw_target;  /* dwunw-added: the process, 0: the kernel */
+static const char *dwunw_object_given;	  /* dwunw-added: as the user wrote it */
 static sigset_t dwunw_signals;		  /* dwunw-added: that were blocked when this program started */
 
 static const char default_object[] = "libc.so.6";
@@ -238,6 +241,7 @@ static error_t argp_parse_arg(int key, char *arg, struct argp_state *state)
 		break;
 	case 'O':
 		strncpy(env.object, arg, sizeof(env.object) - 1);
+		dwunw_object_given = arg; /* dwunw-added: it may be cut */
 		break;
 	case 'P':
 		env.percpu = true;
@@ -781,6 +785,16 @@ static int attach_probes(struct memleak_dwunw_bpf *skel)
 	return dwunw_probes__attach(dwunw_probes, env.object, env.symbols_prefix, env.pid, dwunw_options.probes_at_entry);
 }
 
+/* Once, when the process is the program that is watched. */
+static void dwunw_check_allocators(void)
+{
+	static bool checked;
+
+	if (!checked && !env.kernel_trace)
+		dwunw_allocators__check(env.pid, env.object, !dwunw_object_given && !env.symbols_prefix[0]);
+	checked = true;
+}
+
 static bool dwunw_reported;
 
 /* A command may end before memleak has come to wait for it: its blocks have not been shown yet. */
@@ -792,7 +806,8 @@ static bool dwunw_report_is_due(void)
 static void dwunw_wait(void)
 {
 	dwunw_reported = true;
-	fflush(stdout);
+	if (dwunw_output__flush())
+		exiting = 1;
 	if (dwunw)
 		dwunw_stacks__wait(dwunw, &dwunw_target, env.interval, &exiting);
 	else /* a signal that comes just before a wait does not end it */
@@ -816,6 +831,7 @@ int main(int argc, char *argv[])
 	struct sigaction sig_action = { .sa_handler = sig_handler };
 	int ret;
 
+	dwunw_output__begin(); /* dwunw-added: what cannot be written is said */
 	env.page_size = sysconf(_SC_PAGE_SIZE);
 	ret = argp_parse(&argp, argc, argv, 0, NULL, NULL);
 	if (ret) {
@@ -834,6 +850,18 @@ int main(int argc, char *argv[])
 		return 1;
 	}
 
+	/* dwunw-added: begin what can be said before anything is done */
+	if (dwunw_object_given && strlen(dwunw_object_given) >= sizeof(env.object))
+		fprintf(stderr, "WARNING: -O is cut to its first %zu characters: %s\n", sizeof(env.object) - 1, env.object);
+	if (env.pid > 0 && !env.command[0]) {
+		dwunw_target__open(&dwunw_target, env.pid);
+		if (!dwunw_target.pid || dwunw_target__has_ended(&dwunw_target)) {
+			fprintf(stderr, "process %d: %s\n", env.pid, strerror(ESRCH));
+			dwunw_target__close(&dwunw_target);
+			return -ESRCH;
+		}
+	}
+	/* dwunw-added: end */
 	if (!env.object[0]) {
 		printf("using default object: %s\n", default_object);
 		strncpy(env.object, default_object, sizeof(env.object) - 1);
@@ -864,7 +892,7 @@ int main(int argc, char *argv[])
 	}
 	/* dwunw-added: begin what ends a run, besides what always did */
 	dwunw_catch_sigterm();
-	if (!env.kernel_trace)
+	if (child_pid > 0)
 		dwunw_target__open(&dwunw_target, env.pid);
 	/* dwunw-added: end */
 
@@ -952,6 +980,10 @@ dwunw_open: /* dwunw-added: once more where the kernel's walk does not load */
 		goto cleanup;
 	}
 
+	/* dwunw-added: begin a command is not there yet */
+	if (child_pid < 0)
+		dwunw_check_allocators();
+	/* dwunw-added: end */
 	if (child_pid > 0) {
 		ret = event_notify(child_exec_event_fd, 1);
 		if (ret) {
@@ -985,6 +1017,7 @@ dwunw_open: /* dwunw-added: once more where the kernel's walk does not load */
 		dwunw_wait(); // dwunw-added: records are taken in meanwhile; plain: sleep((unsigned int)env.interval);
 
 		/* dwunw-added: begin a block that is read below has its record taken in already */
+		dwunw_check_allocators();
 		if (dwunw)
 			dwunw_stacks__begin_report(dwunw, skel->bss->dwunw_image, (uint64_t)env.min_age_ns);
 		/* dwunw-added: end */
@@ -999,7 +1032,8 @@ dwunw_open: /* dwunw-added: once more where the kernel's walk does not load */
 			dwunw_stacks__end_report(dwunw, skel->bss->dwunw_blocks_lost);
 		else if (dwunw_off_because)
 			printf("dwunw: off, stacks are by frame pointers: %s\n", dwunw_off_because);
-		fflush(stdout);
+		if (!ret)
+			ret = dwunw_output__flush();
 		/* dwunw-added: end */
 		if (ret)
 			goto cleanup;

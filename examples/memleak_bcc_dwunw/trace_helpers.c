@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "dwunw_output.h" /* dwunw-added: names may be made for the terminal */
 
 /* Makes room for one more element of a growing array. */
 static void *array_grow(void *array, size_t count, size_t *capacity, size_t element)
@@ -65,7 +66,7 @@ struct ksyms *ksyms__load(void)
 		if (!ksyms->syms)
 			goto err_out;
 		ksyms->syms[ksyms->count].addr = addr;
-		ksyms->syms[ksyms->count].name = strdup(name);
+		ksyms->syms[ksyms->count].name = dwunw_output__dup(name); // dwunw-added: may be made for the terminal; plain: ksyms->syms[ksyms->count].name = strdup(name);
 		if (!ksyms->syms[ksyms->count].name)
 			goto err_out;
 		ksyms->count++;
@@ -117,6 +118,7 @@ struct sym {
 
 struct dso {
 	char *name;
+	char *shown; /* dwunw-added: the name, fit for the terminal */
 	bool loaded;
 	bool relocatable; /* ET_DYN: addresses are relative to where it was mapped */
 	unsigned long text_addr_minus_offset;
@@ -170,7 +172,7 @@ static int dso__add_symtab(struct dso *dso, Elf *e, Elf_Scn *scn, const GElf_Shd
 		}
 		dso->syms[dso->count].start = sym.st_value;
 		dso->syms[dso->count].size = sym.st_size;
-		dso->syms[dso->count].name = strdup(name);
+		dso->syms[dso->count].name = dwunw_output__dup(name); // dwunw-added: may be made for the terminal; plain: dso->syms[dso->count].name = strdup(name);
 		if (!dso->syms[dso->count].name)
 			return -1;
 		dso->count++;
@@ -253,7 +255,10 @@ static struct dso *syms__find_or_add_dso(struct syms *syms, const char *name)
 	if (!dso)
 		return NULL;
 	dso->name = strdup(name);
-	if (!dso->name) {
+	dso->shown = dwunw_output__dup(name); /* dwunw-added: the name, fit for the terminal */
+	if (!dso->name || !dso->shown) {      // dwunw-added: both names; plain: if (!dso->name) {
+		free(dso->name);	      /* dwunw-added: either may be there */
+		free(dso->shown);	      /* dwunw-added: either may be there */
 		free(dso);
 		return NULL;
 	}
@@ -329,6 +334,7 @@ void syms__free(struct syms *syms)
 			free(dso->syms[j].name);
 		free(dso->syms);
 		free(dso->name);
+		free(dso->shown); /* dwunw-added: the name, fit for the terminal */
 		free(dso);
 	}
 	free(syms->dsos);
@@ -351,7 +357,7 @@ int syms__map_addr_dso(struct syms *syms, unsigned long addr, struct sym_info *s
 		if (range->dso->relocatable)
 			offset = addr - range->start + range->file_offset + range->dso->text_addr_minus_offset;
 		sym = dso__find_sym(range->dso, offset);
-		sinfo->dso_name = range->dso->name;
+		sinfo->dso_name = range->dso->shown; // dwunw-added: may be made for the terminal; plain: sinfo->dso_name = range->dso->name;
 		sinfo->sym_name = sym ? sym->name : NULL;
 		sinfo->sym_offset = sym ? offset - sym->start : 0;
 		return 0;

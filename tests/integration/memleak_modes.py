@@ -734,12 +734,38 @@ class Errors(unittest.TestCase):
 
     def test_no_such_process(self):
         gone = subprocess.Popen(["/bin/true"])
-        gone.wait()
-        for mode in ("off", "fallback"):
-            self.expect(run("-p", str(gone.pid), f"--dwunw-mode={mode}"), 253, "failed to attach uprobes")
-        done = run("-p", str(gone.pid), "--dwunw-mode=force")
-        self.expect(done, 253, "DWARF unwinding can't start: no such process")
-        self.assertRegex(run("-p", str(gone.pid)).stderr, "no such process; going on with frame-pointer stacks")
+        os.waitid(os.P_PID, gone.pid, os.WEXITED | os.WNOWAIT)
+        for state in ("zombie", "gone"):
+            for mode in ("off", "fallback", "force"):
+                with self.subTest(state=state, mode=mode):
+                    done = run("-p", str(gone.pid), f"--dwunw-mode={mode}")
+                    self.expect(done, 253, rf"\Aprocess {gone.pid}: No such process\n\Z")
+                    self.assertEqual(done.stdout, "")
+            gone.wait()
+
+    def test_nothing_to_watch(self):
+        """Found in use: a static program's report was empty, with nothing said."""
+        with tempfile.TemporaryDirectory() as folder:
+            program = f"{folder}/static\x1b"
+            subprocess.run(
+                ["cc", "-static", "-o", program, "-x", "c", "-"],
+                input='#include <stdlib.h>\n#include <unistd.h>\n'
+                'int main(void) { void *volatile p = malloc(1); return p && write(1, "x", 1) == 1 && pause(); }',
+                text=True,
+                check=True,
+            )
+            with subprocess.Popen([program], stdout=subprocess.PIPE) as running:
+                running.stdout.read(1)
+                done = [run("-p", str(running.pid), f"--dwunw-mode={mode}", "1", "1") for mode in ("off", "fallback")]
+                running.kill()
+            for result in done:
+                self.expect(result, 0, rf"WARNING: process {running.pid} does not map /\S+/libc\.so\.6, nothing of it will be seen: "
+                                       rf"it has malloc in its program {folder}/static\\x1b\n")  # fmt: skip
+
+    def test_an_object_that_is_cut(self):
+        with target() as running:
+            done = run("-p", str(running.pid), "-O", "/" + 40 * "a")
+            self.expect(done, 254, rf"WARNING: -O is cut to its first 31 characters: /{30 * 'a'}\n")
 
     def test_a_weaker_mode_is_on_every_report(self):
         """A /proc of another pid namespace is refused; what goes on without dwunw must not look like it."""

@@ -4,7 +4,7 @@
 foreach(name IN ITEMS arch_x86_64 arch_x86_64_code_flow arch_x86_64_frame_begins arch_x86_64_instruction
                       arch_x86_64_lost_sp arch_x86_64_register_writes arch_x86_64_sp_instruction base_budget
                       base_cursor
-                      base_lazy_section base_pages dwarf_cfi_program
+                      base_lazy_section base_pages base_printable dwarf_cfi_program
                       dwarf_cfi_section dwarf_eh_frame_hdr dwarf_encoded_pointer
                       dwarf_expression elf_decompress elf_dynamic elf_image elf_image_limits)
     set(test ${name}_test)

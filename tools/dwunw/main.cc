@@ -14,6 +14,7 @@ std::string version() {
 }
 
 int run(int argc, char **argv) {
+    begin_output();
     CLI::App app("Complete user-space call stacks from DWARF call-frame information.", "dwunw");
     app.set_version_flag("--version", version());
     app.require_subcommand(1);
@@ -32,7 +33,7 @@ int run(int argc, char **argv) {
             app.exit(error);
             return finish_output() ? kExitOk : kExitFailure;
         }
-        std::fprintf(stderr, "dwunw: %s\nTry 'dwunw --help'.\n", error.what());
+        std::fprintf(stderr, "dwunw: %s\nTry 'dwunw --help'.\n", printable(error.what()).c_str());
         return kExitUsage;
     }
     return finish_output() ? exit_code : kExitFailure;
@@ -41,7 +42,7 @@ int run(int argc, char **argv) {
 } // namespace
 
 int fail(const std::string &thing, const std::string &problem) {
-    std::fprintf(stderr, "dwunw: %s: %s\n", printable(thing).c_str(), problem.c_str());
+    std::fprintf(stderr, "dwunw: %s: %s\n", printable(thing).c_str(), printable(problem).c_str());
     return kExitFailure;
 }
 
@@ -52,6 +53,6 @@ int fail(const std::string &thing, dwunw_status status) {
 } // namespace dwunw_tool
 
 int main(int argc, char **argv) try { return dwunw_tool::run(argc, argv); } catch (const std::exception &error) {
-    std::fprintf(stderr, "dwunw: %s\n", error.what());
+    std::fprintf(stderr, "dwunw: %s\n", dwunw_tool::printable(error.what()).c_str());
     return dwunw_tool::kExitFailure;
 }

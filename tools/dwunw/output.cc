@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include "output.h"
 
+#include <dwunw/printable.h>
+
+#include <fcntl.h>
+
 #include <cerrno>
 #include <cstdarg>
 #include <cstdio>
@@ -33,6 +37,14 @@ bool print_bytes(std::string_view bytes, FILE *to) {
     return to != stdout || first_error == 0;
 }
 
+void begin_output() {
+    for (const int fd : {0, 1, 2})
+        if (::fcntl(fd, F_GETFD) < 0)
+            (void)::open("/dev/null", fd == 1 ? O_RDONLY : O_RDWR); // gets this number, the lowest that is free
+}
+
+bool output_is_lost() { return first_error != 0; }
+
 bool finish_output() {
     note_result(std::fflush(stdout) != 0);
     if (first_error == 0)
@@ -43,19 +55,9 @@ bool finish_output() {
     return false;
 }
 
-std::string printable(std::string_view text) {
-    std::string result;
-    result.reserve(text.size());
-    for (const char c : text) {
-        const auto byte = static_cast<unsigned char>(c);
-        if (byte >= 0x20 && byte != 0x7f) {
-            result += c;
-            continue;
-        }
-        char escaped[5];
-        std::snprintf(escaped, sizeof escaped, "\\x%02x", byte);
-        result += escaped;
-    }
+std::string printable(const std::string &text) {
+    std::string result(dwunw_printable(text.c_str(), nullptr, 0), '\0');
+    dwunw_printable(text.c_str(), result.data(), result.size() + 1);
     return result;
 }
 

@@ -46,29 +46,45 @@ struct ThreadStack {
     std::vector<dwunw_frame> frames;
 };
 
+// Room for the frames of one walk after the other. What no walk has written to takes no memory.
+class Room {
+  public:
+    dwunw_frame *get(size_t count) {
+        if (count > count_) {
+            frames_.reset();
+            frames_ = std::make_unique_for_overwrite<dwunw_frame[]>(count);
+            count_ = count;
+        }
+        return frames_.get();
+    }
+
+  private:
+    std::unique_ptr<dwunw_frame[]> frames_;
+    size_t count_ = 0;
+};
+
 // Walks one thread; with no limit, the room grows until the stack fits.
-ThreadStack walk(dwunw_context *context, dwunw_process *process, const dwunw_thread &thread, uint64_t max_frames) {
+ThreadStack walk(dwunw_context *context, dwunw_process *process, const dwunw_thread &thread, uint64_t max_frames,
+                 Room &room) {
     ThreadStack stack;
     stack.tid = thread.tid;
     stack.name.assign(thread.name, strnlen(thread.name, sizeof thread.name));
 
-    for (uint64_t room = max_frames ? max_frames : kDefaultFrames;; room *= 4) {
-        room = std::min(room, kMaxFrames);
-        stack.frames.resize(room);
+    for (uint64_t limit = max_frames ? max_frames : kDefaultFrames;; limit *= 4) {
+        limit = std::min(limit, kMaxFrames);
         dwunw_unwind_request request{};
         request.size = sizeof request;
         request.options = DWUNW_UNWIND_READ_PROCESS;
         request.process = process;
         request.regs = &thread.regs;
-        request.frames = stack.frames.data();
-        request.max_frames = room;
+        request.frames = room.get(limit);
+        request.max_frames = limit;
         size_t written = 0;
         stack.status = dwunw_capture(context, &request, &written);
-        stack.frames.resize(written);
-        if (stack.status != DWUNW_ERR_FRAME_LIMIT || max_frames != 0 || room == kMaxFrames) {
-            stack.frames.shrink_to_fit(); // there can be tens of thousands of them
-            return stack;
-        }
+        if (stack.status == DWUNW_ERR_FRAME_LIMIT && max_frames == 0 && limit != kMaxFrames)
+            continue;
+        stack.frames.assign(request.frames, request.frames + written);
+        return stack;
     }
 }
 
@@ -78,13 +94,14 @@ dwunw_status walk_threads(dwunw_context *context, dwunw_process *process, dwunw_
     // What is mapped may have changed since the map was read, and now holds still.
     if (const dwunw_status status = dwunw_process_refresh(process); status != DWUNW_OK)
         return status;
+    Room room;
     const size_t count = dwunw_stopped_thread_count(stopped);
     for (size_t i = 0; i < count; i++) {
         dwunw_thread thread{};
         thread.size = sizeof thread;
         const dwunw_status status = dwunw_stopped_thread(stopped, i, &thread);
         if (status == DWUNW_OK)
-            stacks.push_back(walk(context, process, thread, max_frames));
+            stacks.push_back(walk(context, process, thread, max_frames, room));
         else
             stacks.push_back({thread.tid, {}, status, {}});
     }
@@ -93,12 +110,13 @@ dwunw_status walk_threads(dwunw_context *context, dwunw_process *process, dwunw_
 
 // The threads of a core, in ascending order as those of a process.
 void walk_core(dwunw_context *context, dwunw_core *core, uint64_t max_frames, std::vector<ThreadStack> &stacks) {
+    Room room;
     const size_t count = dwunw_core_thread_count(core);
     for (size_t i = 0; i < count; i++) {
         dwunw_thread thread{};
         thread.size = sizeof thread;
         if (const dwunw_status status = dwunw_core_thread(core, i, &thread); status == DWUNW_OK)
-            stacks.push_back(walk(context, dwunw_core_process(core), thread, max_frames));
+            stacks.push_back(walk(context, dwunw_core_process(core), thread, max_frames, room));
         else
             stacks.push_back({thread.tid, {}, status, {}});
     }
@@ -120,6 +138,8 @@ void print_text(const StackOptions &options, const std::vector<ThreadStack> &sta
         print("TID %" PRId32 ":\n", stack.tid);
         size_t number = 0;
         for (const dwunw_frame &frame : stack.frames) {
+            if (output_is_lost())
+                return;
             print("#%-2zu 0x%016" PRIx64, number++, frame.pc);
             if (const auto symbol = symbol_of(symbolizer, frame))
                 print(" %s+0x%" PRIx64, printable(symbol->name).c_str(), symbol->offset);
@@ -205,21 +225,39 @@ nlohmann::json json_frame(const dwunw_frame &frame, dwunw_symbolizer *symbolizer
     return json;
 }
 
+// Names are bytes, JSON is UTF-8: what is not becomes U+FFFD instead of an exception. What is not ASCII is escaped:
+// JSON's own escapes keep the name as it is, and the terminal from it.
+std::string dump(const nlohmann::json &json) {
+    return json.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
+}
+
+// Frame by frame, laid out and ordered as a dump of the whole: a document of a million frames would take a gigabyte.
 void print_json(const StackOptions &options, const std::vector<ThreadStack> &stacks, dwunw_symbolizer *symbolizer) {
-    nlohmann::json threads = nlohmann::json::array();
+    print("{\n  \"pid\": %" PRId32 ",\n  \"threads\": [", options.pid);
+    const char *before_thread = "";
     for (const ThreadStack &stack : stacks) {
-        nlohmann::json frames = nlohmann::json::array();
-        for (const dwunw_frame &frame : stack.frames)
-            frames.push_back(json_frame(frame, symbolizer));
-        threads.push_back({{"tid", stack.tid},
-                           {"name", stack.name},
-                           {"complete", stack.status == DWUNW_OK},
-                           {"stopped_by", dwunw_status_string(stack.status)},
-                           {"frames", std::move(frames)}});
+        print("%s\n    {\n      \"complete\": %s,\n      \"frames\": [", before_thread,
+              stack.status == DWUNW_OK ? "true" : "false");
+        const char *before_frame = "";
+        for (const dwunw_frame &frame : stack.frames) {
+            if (output_is_lost())
+                return;
+            print("%s\n        {", before_frame);
+            const char *before_field = "";
+            const nlohmann::json fields = json_frame(frame, symbolizer);
+            for (const auto &field : fields.items()) {
+                print("%s\n          \"%s\": %s", before_field, field.key().c_str(), dump(field.value()).c_str());
+                before_field = ",";
+            }
+            print("\n        }");
+            before_frame = ",";
+        }
+        print("%s],\n      \"name\": %s,\n      \"stopped_by\": %s,\n      \"tid\": %" PRId32 "\n    }",
+              stack.frames.empty() ? "" : "\n      ", dump(stack.name).c_str(),
+              dump(dwunw_status_string(stack.status)).c_str(), stack.tid);
+        before_thread = ",";
     }
-    const nlohmann::json report = {{"pid", options.pid}, {"threads", std::move(threads)}};
-    // Names are bytes, JSON is UTF-8: what is not becomes U+FFFD instead of an exception.
-    print("%s\n", report.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+    print("%s]\n}\n", stacks.empty() ? "" : "\n  ");
 }
 
 int report(const StackOptions &options, const std::vector<ThreadStack> &stacks) {

@@ -60,7 +60,7 @@ void print_row(uint32_t arch, const dwunw_row &row) {
 }
 
 int print_rows(const TableOptions &options, const dwunw_table *table, const dwunw_table_summary &summary) {
-    for (uint64_t i = 0; i < summary.rows; i++) {
+    for (uint64_t i = 0; i < summary.rows && !output_is_lost(); i++) {
         dwunw_row row{};
         row.size = sizeof row;
         if (const dwunw_status status = dwunw_table_get_row(table, i, &row); status != DWUNW_OK)

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
+/* dwunw-added: begin the whole file: whether there is anything to see in the process */
+#ifndef __DWUNW_ALLOCATORS_H
+#define __DWUNW_ALLOCATORS_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+/*
+ * Says on stderr if the process does not map `object`, the file whose functions are probed, and which allocators it has
+ * instead; with `others`, also which it has besides. Nothing is said where nothing is known: `object` is not found, or the
+ * process has ended.
+ */
+void dwunw_allocators__check(pid_t pid, const char *object, bool others);
+
+#endif /* __DWUNW_ALLOCATORS_H */
+/* dwunw-added: end */
