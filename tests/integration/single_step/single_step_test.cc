@@ -21,9 +21,10 @@ using dwunw::testing::StepReport;
 // Where a walk may stop early: what nobody's CFI covers. Each begins the text "innermost … outermost: reason".
 // Compiled without CFI: crtstuff.c's functions, and the pieces of .fini.
 constexpr auto kStartUpCode = "^(__do_global_dtors_aux|deregister_tm_clones|_fini): no call-frame information$";
-// setjmp and longjmp, of which musl says nothing, and a handler that interrupted them.
-constexpr auto kMuslsAssembly =
-    "^(brief_handler … )?(__setjmp|_longjmp)( … (__setjmp|_longjmp))?: no call-frame information$";
+// setjmp and longjmp, of which musl says nothing, and a handler that interrupted them. Their symbols have no size: they
+// name the first byte alone.
+constexpr auto kMuslsAssembly = "^(brief_handler … )?(__setjmp|_longjmp|libc.so\\+0x[0-9a-f]+)"
+                                "( … (__setjmp|_longjmp|libc.so\\+0x[0-9a-f]+))?: no call-frame information$";
 // uw_install_context_1 writes the registers of the frame that it goes to over those that its caller saved.
 constexpr auto kLibgccsUnwinder = "^(_Unwind_(RaiseException|Resume|Resume_or_Rethrow)|libgcc_s.*)(:| …)";
 
