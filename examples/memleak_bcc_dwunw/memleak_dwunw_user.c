@@ -334,7 +334,7 @@ static void dwunw_block_sigterm(void)
 
 static void dwunw_catch_sigterm(void)
 {
-	const struct sigaction sig_action = { .sa_handler = sig_handler };
+	const struct sigaction sig_action = { .sa_handler = sig_handler, .sa_flags = SA_RESTART };
 
 	if (sigaction(SIGTERM, &sig_action, NULL))
 		perror("failed to set up handling of SIGTERM");
@@ -795,17 +795,12 @@ static void dwunw_check_allocators(void)
 	checked = true;
 }
 
-static bool dwunw_reported;
-
-/* A command may end before memleak has come to wait for it: its blocks have not been shown yet. */
-static bool dwunw_report_is_due(void)
-{
-	return child_exited && !dwunw_reported;
-}
+/* A report has begun since the run was to end. One that was under way then, or a command that ended before memleak came
+   to wait for it, leaves blocks that nobody has seen. */
+static bool dwunw_last_report;
 
 static void dwunw_wait(void)
 {
-	dwunw_reported = true;
 	if (dwunw_output__flush())
 		exiting = 1;
 	if (dwunw)
@@ -816,6 +811,7 @@ static void dwunw_wait(void)
 	/* what follows is the last report */
 	if (dwunw_target__has_ended(&dwunw_target))
 		exiting = 1;
+	dwunw_last_report = exiting;
 }
 /* dwunw-added: end */
 
@@ -828,7 +824,7 @@ int main(int argc, char *argv[])
 		.children = dwunw_argp_children, /* dwunw-added: the switches of the DWARF path */
 	};
 	struct memleak_dwunw_bpf *skel = NULL;
-	struct sigaction sig_action = { .sa_handler = sig_handler };
+	struct sigaction sig_action = { .sa_handler = sig_handler, .sa_flags = SA_RESTART }; // dwunw-added: a report is not torn while it is written; plain: struct sigaction sig_action = { .sa_handler = sig_handler };
 	int ret;
 
 	dwunw_output__begin(); /* dwunw-added: what cannot be written is said */
@@ -1012,7 +1008,7 @@ dwunw_open: /* dwunw-added: once more where the kernel's walk does not load */
 
 	printf("Tracing outstanding memory allocs...  Hit Ctrl-C to end\n");
 
-	while ((!exiting || dwunw_report_is_due()) && env.nr_intervals) { // dwunw-added: a command that ended at once has a report, too; plain: while (!exiting && env.nr_intervals) {
+	while ((!exiting || !dwunw_last_report) && env.nr_intervals) { // dwunw-added: the last report is of the end; plain: while (!exiting && env.nr_intervals) {
 		env.nr_intervals--;
 		dwunw_wait(); // dwunw-added: records are taken in meanwhile; plain: sleep((unsigned int)env.interval);
 

@@ -603,6 +603,35 @@ class EndsOfRuns(unittest.TestCase):
                 process.kill()
                 process.communicate()
 
+    def test_what_comes_while_a_report_is_printed_is_in_the_last(self):
+        """An interrupt within a report ended the run with that one, which had read the blocks before."""
+        program = """if True:
+            import ctypes, sys
+            for size, blocks in ((34567, 5000), (45678, 30)):
+                print("ready", flush=True)
+                sys.stdin.readline()
+                [ctypes.CDLL(None).malloc(size) for _ in range(blocks)]
+            print("ready", flush=True)
+            sys.stdin.readline()
+            """
+        process = subprocess.Popen(
+            ["/usr/bin/python3", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        try:
+            self.assertEqual(process.stdout.readline(), "ready\n")
+            with memleak("-p", str(process.pid), "-a", "-T", "1000", "-z", "34567", "-Z", "45678", "2") as tool:
+                process.stdin.write("\n")
+                self.assertEqual(process.stdout.readline(), "ready\n")
+                select.select([tool.stdout], [], [])  # the report does not go on: it is longer than the pipe
+                process.stdin.write("\n")
+                self.assertEqual(process.stdout.readline(), "ready\n")
+                report, *_ = finish(tool)
+        finally:
+            process.kill()
+            process.communicate()
+        sizes = collections.Counter(size for stack in report.stacks for _, size in stack.blocks)
+        self.assertEqual((sizes[34567], sizes[45678]), (5000, 30))
+
     def test_sigterm_ends_it_as_sigint_does(self):
         for mode in (["--dwunw-mode=force"], ["--dwunw-mode=fallback"], OFF):
             with self.subTest(mode), target() as running:
