@@ -198,11 +198,11 @@ std::span<const uint32_t> Maps::of_same_file(const Mapping &mapping) const {
     const auto file_of = [](const Mapping &m) { return File(m.inode, m.device_major, m.device_minor, m.path); };
     const auto file_at = [&](uint32_t number) { return file_of(mappings_[number]); };
     std::vector<uint32_t> &numbers = by_file_->numbers;
-    std::call_once(by_file_->once, [&] {
+    if (const std::lock_guard lock(by_file_->mutex); numbers.size() != mappings_.size()) {
         numbers.resize(mappings_.size());
         std::iota(numbers.begin(), numbers.end(), uint32_t{0});
         std::ranges::stable_sort(numbers, {}, file_at);
-    });
+    }
     // Clang 14 makes no span of what equal_range returns.
     const auto first = std::ranges::lower_bound(numbers, file_of(mapping), {}, file_at);
     const auto last = std::ranges::upper_bound(first, numbers.end(), file_of(mapping), {}, file_at);

@@ -103,7 +103,7 @@ class Maps {
     std::vector<CodeRange> code_;  // the executable mappings, those side by side as one
     std::vector<uint64_t> starts_; // of mappings_: a search touches these only
     struct ByFile {
-        std::once_flag once;
+        std::mutex mutex;
         std::vector<uint32_t> numbers; // of mappings_, those of one file together
     };
     std::shared_ptr<ByFile> by_file_ = std::make_shared<ByFile>();

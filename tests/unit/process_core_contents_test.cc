@@ -19,6 +19,10 @@ void *operator new(size_t size) {
         return memory;
     throw std::bad_alloc();
 }
+void *operator new(size_t size, const std::nothrow_t &) noexcept {
+    allocated += size;
+    return std::malloc(size != 0 ? size : 1);
+}
 // What GCC sees of the two, once inlined, is malloc's memory and delete's free.
 #pragma GCC diagnostic ignored "-Wmismatched-new-delete"
 void operator delete(void *memory) noexcept { std::free(memory); }
