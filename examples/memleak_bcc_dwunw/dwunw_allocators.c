@@ -41,6 +41,7 @@ static const char *const symbols[] = {
 	"__rdl_alloc",
 };
 
+#define SYMBOLS (sizeof(symbols) / sizeof(symbols[0]))
 #define SEEN_MAX 8
 
 struct seen {
@@ -142,7 +143,7 @@ void dwunw_allocators__check(pid_t pid, const char *object, bool others)
 	const char *separator = ": it has ";
 	struct seen seen = {};
 	struct stat status, exe_status;
-	bool is_program;
+	bool is_program, has[SYMBOLS] = {};
 	ssize_t length;
 	size_t found;
 
@@ -156,8 +157,8 @@ void dwunw_allocators__check(pid_t pid, const char *object, bool others)
 	if (length > 0 && !is_program)
 		dwunw_probe_file_open(exe, &file);
 	found = seen.library_count;
-	for (size_t i = 0; file && i < sizeof(symbols) / sizeof(symbols[0]); i++)
-		found += has_symbol(file, symbols[i]);
+	for (size_t i = 0; file && i < SYMBOLS; i++)
+		found += has[i] = has_symbol(file, symbols[i]);
 	if (!seen.anything || (seen.object && !(others && found)))
 		goto out;
 	if (seen.object) {
@@ -174,8 +175,8 @@ void dwunw_allocators__check(pid_t pid, const char *object, bool others)
 		dwunw_output__text(stderr, seen.libraries[i]);
 		separator = ", ";
 	}
-	for (size_t i = 0; file && i < sizeof(symbols) / sizeof(symbols[0]); i++) {
-		if (!has_symbol(file, symbols[i]))
+	for (size_t i = 0; i < SYMBOLS; i++) {
+		if (!has[i])
 			continue;
 		fprintf(stderr, "%s%s in its program ", separator, symbols[i]);
 		dwunw_output__text(stderr, program);

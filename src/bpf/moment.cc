@@ -72,8 +72,7 @@ unwind::CodeLocation Moment::find(RunAddr address) {
     location.start = answer.start;
     location.end = answer.end;
     if (location.kind == CodeKind::kModule) {
-        if (const auto &image = location.module->file->image())
-            location.entry = image->entry();
+        location.entry = location.module->file->entry();
         auto cfi = process_.store().cfi(*location.module->file);
         if (cfi)
             location.cfi = std::move(*cfi);

@@ -5,15 +5,10 @@
 #include <linux/bpf.h>
 
 #include <algorithm>
-#include <array>
 #include <span>
-#include <string_view>
 
 namespace dwunw::bpf {
 namespace {
-
-// dwunw.bpf.h's own.
-constexpr std::array<std::string_view, 3> kOwn = {"dwunw_on_linker", "dwunw_on_exec", "dwunw_on_exit"};
 
 bool names_map(std::span<const bpf_insn> code, int map) {
     constexpr uint8_t kLoadAddress = BPF_LD | BPF_IMM | BPF_DW;
@@ -25,17 +20,16 @@ bool names_map(std::span<const bpf_insn> code, int map) {
 } // namespace
 
 std::string find_other_caller(const bpf_object *object) {
-    // Nothing but the walk names this map, and libbpf puts the functions that a program calls behind it.
+    // Nothing but the walk names this map, dwunw.bpf.h's own programs neither; and libbpf puts the functions that a
+    // program calls behind it.
     const bpf_map *rules = bpf_object__find_map_by_name(object, "dwunw_rules");
     const int map = rules != nullptr ? bpf_map__fd(rules) : -1;
     bpf_program *program = nullptr;
     while (map >= 0 && (program = bpf_object__next_program(object, program)) != nullptr) {
-        const std::string_view name = bpf_program__name(program);
-        if (bpf_program__fd(program) < 0 || bpf_program__type(program) == BPF_PROG_TYPE_KPROBE ||
-            std::ranges::find(kOwn, name) != kOwn.end())
-            continue;
-        if (names_map({bpf_program__insns(program), bpf_program__insn_cnt(program)}, map))
-            return std::string(name) + ", of type " + libbpf_bpf_prog_type_str(bpf_program__type(program));
+        const bpf_prog_type type = bpf_program__type(program);
+        if (bpf_program__fd(program) >= 0 && type != BPF_PROG_TYPE_KPROBE &&
+            names_map({bpf_program__insns(program), bpf_program__insn_cnt(program)}, map))
+            return std::string(bpf_program__name(program)) + ", of type " + libbpf_bpf_prog_type_str(type);
     }
     return {};
 }

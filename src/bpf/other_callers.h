@@ -5,7 +5,6 @@
 // Proved by tests/integration/bpf_walk_other_context.
 #pragma once
 
-#include <cstddef>
 #include <string>
 
 struct bpf_object;

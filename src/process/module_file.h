@@ -43,6 +43,8 @@ class ModuleFile {
 
     // elf::Image::parse's errors; DWUNW_ERR_MODULE_CHANGED; DWUNW_ERR_LIMIT where the budget has not enough left.
     const Result<elf::Image> &image() const;
+    // e_entry; 0 without one, or without an image.
+    LinkAddr entry() const { return image() ? image()->entry() : LinkAddr(); }
     // image()'s errors, those of reading its sections, and ModuleCfi::build's. A .debug_frame that the file has not is
     // taken from its separate debug file, where names come from as well. DWUNW_ERR_LIMIT where the budget has not
     // enough left, with lacked_room(); that is not remembered.

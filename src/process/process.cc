@@ -557,8 +557,7 @@ CodeLocation View::find(RunAddr address) {
         location.end = answer.mapping->end;
     }
     if (location.kind == CodeKind::kModule) {
-        if (const auto &image = location.module->file->image())
-            location.entry = image->entry();
+        location.entry = location.module->file->entry();
         location.place = static_cast<uint32_t>(snapshot_->maps.index_of(*answer.mapping));
         auto cfi = process_.store_.cfi(*location.module->file);
         if (cfi)

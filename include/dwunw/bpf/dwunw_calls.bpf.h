@@ -45,8 +45,7 @@
  * Where this ends:
  *   - A session with a pid has its program run in that process alone, but the kernel (seen on Linux 6.18) gives its
  *     return probes to every process that is probed at the same place. So two tools on one library, each with another
- *     process, give each other's processes return probes that neither can refuse. Return instructions have no such
- * fault.
+ *     process, give each other's processes return probes that neither can refuse. Return instructions do not.
  *   - An alternate stack with SS_AUTODISARM that lies inside the thread's own stack is not seen.
  *
  * Proved by tests/unit/bpf_calls_test and, in the kernel, tests/integration/return_probes_test.py.
