@@ -4,6 +4,7 @@
 
 #include "arch/x86_64/arch.h"
 #include "capi/handles.h"
+#include "process/recent_page.h"
 
 namespace dwunw::capi {
 namespace {
@@ -30,8 +31,9 @@ dwunw_status capture(const dwunw_unwind_request &request, size_t *written) {
     unwind::StackMemory memory(RunAddr(request.stack_addr),
                                {static_cast<const uint8_t *>(request.stack), request.stack_size});
     memory.add_reader({request.read_memory, request.memory_arg});
+    process::RecentPage page(dwunw_process_read_memory, request.process);
     if ((request.options & DWUNW_UNWIND_READ_PROCESS) != 0)
-        memory.add_reader({dwunw_process_read_memory, request.process});
+        memory.add_reader({process::RecentPage::read, &page});
 
     dwunw_process &process = *request.process;
     process::View view(*process.impl);

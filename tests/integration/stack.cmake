@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
 # The dwunw command, alone and beside eu-stack. More programs: stack_compare.py --programs all --samples 100.
+add_executable(deep_target deep_target.c)
+target_link_libraries(deep_target PRIVATE Threads::Threads)
+target_compile_options(deep_target PRIVATE -O2 -fomit-frame-pointer -fno-optimize-sibling-calls -fno-sanitize=all)
 add_test(NAME integration.stack_cli
-    COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/stack_cli.py" "$<TARGET_FILE:dwunw_tool>")
+    COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/stack_cli.py" "$<TARGET_FILE:dwunw_tool>" "$<TARGET_FILE:deep_target>")
 add_test(NAME integration.stack_equals_eu_stack
     COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/stack_compare.py" --dwunw "$<TARGET_FILE:dwunw_tool>" --samples 12
             --programs "python3,redis-server,sqlite3,nginx,perl,node")

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 """The dwunw command as people meet it: layouts, JSON, error texts, exit codes, and what it does to its target.
 
-    stack_cli.py path/to/dwunw
+    stack_cli.py path/to/dwunw path/to/deep_target
 """
 
 import contextlib
@@ -22,7 +22,7 @@ sys.dont_write_bytecode = True  # the source tree stays as it is
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
 import workloads  # noqa: E402
 
-DWUNW = ""
+DWUNW = DEEP_TARGET = ""
 LIBC = ctypes.CDLL(None, use_errno=True)
 FRAME = re.compile(r"#(\d+) +0x[0-9a-f]{16}( \S.*\+0x[0-9a-f]+)?( - [/\[].*)?( \[no code\])?( \[frame pointer\])?")
 ROW = re.compile(
@@ -235,6 +235,27 @@ class Stack(Failure):
             self.assertGreater(done.stdout.count("\n#"), 4000)
             self.assertRegex(done.stdout.splitlines()[-1], r"^#\d+ ")
 
+    # As one JSON document they took a gigabyte, and a system call a word took five seconds.
+    def test_a_million_frames(self):
+        sanitized = b"__asan_init" in pathlib.Path(DWUNW).read_bytes()  # which keeps what was freed
+        most_kib = (1000 if sanitized else 200) << 10
+        with child(DEEP_TARGET, 10**6, stdout=subprocess.PIPE) as process, tempfile.TemporaryFile("w+") as out:
+            self.assertEqual(process.stdout.readline(), b"ready\n")
+            for options in ([], ["--json"]):
+                out.truncate(0)
+                out.seek(0)
+                tool = subprocess.Popen([DWUNW, "stack", "-n0", "--max-hold=0", *options, f"-p{process.pid}"], stdout=out)
+                _, status, usage = os.wait4(tool.pid, 0)
+                tool.returncode = os.waitstatus_to_exitcode(status)
+                self.assertEqual(tool.returncode, 0)
+                self.assertLess(usage.ru_maxrss, most_kib)
+                out.seek(0)
+                self.assertEqual(sum("down" in line for line in out), 10**6 + 1)
+            out.seek(0)
+            deep = json.load(out)["threads"][-1]
+            self.assertEqual(len([frame for frame in deep["frames"] if frame["symbol"] == "down"]), 10**6 + 1)
+            self.assertTrue(deep["complete"])
+
     def test_json(self):
         with sleeper() as process:
             text = dwunw("stack", "-p", process.pid).stdout
@@ -389,5 +410,5 @@ class Stack(Failure):
 
 
 if __name__ == "__main__":
-    DWUNW = os.path.abspath(sys.argv.pop(1))
+    DWUNW, DEEP_TARGET = (os.path.abspath(sys.argv.pop(1)) for _ in range(2))
     unittest.main()

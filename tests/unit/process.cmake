@@ -14,7 +14,7 @@ add_process_plugin(process_plugin_moved 3 -Wl,-Ttext=0x5000000)
 
 foreach(name IN ITEMS compile_queue core_contents core_file core_target core_write debug_file file_source maps
                       memory_image modified_pages module_file module_open module_store moved_code proc_dir process
-                      process_memory refresh_budget stopped)
+                      process_memory recent_page refresh_budget stopped)
     set(test process_${name}_test)
     add_executable(${test} ${test}.cc)
     target_compile_definitions(${test} PRIVATE

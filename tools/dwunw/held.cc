@@ -121,9 +121,9 @@ class Holder {
                 if (!pass_on(one))
                     return kExitFailure;
             uint8_t code = kExitFailure;
-            if (got == 1 && ::read(pipes_.said.read, &code, 1) == 1)
-                return code;
-            return report_death();
+            const bool ended = got == 1 && ::read(pipes_.said.read, &code, 1) == 1;
+            const int status = wait_for_reader();
+            return ended ? code : report_death(status);
         }
     }
 
@@ -166,11 +166,15 @@ class Holder {
         return true;
     }
 
-    int report_death() {
+    int wait_for_reader() {
         let_go();
         int status = 0;
         while (::waitpid(reader_, &status, 0) < 0 && errno == EINTR) {
         }
+        return status;
+    }
+
+    int report_death(int status) const {
         return fail(std::to_string(pid_), WIFSIGNALED(status)
                                               ? "the reader was ended by signal " + std::to_string(WTERMSIG(status))
                                               : "the reader has ended");

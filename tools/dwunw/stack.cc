@@ -231,7 +231,7 @@ std::string dump(const nlohmann::json &json) {
     return json.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
 }
 
-// Frame by frame, laid out and ordered as a dump of the whole: a document of a million frames would take a gigabyte.
+// A frame a line, written one by one: a document of a million frames would take a gigabyte.
 void print_json(const StackOptions &options, const std::vector<ThreadStack> &stacks, dwunw_symbolizer *symbolizer) {
     print("{\n  \"pid\": %" PRId32 ",\n  \"threads\": [", options.pid);
     const char *before_thread = "";
@@ -242,14 +242,7 @@ void print_json(const StackOptions &options, const std::vector<ThreadStack> &sta
         for (const dwunw_frame &frame : stack.frames) {
             if (output_is_lost())
                 return;
-            print("%s\n        {", before_frame);
-            const char *before_field = "";
-            const nlohmann::json fields = json_frame(frame, symbolizer);
-            for (const auto &field : fields.items()) {
-                print("%s\n          \"%s\": %s", before_field, field.key().c_str(), dump(field.value()).c_str());
-                before_field = ",";
-            }
-            print("\n        }");
+            print("%s\n        %s", before_frame, dump(json_frame(frame, symbolizer)).c_str());
             before_frame = ",";
         }
         print("%s],\n      \"name\": %s,\n      \"stopped_by\": %s,\n      \"tid\": %" PRId32 "\n    }",
