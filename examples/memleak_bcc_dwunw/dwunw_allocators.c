@@ -19,7 +19,7 @@
 
 /* What an allocator's file is called. */
 static const char *const libraries[] = {
-	"libc.so.",
+	"libc.so",
 	"libc-2.",
 	"ld-musl-",
 	"libc.musl-",

@@ -772,24 +772,57 @@ class Errors(unittest.TestCase):
                     self.assertEqual(done.stdout, "")
             gone.wait()
 
+    # Each writes a byte when it has allocated.
+    C_PROGRAM = (
+        "#include <stdlib.h>\n#include <unistd.h>\n"
+        'int main(void) { void *volatile p = malloc(1); return p && write(1, "x", 1) == 1 && pause(); }'
+    )
+    I386_PROGRAM = (
+        'void _start(void) { int n; __asm__ volatile("int $0x80" : "=a"(n) : "0"(4), "b"(1), "c"("x"), "d"(1) : "memory");'
+        ' for (;;) __asm__ volatile("int $0x80" : "=a"(n) : "0"(29)); }'
+    )
+    GO_PROGRAM = 'package main\nimport ("os"; "time")\nfunc main() { os.Stdout.WriteString("x"); time.Sleep(time.Hour) }\n'
+
+    def expect_nothing_to_watch(self, program, what, environment=None):
+        """`program` runs, `what` is said of it in each mode; then the same for it as a command."""
+        watched = r"/\S+/libc\.so\.6"
+        not_mapped = rf"does not map {watched}, nothing of it will be seen"
+        what = what.format(program=re.escape(program).replace("\x1b", r"\\x1b"), not_mapped=not_mapped, watched=watched)
+        with subprocess.Popen([program], stdout=subprocess.PIPE, env=environment) as running:
+            running.stdout.read(1)
+            done = [run("-p", str(running.pid), f"--dwunw-mode={mode}", "1", "1") for mode in ("off", "fallback")]
+            running.kill()
+        for result in done:
+            self.expect(result, 0, rf"WARNING: process {running.pid} {what}\n")
+        if environment is None and "\x1b" not in program:
+            self.expect(run("-c", program, "1", "1"), 0, rf"WARNING: process \d+ {what}\n")
+
     def test_nothing_to_watch(self):
         """Found in use: a static program's report was empty, with nothing said."""
         with tempfile.TemporaryDirectory() as folder:
-            program = f"{folder}/static\x1b"
-            subprocess.run(
-                ["cc", "-static", "-o", program, "-x", "c", "-"],
-                input='#include <stdlib.h>\n#include <unistd.h>\n'
-                'int main(void) { void *volatile p = malloc(1); return p && write(1, "x", 1) == 1 && pause(); }',
-                text=True,
-                check=True,
+            def build(name, source, *command):
+                subprocess.run([*command, "-o", f"{folder}/{name}", "-x", "c", "-"], input=source, text=True, check=True)
+                return f"{folder}/{name}"
+
+            for name in ("static", "static\x1b"):
+                static = build(name, self.C_PROGRAM, "cc", "-static")
+                self.expect_nothing_to_watch(static, "{not_mapped}: it has malloc in its program {program}")
+            musl = build("musl", self.C_PROGRAM, "musl-gcc")
+            self.expect_nothing_to_watch(musl, r"{not_mapped}: it has /\S*musl\S*")
+            i386 = build("i386", self.I386_PROGRAM, "cc", "-m32", "-O2", "-static", "-nostdlib", "-fno-pic", "-no-pie")
+            self.expect_nothing_to_watch(
+                i386, "{not_mapped}; no allocator that is known here was found in it; it is a 32-bit program"
             )
-            with subprocess.Popen([program], stdout=subprocess.PIPE) as running:
-                running.stdout.read(1)
-                done = [run("-p", str(running.pid), f"--dwunw-mode={mode}", "1", "1") for mode in ("off", "fallback")]
-                running.kill()
-            for result in done:
-                self.expect(result, 0, rf"WARNING: process {running.pid} does not map /\S+/libc\.so\.6, nothing of it will be seen: "
-                                       rf"it has malloc in its program {folder}/static\\x1b\n")  # fmt: skip
+            go_source = pathlib.Path(folder) / "go.go"
+            go_source.write_text(self.GO_PROGRAM, encoding="ascii")
+            subprocess.run(["go", "build", "-o", f"{folder}/go", go_source], check=True,
+                           env={**os.environ, "GOCACHE": f"{folder}/cache", "HOME": folder})  # fmt: skip
+            self.expect_nothing_to_watch(f"{folder}/go", "{not_mapped}: it has runtime.mallocgc in its program {program}")
+            preloaded = build("dynamic", self.C_PROGRAM, "cc")
+            self.expect_nothing_to_watch(
+                preloaded, r"may not allocate by {watched}, which is watched: it has /\S+/libjemalloc\.so\.2",
+                {**os.environ, "LD_PRELOAD": "libjemalloc.so.2"},
+            )  # fmt: skip
 
     def test_an_object_that_is_cut(self):
         with target() as running:
