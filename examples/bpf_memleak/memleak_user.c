@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <unistd.h>
 #include <bpf/libbpf.h>
 #include <dwunw/printable.h>
 #include <dwunw/process.h>
@@ -179,7 +180,7 @@ int main(int argc, char **argv)
 
 	if (!(skel = memleak_bpf__open_and_load()) ||
 	    !(ring = ring_buffer__new(bpf_map__fd(skel->maps.events), on_event, NULL, NULL)))
-		err(1, "loading the BPF programs, which needs root");
+		err(1, "loading the BPF programs%s", geteuid() ? ", which needs root" : "");
 	attach(skel->progs.free_enter, "free", false, pid, libc);
 	attach(skel->progs.free_enter, "realloc", false, pid, libc);
 	attach(skel->progs.malloc_exit, "malloc", true, pid, libc);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <sys/types.h>
 #include <time.h>
+#include <bpf/bpf.h>
 
 #include <dwunw/bpf_stacks.h>
 #include <dwunw/dwunw_api.h>
@@ -86,6 +87,13 @@ static size_t frames_of(void *arg, uint64_t id, const struct dwunw_frame **frame
 	if (dwunw_bpf_lookup(stacks->bpf, id, &stack, stacks->known_frames, MAX_FRAMES) != DWUNW_OK)
 		return 0;
 	return stack.count < MAX_FRAMES ? stack.count : MAX_FRAMES;
+}
+
+bool dwunw_stacks__lack_admin(void)
+{
+	uint32_t id;
+
+	return bpf_btf_get_next_id(0, &id) && errno == EPERM;
 }
 
 int dwunw_stacks__open(struct dwunw_stacks **out, struct bpf_object *object, const struct dwunw_options *options,

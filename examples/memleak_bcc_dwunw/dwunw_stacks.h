@@ -24,6 +24,9 @@
 struct bpf_object;
 struct dwunw_stacks;
 
+/* Whether libbpf may not look for functions that the kernel lacks and a program can do without: then none loads. */
+bool dwunw_stacks__lack_admin(void);
+
 /*
  * In this order: open, which sizes the maps; the object's load; start, which makes a process known.
  * 0, or a negative errno with *why saying what failed.

@@ -720,11 +720,17 @@ static int dwunw_prepare(struct memleak_dwunw_bpf *skel)
 		setrlimit(RLIMIT_NOFILE, &files);
 	}
 	err = dwunw_stacks__open(&dwunw_opened, skel->obj, &dwunw_options, &why);
+	if (err && err != -EPERM && dwunw_options.mode == DWUNW_MODE_FALLBACK) {
+		struct dwunw_options off = { .mode = DWUNW_MODE_OFF };
+		const char *why_off;
+
+		if (!dwunw_stacks__open(&dwunw_opened, skel->obj, &off, &why_off))
+			err = dwunw_give_up(why, err);
+	}
 	/* Who may not do that may not load either, which says so. */
-	if (err && err != -EPERM && dwunw_options.mode != DWUNW_MODE_OFF) {
-		err = dwunw_give_up(why, err);
-		if (err)
-			return err;
+	if (err && err != -EPERM) {
+		fprintf(stderr, "memleak can't start: %s\n", why);
+		return err;
 	}
 	skel->rodata->dwunw_mode = (int)dwunw_options.mode;
 	skel->rodata->dwunw_walk_flags = dwunw_options.user_walk ? DWUNW_USER_ONLY : 0;
@@ -941,7 +947,7 @@ dwunw_open: /* dwunw-added: once more where the kernel's walk does not load */
 
 	ret = memleak_dwunw_bpf__load(skel);
 	/* dwunw-added: begin an older kernel may not take the walk, or nothing of dwunw's */
-	if (ret && ret != -EPERM && dwunw_options.mode != DWUNW_MODE_OFF) {
+	if (ret && ret != -EPERM && !dwunw_stacks__lack_admin() && dwunw_options.mode != DWUNW_MODE_OFF) {
 		if (!dwunw_options.user_walk) {
 			fprintf(stderr, "stacks can't be walked in this kernel; going on with --dwunw-walk=user\n");
 			dwunw_options.user_walk = true;
@@ -955,6 +961,10 @@ dwunw_open: /* dwunw-added: once more where the kernel's walk does not load */
 	/* dwunw-added: end */
 	if (ret) {
 		fprintf(stderr, "failed to load bpf object\n");
+		/* dwunw-added: begin what libbpf does not say */
+		if (dwunw_stacks__lack_admin())
+			fprintf(stderr, "to load it needs CAP_SYS_ADMIN in this kernel\n");
+		/* dwunw-added: end */
 		goto cleanup;
 	}
 	/* dwunw-added: begin the process is known before its first stack is taken */
@@ -967,6 +977,10 @@ dwunw_open: /* dwunw-added: once more where the kernel's walk does not load */
 		ret = attach_probes(skel); // dwunw-added: in one way or the other; plain: ret = attach_uprobes(skel);
 		if (ret) {
 			fprintf(stderr, "failed to attach uprobes\n");
+			/* dwunw-added: begin libbpf says no more than "permission denied" */
+			if (ret == -EACCES || ret == -EPERM)
+				fprintf(stderr, "a perf event for a uprobe needs CAP_SYS_ADMIN\n");
+			/* dwunw-added: end */
 			goto cleanup;
 		}
 	}

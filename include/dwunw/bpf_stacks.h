@@ -68,9 +68,9 @@ struct dwunw_bpf_options {
 
 /*
  * Between the object's open and its load: finds out what the kernel can do and sizes the maps. `options` may be NULL.
- * Errors: DWUNW_ERR_INVALID_ARGUMENT (also: the object does not include dwunw.bpf.h),
- * DWUNW_ERR_PERMISSION, DWUNW_ERR_BPF, DWUNW_ERR_PID_NAMESPACE (/proc is not mounted, or not for the caller's pid
- * namespace). Allocates.
+ * Errors: DWUNW_ERR_INVALID_ARGUMENT (also: the object does not include dwunw.bpf.h), DWUNW_ERR_PERMISSION,
+ * DWUNW_ERR_LOCKED_DOWN (lockdown=confidentiality), DWUNW_ERR_NO_BTF, DWUNW_ERR_BPF (no ring buffer: Linux before 5.8),
+ * DWUNW_ERR_PID_NAMESPACE (/proc is not mounted, or not for the caller's pid namespace). Allocates.
  */
 dwunw_status dwunw_bpf_open(struct dwunw_context *context, struct bpf_object *object,
                             const struct dwunw_bpf_options *options, struct dwunw_bpf **out);

@@ -64,7 +64,9 @@ extern "C" {
     X(DWUNW_ERR_BPF, 26, "refused by the kernel's BPF or by libbpf")                                                   \
     X(DWUNW_ERR_STACK_SWITCHED, 27, "the code has switched stacks, and its call-frame information does not say so")    \
     X(DWUNW_ERR_PID_NAMESPACE, 28, "/proc is of another pid namespace")                                                \
-    X(DWUNW_ERR_NOT_EXECUTABLE, 29, "memory at this address is not executable")
+    X(DWUNW_ERR_NOT_EXECUTABLE, 29, "memory at this address is not executable")                                        \
+    X(DWUNW_ERR_NO_BTF, 30, "the kernel has no BTF: /sys/kernel/btf/vmlinux is not there")                             \
+    X(DWUNW_ERR_LOCKED_DOWN, 31, "the kernel is locked down (confidentiality): no BPF program may read its memory")
 
 typedef enum dwunw_status {
 #define DWUNW_STATUS_ENUM(name, value, text) name = (value),

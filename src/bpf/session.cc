@@ -53,13 +53,6 @@ bool set_size(bpf_object *object, const char *name, uint32_t entries) {
     return map != nullptr && bpf_map__set_max_entries(map, entries) == 0;
 }
 
-// Libbpf's probes tell "may not" as "has not".
-bool may_create_maps() {
-    const UniqueFd map(
-        bpf_map_create(BPF_MAP_TYPE_ARRAY, "dwunw_probe", sizeof(uint32_t), sizeof(uint32_t), 1, nullptr));
-    return map.valid() || (errno != EPERM && errno != EACCES);
-}
-
 // What the kernel charges for a map; 0 where it does not say.
 uint64_t map_memory(int fd) {
     std::array<char, 64> path{};
@@ -123,12 +116,13 @@ void RingDestroyer::operator()(ring_buffer *ring) const { ring_buffer__free(ring
 
 dwunw_status Session::open() {
     features_ = KernelFeatures::probe(options_.flags);
-    if (!features_.ring_buffer)
-        return may_create_maps() ? DWUNW_ERR_BPF : DWUNW_ERR_PERMISSION;
+    const bool off = (options_.flags & DWUNW_BPF_OFF) != 0;
+    if (features_.usable != DWUNW_OK)
+        return features_.usable;
     const auto pid_namespace = find_pid_namespace();
-    if (!pid_namespace)
+    if (!pid_namespace && !off)
         return pid_namespace.error().status;
-    pid_namespace_ = *pid_namespace;
+    pid_namespace_ = pid_namespace ? *pid_namespace : 0;
     bpf_map *settings_map = bpf_object__find_map_by_name(object_, ".rodata.dwunw");
     size_t size = 0;
     auto *settings =
@@ -147,8 +141,8 @@ dwunw_status Session::open() {
     settings->report_unknown = (options_.flags & DWUNW_BPF_ADD_UNKNOWN) != 0;
     settings->path_limit = or_default(options_.path_limit, 256);
     settings->pid_namespace = pid_namespace_;
-    settings->off = (options_.flags & DWUNW_BPF_OFF) != 0;
-    if (settings->off != 0) {
+    settings->off = off;
+    if (off) {
         options_.pool_bytes = options_.ring_bytes = 4096;
         options_.mappings = options_.processes = options_.stack_ids = 1;
     }
@@ -162,7 +156,7 @@ dwunw_status Session::open() {
                        set_size(object_, "dwunw_processes", processes) && set_size(object_, "dwunw_slots", processes) &&
                        set_size(object_, "dwunw_sent", or_default(options_.stack_ids, 32768)) &&
                        set_size(object_, "dwunw_events", or_default(options_.ring_bytes, 4u << 20)) &&
-                       set_size(object_, "dwunw_threads", settings->off != 0 ? 1 : threads);
+                       set_size(object_, "dwunw_threads", off ? 1 : threads);
     if (!sized)
         return DWUNW_ERR_INVALID_ARGUMENT;
     // What the kernel may not know must not be created.
@@ -179,6 +173,8 @@ dwunw_status Session::open() {
         if (program == nullptr)
             return DWUNW_ERR_INVALID_ARGUMENT;
         bpf_program__set_autoattach(program, false);
+        if (off)
+            bpf_program__set_autoload(program, false);
     }
     linker_probe_.emplace();
     linker_probe_->programs.size = sizeof(linker_probe_->programs);
@@ -513,6 +509,8 @@ std::string Session::describe() const {
     std::string text;
     text += "frame loop: " + choice(features_.loop, features_.loop_off, "bpf_loop, 512 frames",
                                     "global function in a bounded loop, 128 frames");
+    if (!features_.jit)
+        text += "JIT: off (net.core.bpf_jit_enable), which bpf_loop and bpf_find_vma need\n";
     text += "state of a walk: " +
             choice(features_.task_storage, features_.task_storage_off, "task storage", "hash by thread");
     if (!refused_.empty())

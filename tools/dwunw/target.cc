@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include "target.h"
 
+#include <unistd.h>
+
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -63,6 +65,25 @@ std::optional<int32_t> live_thread(int32_t pid) {
     return std::nullopt;
 }
 
+// Yama's kernel.yama.ptrace_scope; 0 where there is none.
+int ptrace_scope() {
+    std::ifstream file("/proc/sys/kernel/yama/ptrace_scope");
+    int scope = 0;
+    return file >> scope ? scope : 0;
+}
+
+// What the user can do about a process that the kernel does not let the tool look into.
+std::string permission_advice(const std::string &pid) {
+    if (const std::string tracer = read_status("/proc/" + pid).tracer; !tracer.empty() && tracer != "0")
+        return "process " + tracer + " is tracing it";
+    constexpr int kNobody = 3; // until the next boot
+    if (ptrace_scope() == kNobody)
+        return "no process may be traced until the next boot (kernel.yama.ptrace_scope is 3)";
+    if (::geteuid() == 0)
+        return "root lacks CAP_SYS_PTRACE here, or a seccomp filter or security module forbids it";
+    return "run as root, or as the process's user with ptrace allowed";
+}
+
 } // namespace
 
 std::optional<int32_t> thread_to_open(int32_t pid) {
@@ -101,9 +122,7 @@ int fail_process(int32_t pid, dwunw_status status) {
     const std::string thing = std::to_string(pid);
     if (status != DWUNW_ERR_PERMISSION)
         return fail(thing, status);
-    if (const std::string tracer = read_status("/proc/" + thing).tracer; !tracer.empty() && tracer != "0")
-        return fail(thing, "permission denied: process " + tracer + " is tracing it");
-    return fail(thing, "permission denied: run as root, or as the process's user with ptrace allowed");
+    return fail(thing, "permission denied: " + permission_advice(thing));
 }
 
 } // namespace dwunw_tool
