@@ -6,7 +6,7 @@ foreach(name IN ITEMS arch_x86_64 arch_x86_64_code_flow arch_x86_64_frame_begins
                       base_cursor
                       base_lazy_section base_pages base_printable dwarf_cfi_program
                       dwarf_cfi_section dwarf_eh_frame_hdr dwarf_encoded_pointer
-                      dwarf_expression elf_decompress elf_dynamic elf_image elf_image_limits)
+                      dwarf_expression elf_decompress elf_dynamic elf_function_symbols elf_image elf_image_limits)
     set(test ${name}_test)
     add_executable(${test} ${test}.cc)
     target_include_directories(${test} PRIVATE "${PROJECT_SOURCE_DIR}/src")

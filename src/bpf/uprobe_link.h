@@ -1,15 +1,26 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// BPF_LINK_CREATE for uprobe.multi, which libbpf knows from 1.3 on and linux/bpf.h from Linux 6.6: the numbers and the
-// layout are the kernel's ABI (include/uapi/linux/bpf.h), written down here.
+// Links between BPF programs and uprobes.
+//
+// A uprobe.multi link has many probes: BPF_LINK_CREATE, which libbpf knows from 1.3 on and linux/bpf.h from Linux 6.6.
+// The numbers and the layout are the kernel's ABI (include/uapi/linux/bpf.h), written down here.
+// Proved by tests/integration/bpf_attach_test.py, in each form.
 #pragma once
 
 #include "base/unique_fd.h"
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
+struct bpf_link;
+
 namespace dwunw::bpf {
+
+struct LinkDestroyer {
+    void operator()(bpf_link *link) const;
+};
+using Link = std::unique_ptr<bpf_link, LinkDestroyer>;
 
 enum class MultiType : uint32_t { kUprobeMulti = 48, kUprobeSession = 57 }; // enum bpf_attach_type
 

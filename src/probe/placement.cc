@@ -7,16 +7,16 @@
 // break. So a branch has to lead to an instruction that the decoding found: code decoded out of step soon has one that
 // does not. Indirect jumps (a switch's table) could go anywhere. Each doubt means the entry: it is always right.
 //
-// tests/unit/bpf_placement_test.cc has each class of instruction and of doubt; tests/integration/probe_placement runs
+// tests/unit/probe_placement_test.cc has each class of instruction and of doubt; tests/integration/probe_placement runs
 // the answers for real allocators and counts calls at the entry and at the answer.
-#include "bpf/placement.h"
+#include "probe/placement.h"
 
-#include "bpf/instruction.h"
+#include "probe/instruction.h"
 
 #include <algorithm>
 #include <vector>
 
-namespace dwunw::bpf {
+namespace dwunw::probe {
 
 namespace {
 
@@ -127,4 +127,4 @@ Result<Placement> place(std::span<const uint8_t> code, LinkAddr entry, const dwu
                      offset_words(offset) + found->mnemonic() + ", emulated; passed over " + skipped};
 }
 
-} // namespace dwunw::bpf
+} // namespace dwunw::probe

@@ -5,35 +5,30 @@
 
 #include "base/byte_source.h"
 #include "base/result.h"
-#include "bpf/placement.h"
-#include "bpf/return_instructions.h"
+#include "elf/function_symbols.h"
 #include "elf/image.h"
+#include "probe/placement.h"
+#include "probe/return_instructions.h"
 
 #include <map>
 #include <memory>
 #include <string_view>
 #include <vector>
 
-namespace dwunw::bpf {
+namespace dwunw::probe {
 
 class FunctionFile final : public Surroundings {
   public:
     // elf::Image::parse's errors; DWUNW_ERR_UNSUPPORTED_ARCH: not x86-64.
     static Result<std::unique_ptr<FunctionFile>> open(std::unique_ptr<const ByteSource> source);
 
-    struct Function {
-        LinkAddr start;
-        uint64_t size = 0;
-    };
-    Result<Function> find(std::string_view name) const;
-    // The symbol that begins there; size 0 where there is none.
-    Function find(LinkAddr start) const;
+    const elf::FunctionSymbols &symbols() const { return symbols_; }
 
     struct Placed {
         Placement placement;
         FileOffset entry;
     };
-    Result<Placed> place(Function function, const dwunw_probe_options &options) const;
+    Result<Placed> place(elf::FunctionSymbols::Function function, const dwunw_probe_options &options) const;
 
     // Where a call returns that comes by the instruction at this offset in the file, e.g. a probe's at the beginning.
     struct FileReturns {
@@ -47,27 +42,16 @@ class FunctionFile final : public Surroundings {
     Result<std::string> other_way_in(EntryRange range) const override;
 
   private:
-    struct Symbol {
-        std::string_view name; // without a version; in strings_
-        LinkAddr start;
-        uint64_t size;
-        int rank; // of several by one name the highest is meant
-    };
-
-    FunctionFile(std::unique_ptr<const ByteSource> source, elf::Image image)
-        : source_(std::move(source)), image_(std::move(image)) {}
+    FunctionFile(std::unique_ptr<const ByteSource> source, elf::Image image, elf::FunctionSymbols symbols)
+        : source_(std::move(source)), image_(std::move(image)), symbols_(std::move(symbols)) {}
     void read_slots();
-    Status read_symbols(const char *table, const char *strings, const char *versions);
     // Whether a branch or an address in this segment's code, whatever instruction it belongs to, leads into the range.
     Result<std::string> find_reference(const elf::Segment &segment, EntryRange range) const;
     std::string find_landing_pad(EntryRange range) const;
 
     std::unique_ptr<const ByteSource> source_;
     elf::Image image_;
-    std::vector<SectionBytes> strings_;
-    std::vector<Symbol> symbols_;               // functions, by name
-    std::vector<Symbol> resolvers_;             // of functions that are chosen when the file is loaded (STT_GNU_IFUNC)
-    std::vector<LinkAddr> code_addresses_;      // of all symbols in executable segments, ascending
+    elf::FunctionSymbols symbols_;
     std::map<LinkAddr, CodeMap::Target> slots_; // of the .got, as far as it is known where jumps through them lead
 };
 
@@ -75,4 +59,4 @@ class FunctionFile final : public Surroundings {
 // range: the address of the displacement. Each byte may be an instruction's first.
 std::optional<LinkAddr> find_displacement(std::span<const uint8_t> code, LinkAddr address, EntryRange range);
 
-} // namespace dwunw::bpf
+} // namespace dwunw::probe

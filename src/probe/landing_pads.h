@@ -6,13 +6,13 @@
 
 #include "base/result.h"
 #include "base/section_bytes.h"
-#include "bpf/placement.h"
 #include "dwarf/cfi_section.h"
+#include "probe/placement.h"
 
-namespace dwunw::bpf {
+namespace dwunw::probe {
 
 // Whether a landing pad of any function lies in the range (a function's `.cold` part has a table of its own, whose pads
 // may be in the other part). DWUNW_ERR_CFI_MALFORMED: something cannot be read, so that a pad may be anywhere.
 Result<bool> has_landing_pad(const dwarf::CfiSection &eh_frame, const SectionBytes &except_table, EntryRange range);
 
-} // namespace dwunw::bpf
+} // namespace dwunw::probe

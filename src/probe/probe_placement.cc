@@ -4,8 +4,8 @@
 #include <dwunw/process.h>
 
 #include "base/guarded.h"
-#include "bpf/function_file.h"
-#include "bpf/instruction.h"
+#include "probe/function_file.h"
+#include "probe/instruction.h"
 #include "process/file_source.h"
 
 #include <sys/utsname.h>
@@ -15,7 +15,7 @@
 #include <cstring>
 
 struct dwunw_probe_file {
-    std::unique_ptr<dwunw::bpf::FunctionFile> impl;
+    std::unique_ptr<dwunw::probe::FunctionFile> impl;
 };
 
 namespace {
@@ -24,8 +24,9 @@ using dwunw::Error;
 using dwunw::FileOffset;
 using dwunw::LinkAddr;
 using dwunw::Result;
-using dwunw::bpf::FunctionFile;
-using dwunw::bpf::Placement;
+using dwunw::probe::FunctionFile;
+using Function = dwunw::elf::FunctionSymbols::Function;
+using dwunw::probe::Placement;
 
 // A module's image through the public interface.
 class ModuleImage final : public dwunw::ByteSource {
@@ -46,7 +47,7 @@ uint32_t running_kernel() {
     unsigned minor = 0;
     if (uname(&names) != 0 || std::sscanf(names.release, "%u.%u", &major, &minor) != 2)
         return 0; // the oldest: what it emulates, every kernel does
-    return dwunw::bpf::kernel_version(major, minor);
+    return dwunw::probe::kernel_version(major, minor);
 }
 
 // The options with their defaults filled in.
@@ -75,8 +76,8 @@ void fill(const Placement &placement, LinkAddr entry, FileOffset file_entry, dwu
     std::memcpy(out->reason, placement.reason.data(), length);
 }
 
-dwunw_status place_function(const dwunw_probe_file *file, FunctionFile::Function function,
-                            const dwunw_probe_options &options, dwunw_probe_placement *out) {
+dwunw_status place_function(const dwunw_probe_file *file, Function function, const dwunw_probe_options &options,
+                            dwunw_probe_placement *out) {
     const auto placed = file->impl->place(function, options);
     if (!placed)
         return placed.error().status;
@@ -122,7 +123,7 @@ extern "C" dwunw_status dwunw_probe_place_symbol(const struct dwunw_probe_file *
         const auto options = checked(given, out);
         if (!options)
             return options.error().status;
-        const auto function = file->impl->find(symbol);
+        const auto function = file->impl->symbols().find(symbol);
         if (!function)
             return function.error().status;
         return place_function(file, *function, *options, out);
@@ -138,9 +139,9 @@ extern "C" dwunw_status dwunw_probe_place_address(const struct dwunw_probe_file 
         const auto options = checked(given, out);
         if (!options)
             return options.error().status;
-        FunctionFile::Function function{LinkAddr(link_address), function_size};
+        Function function{LinkAddr(link_address), function_size};
         if (function_size == 0)
-            function = file->impl->find(function.start);
+            function = file->impl->symbols().find(function.start);
         return place_function(file, function, *options, out);
     });
 }
@@ -155,13 +156,13 @@ extern "C" dwunw_status dwunw_probe_place_code(const void *code, size_t code_siz
         if (!options)
             return options.error().status;
         const std::span bytes(static_cast<const uint8_t *>(code), code_size);
-        if (code_size > dwunw::bpf::kMaxFunctionBytes) {
-            fill(dwunw::bpf::place_at_entry(bytes, LinkAddr(), *options, DWUNW_PROBE_CODE_UNCLEAR,
-                                            "the function is too large to look at"),
+        if (code_size > dwunw::probe::kMaxFunctionBytes) {
+            fill(dwunw::probe::place_at_entry(bytes, LinkAddr(), *options, DWUNW_PROBE_CODE_UNCLEAR,
+                                              "the function is too large to look at"),
                  LinkAddr(), FileOffset(), out);
             return DWUNW_OK;
         }
-        const auto placement = dwunw::bpf::place(bytes, LinkAddr(), *options, nullptr);
+        const auto placement = dwunw::probe::place(bytes, LinkAddr(), *options, nullptr);
         if (!placement)
             return placement.error().status;
         fill(*placement, LinkAddr(), FileOffset(), out);

@@ -11,7 +11,7 @@
 #include <span>
 #include <string>
 
-namespace dwunw::bpf {
+namespace dwunw::probe {
 
 inline constexpr size_t kMaxSkipped = 8;                  // instructions passed over
 inline constexpr uint64_t kMaxFunctionBytes = 1ULL << 22; // the largest functions of generated parsers are below it
@@ -49,4 +49,4 @@ Result<Placement> place(std::span<const uint8_t> code, LinkAddr entry, const dwu
 Placement place_at_entry(std::span<const uint8_t> code, LinkAddr entry, const dwunw_probe_options &options,
                          dwunw_probe_why why, const std::string &reason);
 
-} // namespace dwunw::bpf
+} // namespace dwunw::probe

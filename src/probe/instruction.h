@@ -14,7 +14,7 @@
 #include <span>
 #include <string>
 
-namespace dwunw::bpf {
+namespace dwunw::probe {
 
 constexpr uint32_t kernel_version(uint32_t major, uint32_t minor) { return major << 16 | minor << 8; }
 
@@ -65,4 +65,4 @@ class Instruction {
     ZydisDecodedOperand operands_[ZYDIS_MAX_OPERAND_COUNT]{};
 };
 
-} // namespace dwunw::bpf
+} // namespace dwunw::probe

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "bpf/landing_pads.h"
+#include "probe/landing_pads.h"
 
 #include "dwarf/constants.h"
 
 #include <optional>
 
-namespace dwunw::bpf {
+namespace dwunw::probe {
 
 using dwarf::CfiSection;
 
@@ -101,4 +101,4 @@ Result<bool> has_landing_pad(const CfiSection &eh_frame, const SectionBytes &exc
     }
 }
 
-} // namespace dwunw::bpf
+} // namespace dwunw::probe

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "bpf/function_file.h"
+#include "probe/function_file.h"
 
 #include "base/cursor.h"
-#include "bpf/landing_pads.h"
 #include "dwarf/cfi_section.h"
+#include "probe/landing_pads.h"
 
 #include <elf.h>
 
 #include <algorithm>
 #include <cstring>
 
-namespace dwunw::bpf {
+namespace dwunw::probe {
 
 namespace {
 
@@ -60,94 +60,16 @@ Result<std::unique_ptr<FunctionFile>> FunctionFile::open(std::unique_ptr<const B
         return image.error();
     if (image->machine() != EM_X86_64)
         return Error{DWUNW_ERR_UNSUPPORTED_ARCH, image->machine()};
-    std::unique_ptr<FunctionFile> file(new FunctionFile(std::move(source), std::move(*image)));
-    if (auto status = file->read_symbols(".dynsym", ".dynstr", ".gnu.version"); !status)
-        return status.error();
-    if (auto status = file->read_symbols(".symtab", ".strtab", nullptr); !status)
-        return status.error();
+    auto symbols = elf::FunctionSymbols::read(*image, *source);
+    if (!symbols)
+        return symbols.error();
+    std::unique_ptr<FunctionFile> file(new FunctionFile(std::move(source), std::move(*image), std::move(*symbols)));
     file->read_slots();
-    std::sort(file->code_addresses_.begin(), file->code_addresses_.end());
-    std::stable_sort(file->symbols_.begin(), file->symbols_.end(),
-                     [](const Symbol &a, const Symbol &b) { return a.name < b.name; });
     return file;
 }
 
-Status FunctionFile::read_symbols(const char *table, const char *strings, const char *versions) {
-    auto entries = image_.read_section(*source_, table);
-    if (!entries)
-        return entries.error();
-    auto names = image_.read_section(*source_, strings);
-    if (!names)
-        return names.error();
-    if (!*entries || !*names)
-        return {};
-    std::vector<uint8_t> version_bytes;
-    if (versions != nullptr) {
-        auto section = image_.read_section(*source_, versions);
-        if (!section)
-            return section.error();
-        if (*section)
-            version_bytes = std::move((*section)->bytes);
-    }
-    strings_.push_back(std::move(**names));
-    const std::vector<uint8_t> &text = strings_.back().bytes;
-    const size_t count = (*entries)->bytes.size() / sizeof(Elf64_Sym);
-    for (size_t i = 0; i < count; ++i) {
-        Elf64_Sym symbol;
-        std::memcpy(&symbol, (*entries)->bytes.data() + i * sizeof(symbol), sizeof(symbol));
-        const LinkAddr start(symbol.st_value);
-        const unsigned type = ELF64_ST_TYPE(symbol.st_info);
-        if (symbol.st_shndx == SHN_UNDEF || symbol.st_name >= text.size() || !image_.is_executable(start) ||
-            (type != STT_FUNC && type != STT_NOTYPE && type != STT_GNU_IFUNC))
-            continue;
-        code_addresses_.push_back(start);
-        Cursor cursor(text, symbol.st_name);
-        std::string_view name = cursor.c_string();
-        name = name.substr(0, name.find('@'));
-        if (type == STT_GNU_IFUNC && !name.empty())
-            resolvers_.push_back({name, start, symbol.st_size, 0});
-        if (type != STT_FUNC || name.empty())
-            continue;
-        const unsigned binding = ELF64_ST_BIND(symbol.st_info);
-        int rank = binding == STB_LOCAL ? 0 : binding == STB_WEAK ? 1 : 2;
-        uint16_t version = 0;
-        if ((i + 1) * sizeof(version) <= version_bytes.size()) {
-            std::memcpy(&version, version_bytes.data() + i * sizeof(version), sizeof(version));
-            constexpr uint16_t kHidden = 0x8000; // not the default version
-            rank += (version & kHidden) != 0 ? -3 : 3;
-        }
-        symbols_.push_back({name, start, symbol.st_size, rank});
-    }
-    return {};
-}
-
-Result<FunctionFile::Function> FunctionFile::find(std::string_view name) const {
-    const auto by_name = [](const Symbol &a, std::string_view b) { return a.name < b; };
-    const Symbol *best = nullptr;
-    bool ambiguous = false;
-    for (auto it = std::lower_bound(symbols_.begin(), symbols_.end(), name, by_name);
-         it != symbols_.end() && it->name == name; ++it) {
-        if (best == nullptr || it->rank > best->rank) {
-            best = &*it;
-            ambiguous = false;
-        } else if (it->rank == best->rank && it->start != best->start) {
-            ambiguous = true;
-        }
-    }
-    if (best == nullptr || ambiguous)
-        return Error{DWUNW_ERR_NOT_FOUND};
-    return Function{best->start, best->size};
-}
-
-FunctionFile::Function FunctionFile::find(LinkAddr start) const {
-    Function found{start};
-    for (const Symbol &symbol : symbols_)
-        if (symbol.start == start)
-            found.size = std::max(found.size, symbol.size);
-    return found;
-}
-
-Result<FunctionFile::Placed> FunctionFile::place(Function function, const dwunw_probe_options &options) const {
+Result<FunctionFile::Placed> FunctionFile::place(elf::FunctionSymbols::Function function,
+                                                 const dwunw_probe_options &options) const {
     const elf::Segment *segment = image_.segment_of(function.start);
     if (segment == nullptr || !segment->executable || function.start - segment->address >= segment->file_size)
         return Error{DWUNW_ERR_NO_MAPPING, function.start.value};
@@ -167,7 +89,7 @@ Result<FunctionFile::Placed> FunctionFile::place(Function function, const dwunw_
         return Error{DWUNW_ERR_IO, entry.value};
     if (!unclear.empty())
         return Placed{place_at_entry(code, function.start, options, DWUNW_PROBE_CODE_UNCLEAR, unclear), entry};
-    auto placement = bpf::place(code, function.start, options, this);
+    auto placement = probe::place(code, function.start, options, this);
     if (!placement)
         return placement.error();
     return Placed{std::move(*placement), entry};
@@ -187,16 +109,14 @@ FunctionFile::FileReturns FunctionFile::find_returns(FileOffset probe) const {
                                  buffer.first(std::min<uint64_t>(buffer.size(), at->file_size - skip)));
         },
         .is_function =
-            [this](LinkAddr address) {
-                return std::binary_search(code_addresses_.begin(), code_addresses_.end(), address);
-            },
+            [this](LinkAddr address) { return std::ranges::binary_search(symbols_.code_addresses(), address); },
         .slot_target =
             [this](LinkAddr slot) {
                 const auto found = slots_.find(slot);
                 return found != slots_.end() ? found->second : CodeMap::Target{};
             },
     };
-    Returns found = bpf::find_returns(code, segment->address + (probe - segment->offset));
+    Returns found = probe::find_returns(code, segment->address + (probe - segment->offset));
     FileReturns result{{}, std::move(found.unknown)};
     for (const auto &[address, place] : found.instructions) // code, so in the file
         result.returns.push_back({image_.file_offset(address)->value, static_cast<uint32_t>(place), 0});
@@ -224,9 +144,8 @@ void FunctionFile::read_slots() {
         case R_X86_64_RELATIVE:
             return in_code(addend);
         case R_X86_64_IRELATIVE: { // one of several, which the function at the addend chooses; the symbol is there
-            const auto symbol = std::find_if(resolvers_.begin(), resolvers_.end(),
-                                             [&](const Symbol &resolver) { return resolver.start == addend; });
-            return symbol != resolvers_.end() ? by_name(symbol->name) : CodeMap::Target{};
+            const std::string_view name = symbols_.resolved_name(addend);
+            return name.empty() ? CodeMap::Target{} : by_name(name);
         }
         case R_X86_64_JUMP_SLOT:
         case R_X86_64_GLOB_DAT: {
@@ -278,8 +197,9 @@ bool FunctionFile::is_got(LinkAddr address, uint64_t size) const {
 }
 
 Result<std::string> FunctionFile::other_way_in(EntryRange range) const {
-    if (const auto symbol = std::upper_bound(code_addresses_.begin(), code_addresses_.end(), range.after);
-        symbol != code_addresses_.end() && range.contains(*symbol))
+    const auto addresses = symbols_.code_addresses();
+    if (const auto symbol = std::ranges::upper_bound(addresses, range.after);
+        symbol != addresses.end() && range.contains(*symbol))
         return "another symbol is at " + std::to_string(*symbol - range.after);
     if (std::string words = find_landing_pad(range); !words.empty())
         return words;
@@ -330,4 +250,4 @@ Result<std::string> FunctionFile::find_reference(const elf::Segment &segment, En
     return std::string();
 }
 
-} // namespace dwunw::bpf
+} // namespace dwunw::probe

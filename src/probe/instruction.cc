@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "bpf/instruction.h"
+#include "probe/instruction.h"
 
 #include <algorithm>
 
-namespace dwunw::bpf {
+namespace dwunw::probe {
 
 namespace {
 
@@ -236,4 +236,4 @@ std::string Instruction::text() const {
     return buffer;
 }
 
-} // namespace dwunw::bpf
+} // namespace dwunw::probe

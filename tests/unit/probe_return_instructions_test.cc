@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // Code put together byte by byte, and where its calls return.
-#include "bpf/return_instructions.h"
+#include "probe/return_instructions.h"
 
 #include <gtest/gtest.h>
 
 #include <initializer_list>
 #include <set>
 
-namespace dwunw::bpf {
+namespace dwunw::probe {
 namespace {
 
 constexpr uint64_t kBase = 0x1000;
@@ -138,4 +138,4 @@ TEST_F(ReturnInstructions, TooMuchCodeIsNotFollowed) {
 }
 
 } // namespace
-} // namespace dwunw::bpf
+} // namespace dwunw::probe

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // What only a function's file knows: its symbols, and the other ways into the function, of which each is planted here
 // in a file that is otherwise the same.
-#include "bpf/function_file.h"
+#include "probe/function_file.h"
 
 #include "support/cfi_bytes.h"
 #include "support/elf_builder.h"
@@ -14,8 +14,8 @@ namespace {
 
 using dwunw::FileOffset;
 using dwunw::LinkAddr;
-using dwunw::bpf::EntryRange;
-using dwunw::bpf::FunctionFile;
+using dwunw::probe::EntryRange;
+using dwunw::probe::FunctionFile;
 using dwunw::testing::Bytes;
 using dwunw::testing::ElfBuilder;
 
@@ -96,15 +96,15 @@ struct File {
     bool dynamic = false;
 };
 
-dwunw::bpf::Placement place(const File &file, uint64_t size = kFunctionSize, uint32_t flags = 0,
-                            uint64_t address = kFunction) {
+dwunw::probe::Placement place(const File &file, uint64_t size = kFunctionSize, uint32_t flags = 0,
+                              uint64_t address = kFunction) {
     dwunw_probe_options options{};
     options.size = sizeof(options);
     options.flags = flags;
     options.kernel = 6 << 16 | 18 << 8;
     const auto placed = file.open()->place({LinkAddr(address), size}, options);
     EXPECT_TRUE(placed.ok());
-    return placed ? placed->placement : dwunw::bpf::Placement{};
+    return placed ? placed->placement : dwunw::probe::Placement{};
 }
 
 TEST(FunctionFile, PlacesByAddressAndSaysWhereInTheFile) {
@@ -251,44 +251,6 @@ TEST(FunctionFile, AddressesThatAreNotCode) {
         ASSERT_FALSE(placed.ok()) << address;
         EXPECT_EQ(placed.error().status, DWUNW_ERR_NO_MAPPING);
     }
-}
-
-TEST(FunctionFile, FindsFunctionsByName) {
-    File file;
-    file.symbol("one", kFunction, 6);
-    file.symbol("one_more", kOther, 7);
-    file.symbol("versioned@@V_1", kOther, 8);
-    file.symbol("data", kFunction, 8, STT_OBJECT);
-    file.symbol("outside", 0x999999, 8);
-    file.symbol("two", kOther, 1, STT_FUNC, STB_LOCAL);
-    file.symbol("two", kFunction, 2, STT_FUNC, STB_WEAK);
-    file.symbol("either", kOther, 1, STT_FUNC, STB_LOCAL);
-    file.symbol("either", kFunction, 1, STT_FUNC, STB_LOCAL);
-    const auto opened = file.open();
-    const auto start = [&](const char *name) {
-        const auto function = opened->find(name);
-        EXPECT_TRUE(function || function.error().status == DWUNW_ERR_NOT_FOUND);
-        return function ? function->start.value : 0;
-    };
-    EXPECT_EQ(start("one"), kFunction);
-    EXPECT_EQ(opened->find("one")->size, 6U);
-    EXPECT_EQ(start("versioned"), kOther);
-    EXPECT_EQ(start("two"), kFunction); // weak before local
-    for (const char *name : {"data", "outside", "either", "on", "", "zzz"})
-        EXPECT_EQ(start(name), 0U) << name;
-    EXPECT_EQ(opened->find(LinkAddr(kOther)).size, 8U); // the largest
-    EXPECT_EQ(opened->find(LinkAddr(kOther + 1)).size, 0U);
-}
-
-TEST(FunctionFile, TheDefaultVersionIsMeant) {
-    File file;
-    file.dynamic = true;
-    file.symbol("f", kOther, 1);
-    file.symbol("f", kFunction, 1, STT_FUNC, STB_WEAK);
-    file.versions = {2, 0x80, 3, 0}; // the first is hidden
-    EXPECT_EQ(file.open()->find("f")->start.value, kFunction);
-    file.versions = {2, 0, 3, 0x80};
-    EXPECT_EQ(file.open()->find("f")->start.value, kOther);
 }
 
 TEST(FunctionFile, OtherMachinesAndOtherFiles) {

@@ -13,7 +13,8 @@
 // unknown, never incomplete: an indirect jump (a switch's table, a tail call through a pointer), bytes that are no
 // instruction, code outside the file's segments.
 //
-// Proved by tests/unit/bpf_return_instructions_test, and by tests/integration/return_probes_test.py on real allocators.
+// Proved by tests/unit/probe_return_instructions_test, and by tests/integration/return_probes_test.py on real
+// allocators.
 #pragma once
 
 #include "base/address.h"
@@ -27,7 +28,7 @@
 #include <span>
 #include <string>
 
-namespace dwunw::bpf {
+namespace dwunw::probe {
 
 inline constexpr size_t kMaxFollowed = 1 << 16; // instructions
 inline constexpr size_t kMaxReturns = 1024;
@@ -53,4 +54,4 @@ struct Returns {
 
 Returns find_returns(const CodeMap &code, LinkAddr entry);
 
-} // namespace dwunw::bpf
+} // namespace dwunw::probe

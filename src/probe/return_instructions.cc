@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "bpf/return_instructions.h"
+#include "probe/return_instructions.h"
 
-#include "bpf/instruction.h"
+#include "probe/instruction.h"
 
 #include <array>
 #include <cinttypes>
@@ -9,7 +9,7 @@
 #include <set>
 #include <vector>
 
-namespace dwunw::bpf {
+namespace dwunw::probe {
 
 namespace {
 
@@ -93,4 +93,4 @@ Returns find_returns(const CodeMap &code, LinkAddr entry) {
     return {std::move(returns), {}};
 }
 
-} // namespace dwunw::bpf
+} // namespace dwunw::probe
