@@ -2,14 +2,14 @@
 #include <dwunw/core.h>
 
 #include "capi/handles.h"
-#include "process/core_target.h"
-#include "process/core_write.h"
+#include "core/target.h"
+#include "core/write.h"
 
 #include <cerrno>
 #include <cstring>
 
-using dwunw::process::CoreFile;
-using dwunw::process::CoreTarget;
+using dwunw::core::CoreFile;
+using dwunw::core::CoreTarget;
 
 struct dwunw_core {
     std::shared_ptr<const CoreTarget> target;
@@ -28,7 +28,7 @@ dwunw_status open_core(dwunw_context *context, const dwunw_core_options &options
     auto core = std::make_unique<dwunw_core>();
     core->target = std::make_shared<const CoreTarget>(std::move(*file), options.exe != nullptr ? options.exe : "",
                                                       options.sysroot != nullptr ? options.sysroot : "");
-    auto impl = dwunw::process::Process::open(context->modules, core->target);
+    auto impl = dwunw::process::Process::open(context->modules, core->target, core->target->maps());
     if (!impl)
         return impl.error().status;
     core->process.context = context;
@@ -93,7 +93,7 @@ extern "C" dwunw_status dwunw_core_write(struct dwunw_process *process, struct d
         options->reserved != 0)
         return DWUNW_ERR_INVALID_ARGUMENT;
     return dwunw::guarded([&] {
-        const auto status = dwunw::process::write_core(*process->impl, *stopped->impl, options->stack_bytes, fd);
+        const auto status = dwunw::core::write_core(*process->impl, *stopped->impl, options->stack_bytes, fd);
         if (status.status() == DWUNW_ERR_WRITE)
             errno = static_cast<int>(status.error().value);
         return status.status();

@@ -8,14 +8,14 @@
 
 #include "base/byte_source.h"
 #include "base/result.h"
-#include "process/core_file.h"
 #include "process/maps.h"
-#include "process/process_memory.h"
 
 #include <memory>
 #include <vector>
 
 namespace dwunw::process {
+
+class Target;
 
 // The largest text of a program met in the wild is some 200 MB.
 inline constexpr uint64_t kMaxMemoryImageBytes = uint64_t{256} << 20;
@@ -26,9 +26,6 @@ class MemoryImage final : public ByteSource {
     // when the mappings changed while they were copied.
     static Result<std::unique_ptr<const MemoryImage>> copy(const Maps &maps, const Mapping &mapping,
                                                            const Target &target);
-    // The same out of what a core file holds of it.
-    static Result<std::unique_ptr<const MemoryImage>> copy(const Maps &maps, const Mapping &mapping,
-                                                           const CoreFile &core);
 
     uint64_t size() const override { return size_; }
     size_t read(FileOffset offset, std::span<uint8_t> buffer) const override;
@@ -44,10 +41,6 @@ class MemoryImage final : public ByteSource {
         bool operator==(const Part &) const = default;
     };
     MemoryImage() = default;
-    // `read` as ProcessMemory::read; `still_mapped` is asked after each mapping was read.
-    template <typename Read, typename StillMapped>
-    static Result<std::unique_ptr<const MemoryImage>> copy(const Maps &maps, const Mapping &mapping, Read read,
-                                                           StillMapped still_mapped);
 
     std::vector<Part> parts_; // ascending, not overlapping
     uint64_t size_ = 0;
@@ -56,9 +49,6 @@ class MemoryImage final : public ByteSource {
 // Where an image's bytes lie in memory: the mappings of the file that `mapping` is a part of, unwritable ones only,
 // ascending by file offset. Of the vDSO, the mapping itself.
 std::vector<const Mapping *> image_mappings(const Maps &maps, const Mapping &mapping);
-
-// Whether the process still maps at mapping.start what `mapping` says.
-bool still_mapped(const Target &target, const Mapping &mapping);
 
 // Whether two mappings that hold a common address put the same bytes of the same file there.
 bool same_placement(const Mapping &a, const Mapping &b);

@@ -12,16 +12,13 @@
 
 #include "elf/image.h"
 #include "process/maps.h"
+#include "process/target.h"
 
-#include <functional>
 #include <optional>
 #include <span>
 #include <vector>
 
 namespace dwunw::process {
-
-// Reads the process's memory, as dwunw_read_memory_fn does.
-using MemoryReader = std::function<size_t(RunAddr address, std::span<uint8_t> buffer)>;
 
 // The mappings beside `mapping` whose file's code it may be, at most one on each side. Empty where it cannot be moved
 // code.
@@ -36,9 +33,8 @@ struct MovedCode {
 std::optional<MovedCode> place_moved_code(const elf::Image &image, LoadBias bias, const Mapping &mapping);
 
 // Whether the memory from `start` on holds the same bytes as the file. Reads all of them.
-bool same_bytes(const MemoryReader &memory, RunAddr start, const ByteSource &file, const MovedCode &code);
+bool same_bytes(const Target &target, RunAddr start, const ByteSource &file, const MovedCode &code);
 // The same of the page that holds `address` alone.
-bool same_page(const MemoryReader &memory, RunAddr start, const ByteSource &file, const MovedCode &code,
-               RunAddr address);
+bool same_page(const Target &target, RunAddr start, const ByteSource &file, const MovedCode &code, RunAddr address);
 
 } // namespace dwunw::process

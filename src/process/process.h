@@ -24,13 +24,12 @@
 // Thread-safe, except for destruction; a View is one thread's.
 #pragma once
 
-#include "process/core_target.h"
+#include "process/live_target.h"
 #include "process/maps.h"
 #include "process/module_open.h"
 #include "process/module_store.h"
 #include "process/moved_code.h"
 #include "process/proc_dir.h"
-#include "process/process_memory.h"
 #include "process/refresh_budget.h"
 #include "process/stopped.h"
 #include "unwind/address_space.h"
@@ -72,10 +71,11 @@ struct Snapshot {
     };
 
     Maps maps;
-    uint64_t generation = 0;              // of this process's snapshots, counted from 1
-    std::shared_ptr<const Target> target; // nullptr: a map without a process
-    std::unique_ptr<Slot[]> slots;        // one a mapping
-    mutable OpenedFiles opened;           // of a core; of a live process those that are copies of its memory
+    uint64_t generation = 0; // of this process's snapshots, counted from 1
+    std::shared_ptr<const Target> target;
+    const LiveTarget *live = nullptr; // the same, of a live process
+    std::unique_ptr<Slot[]> slots;    // one a mapping
+    mutable OpenedFiles opened;       // of a core; of a live process those that are copies of its memory
     // How many bytes were compared to find moved code.
     static constexpr uint64_t kMaxCompared = uint64_t{1} << 30;
     mutable std::atomic<uint64_t> compared = 0;
@@ -101,8 +101,8 @@ class Process final : public unwind::AddressSpace {
     static Result<std::unique_ptr<Process>> open(ModuleStore &store, pid_t pid, std::optional<std::string_view> maps,
                                                  FilePlaces places = {});
 
-    // What a core file holds; its map stays as it is.
-    static Result<std::unique_ptr<Process>> open(ModuleStore &store, std::shared_ptr<const CoreTarget> core);
+    // What a core file holds, say; the map stays as it is.
+    static Result<std::unique_ptr<Process>> open(ModuleStore &store, std::shared_ptr<const Target> target, Maps maps);
 
     // 0: none.
     pid_t pid() const { return directory_ ? directory_->pid() : 0; }
@@ -151,7 +151,7 @@ class Process final : public unwind::AddressSpace {
     // What memory without a file is bound to, if it is moved code; nullptr otherwise. Lives as long as the snapshot.
     const Binding *moved_code(const Snapshot &snapshot, const Mapping &mapping);
 
-    // As dwunw_read_memory_fn; 0 without a pid. Of a core: what it holds, and what it left out of a module's file.
+    // As Target::read; what the target left out (Target::is_left_out) is taken from the file mapped there.
     size_t read_memory(RunAddr address, std::span<uint8_t> buffer);
 
     // DWUNW_ERR_INVALID_ARGUMENT without a pid; otherwise StoppedThreads::stop's.
@@ -177,8 +177,6 @@ class Process final : public unwind::AddressSpace {
     Binding make_binding(const Snapshot &snapshot, const Mapping &mapping);
     // nullopt where it is not moved code.
     std::optional<Binding> bind_moved_code(const Snapshot &snapshot, const Mapping &mapping);
-    // The memory that a snapshot is of: a live process's, or what a core holds of it.
-    MemoryReader memory_of(const Snapshot &snapshot) const;
     bool is_still_moved_code(const Snapshot &snapshot, const Mapping &mapping, const Binding &binding,
                              RunAddr address) const;
     void count_failure(const Mapping &mapping);
@@ -192,19 +190,16 @@ class Process final : public unwind::AddressSpace {
     Status read_map(); // with refresh_mutex_ held
     void install(Maps maps);
 
-    size_t read_core(RunAddr address, std::span<uint8_t> buffer);
-
     ModuleStore &store_;
     std::optional<ProcDir> directory_;
-    std::shared_ptr<const CoreTarget> core_; // instead of a directory
-    FilePlaces places_;                      // without either
+    std::shared_ptr<const Target> fixed_target_; // where there is no address space to read
     bool fixed_map_ = false;
     std::atomic<bool> gone_ = false;
     std::atomic<uint64_t> map_reads_ = 0;
     std::atomic<uint64_t> modules_failed_ = 0;
 
-    std::mutex refresh_mutex_; // one reading at a time; guards target_ and budget_
-    std::shared_ptr<const Target> target_;
+    std::mutex refresh_mutex_;               // one reading at a time; guards live_ and budget_
+    std::shared_ptr<const LiveTarget> live_; // nullptr: none could be opened
     RefreshBudget budget_;
 
     std::shared_ptr<const Snapshot> snapshot_; // refresh_mutex_'s; what readers take is published

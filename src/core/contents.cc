@@ -12,8 +12,8 @@
 //   the vDSO         It has no file. Neither have deleted modules: their text.
 //   JIT code         The page at each return address into it: frame-pointer steps look for the call before it.
 //
-// The tests are tests/unit/process_core_write_test.cc and tests/integration/core_cli.py.
-#include "process/core_contents.h"
+// The tests are tests/unit/core_write_test.cc and tests/integration/core_cli.py.
+#include "core/contents.h"
 
 #include "arch/x86_64/arch.h"
 #include "process/file_source.h"
@@ -29,7 +29,17 @@
 #include <string>
 #include <unordered_set>
 
-namespace dwunw::process {
+namespace dwunw::core {
+
+using process::Mapping;
+using process::Maps;
+using process::ModifiedPages;
+using process::Process;
+using process::read_at;
+using process::Snapshot;
+using process::Target;
+using process::View;
+
 namespace {
 
 constexpr uint64_t kPage = 4096;
@@ -60,7 +70,7 @@ bool is_unfiled_code(const Mapping &mapping) {
 class Chooser {
   public:
     Chooser(Process &process, const Snapshot &snapshot, uint64_t stack_bytes)
-        : process_(process), maps_(snapshot.maps), memory_(snapshot.target->memory()), stack_bytes_(stack_bytes),
+        : process_(process), maps_(snapshot.maps), memory_(*snapshot.target), stack_bytes_(stack_bytes),
           modified_(*process.directory()) {}
 
     std::vector<CorePiece> choose(const std::vector<CoreThread> &threads) {
@@ -157,11 +167,10 @@ class Chooser {
             if (kPtRegs[i] != arch::x86_64::kNone)
                 registers.set(kPtRegs[i], thread.registers[i]);
         const auto read = [](void *arg, uint64_t address, void *buffer, size_t length) {
-            return static_cast<const ProcessMemory *>(arg)->read(RunAddr(address),
-                                                                 {static_cast<uint8_t *>(buffer), length});
+            return static_cast<const Target *>(arg)->read(RunAddr(address), {static_cast<uint8_t *>(buffer), length});
         };
         unwind::StackMemory stack(RunAddr(0), {});
-        stack.add_reader({read, const_cast<ProcessMemory *>(&memory_)});
+        stack.add_reader({read, const_cast<Target *>(&memory_)});
         View view(process_);
         std::vector<dwunw_frame> frames(kMaxFramesForStacks);
         const auto result = unwind::walk({
@@ -408,7 +417,7 @@ class Chooser {
 
     Process &process_;
     const Maps &maps_;
-    const ProcessMemory &memory_;
+    const Target &memory_;
     uint64_t stack_bytes_;
     ModifiedPages modified_;
     std::unordered_set<uint32_t> deleted_; // the first mapping of each deleted file
@@ -424,4 +433,4 @@ std::vector<CorePiece> choose_contents(Process &process, const Snapshot &snapsho
     return Chooser(process, snapshot, stack_bytes).choose(threads);
 }
 
-} // namespace dwunw::process
+} // namespace dwunw::core

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A process as a core file left it: what Target is for a live one.
+// A process as a core file left it.
 //
 // The map comes from three places. NT_FILE says which files were mapped where, but not with which permissions: those
 // are in the flags of the PT_LOAD that covers a mapping; and where a core has none for it (gcore leaves out what it
@@ -14,28 +14,34 @@
 // Immutable; thread-safe.
 #pragma once
 
-#include "process/core_file.h"
-#include "process/maps.h"
-#include "process/module_store.h"
+#include "core/file.h"
+#include "process/target.h"
 
 #include <memory>
 #include <string>
 
-namespace dwunw::process {
+namespace dwunw::core {
 
-class CoreTarget {
+class CoreTarget final : public process::Target {
   public:
     // `exe` and `sysroot`: "" for none.
     CoreTarget(CoreFile core, std::string exe, std::string sysroot);
 
     const CoreFile &core() const { return core_; }
-    Maps maps() const;
-    // The module that `mapping` of `maps` is a part of. DWUNW_ERR_MODULE_CHANGED where a file was found that is not, or
-    // cannot be shown to be, the one mapped; DWUNW_ERR_NOT_ELF; LocatedFile's errors. None of them where the core holds
-    // all that the module's unwritable mappings held: the image is then made of that.
-    Result<const dwunw_module *> open_module(ModuleStore &store, const Maps &maps, const Mapping &mapping) const;
+    process::Maps maps() const;
+    size_t read(RunAddr address, std::span<uint8_t> buffer) const override { return core_.read(address, buffer); }
+    // Where the core holds all that the module's unwritable mappings held, the image can be made of that.
+    Result<const dwunw_module *> open_module(process::ModuleStore &store, const process::Maps &maps,
+                                             const process::Mapping &mapping,
+                                             process::OpenedFiles *opened) const override;
+    bool still_mapped(const process::Mapping &) const override { return true; }
+    bool has_memory() const override { return true; }
+    // The core ends before a segment's bytes do, or has none of them.
+    bool is_left_out(RunAddr address) const override;
 
   private:
+    Result<const dwunw_module *> open_file(process::ModuleStore &store, const process::Maps &maps,
+                                           const process::Mapping &mapping) const;
     bool is_executable(const CoreFile::MappedFile &piece) const;
 
     CoreFile core_;
@@ -44,4 +50,4 @@ class CoreTarget {
     std::string exe_path_; // what the core calls the program
 };
 
-} // namespace dwunw::process
+} // namespace dwunw::core

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "process/core_target.h"
+#include "core/target.h"
 
 #include "elf/image.h"
 #include "process/file_source.h"
 #include "process/memory_image.h"
+#include "process/module_store.h"
 
 #include <elf.h>
 #include <fcntl.h>
@@ -12,7 +13,17 @@
 #include <array>
 #include <limits>
 
-namespace dwunw::process {
+namespace dwunw::core {
+
+using process::FileSource;
+using process::LocatedFile;
+using process::Mapping;
+using process::Maps;
+using process::MemoryImage;
+using process::ModuleFile;
+using process::ModuleStore;
+using process::OpenedFiles;
+
 namespace {
 
 constexpr std::string_view kDeleted = " (deleted)";
@@ -245,14 +256,25 @@ Maps CoreTarget::maps() const {
     return Maps::assemble(std::move(mappings), std::move(text));
 }
 
-Result<const dwunw_module *> CoreTarget::open_module(ModuleStore &store, const Maps &maps,
-                                                     const Mapping &mapping) const {
-    if (mapping.kind != Mapping::Kind::kFile) {
-        auto image = MemoryImage::copy(maps, mapping, core_);
-        if (!image)
-            return image.error();
-        return store.intern(std::move(*image), mapping.path);
+// What was not dumped of a segment, at its end or all of it, is no hole that the core was cut off at.
+bool CoreTarget::is_left_out(RunAddr address) const {
+    const CoreFile::Segment *segment = core_.segment_at(address);
+    return segment == nullptr || address - segment->start >= segment->file_size;
+}
+
+Result<const dwunw_module *> CoreTarget::open_module(ModuleStore &store, const Maps &maps, const Mapping &mapping,
+                                                     OpenedFiles *opened) const {
+    if (mapping.kind == Mapping::Kind::kFile) {
+        const auto open = [&] { return open_file(store, maps, mapping); };
+        return opened != nullptr ? opened->get(maps, mapping, open) : open();
     }
+    auto image = MemoryImage::copy(maps, mapping, *this);
+    if (!image)
+        return image.error();
+    return store.intern(std::move(*image), mapping.path);
+}
+
+Result<const dwunw_module *> CoreTarget::open_file(ModuleStore &store, const Maps &maps, const Mapping &mapping) const {
     const HeldBytes held(core_, maps, mapping);
     const auto held_image = elf::Image::parse(held);
     // Its first bytes are there, and are no ELF file's.
@@ -307,7 +329,7 @@ Result<const dwunw_module *> CoreTarget::open_module(ModuleStore &store, const M
             error = module.error();
     }
     if (held_image && held.complete()) {
-        auto image = MemoryImage::copy(maps, mapping, core_);
+        auto image = MemoryImage::copy(maps, mapping, *this);
         if (!image)
             return image.error();
         return store.intern(std::move(*image), mapping.path);
@@ -315,4 +337,4 @@ Result<const dwunw_module *> CoreTarget::open_module(ModuleStore &store, const M
     return error;
 }
 
-} // namespace dwunw::process
+} // namespace dwunw::core

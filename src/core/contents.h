@@ -2,14 +2,14 @@
 // Which memory of a stopped process a small core file holds.
 #pragma once
 
-#include "process/core_layout.h"
+#include "core/layout.h"
 #include "process/process.h"
 #include "process/stopped.h"
 
 #include <span>
 #include <vector>
 
-namespace dwunw::process {
+namespace dwunw::core {
 
 // A thread that has registers.
 struct CoreThread {
@@ -23,12 +23,12 @@ struct CorePiece {
     RunAddr start;
     RunAddr end;
     bool held = false;
-    const Mapping *mapping = nullptr; // of the snapshot
+    const process::Mapping *mapping = nullptr; // of the snapshot
 };
 
 // The pieces, ascending. What is left out of a file's mapping, or of executable memory, is described; what is left out
 // of other memory is not there. Reads every byte that is to be held once: what cannot be read is not.
-std::vector<CorePiece> choose_contents(Process &process, const Snapshot &snapshot,
+std::vector<CorePiece> choose_contents(process::Process &process, const process::Snapshot &snapshot,
                                        const std::vector<CoreThread> &threads, uint64_t stack_bytes);
 
-} // namespace dwunw::process
+} // namespace dwunw::core

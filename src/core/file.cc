@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "process/core_file.h"
+#include "core/file.h"
 
 #include "base/cursor.h"
-#include "process/core_layout.h"
+#include "core/layout.h"
 
 #include <elf.h>
 
 #include <algorithm>
 #include <cstring>
 
-namespace dwunw::process {
+namespace dwunw::core {
 namespace {
 
 constexpr size_t kMaxAuxiliary = 1024; // the kernel writes some 25
@@ -273,4 +273,4 @@ bool CoreFile::holds(RunAddr start, RunAddr end) const {
     return true;
 }
 
-} // namespace dwunw::process
+} // namespace dwunw::core

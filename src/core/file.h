@@ -21,7 +21,7 @@
 #include <string>
 #include <vector>
 
-namespace dwunw::process {
+namespace dwunw::core {
 
 // A process has at most vm.max_map_count mappings, 65,530 unless raised, and a kernel core a segment for each.
 inline constexpr uint64_t kMaxCoreSegments = 1 << 20;
@@ -88,4 +88,4 @@ class CoreFile {
     bool has_process_info_ = false;
 };
 
-} // namespace dwunw::process
+} // namespace dwunw::core

@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace dwunw::process {
+namespace dwunw::core {
 
 inline constexpr char kCoreNoteName[] = "CORE";
 
@@ -58,4 +58,4 @@ struct CoreFileEntry {
     uint64_t offset; // in pages
 };
 
-} // namespace dwunw::process
+} // namespace dwunw::core

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "process/core_target.h"
+#include "core/target.h"
 
 #include "process/process.h"
 #include "process_testing.h"
 #include "support/core_builder.h"
 #include "support/watched_source.h"
 
-namespace dwunw::process {
+namespace dwunw::core {
 namespace {
+
+using namespace process; // a core is a process that has ended
 
 using testing::CoreBuilder;
 using testing::OwnedSource;
@@ -124,7 +126,7 @@ struct Opened {
 Opened open_code(const CoreTarget &target, RunAddr code) {
     ModuleStore store;
     const Maps maps = target.maps();
-    const auto module = target.open_module(store, maps, *maps.find(code));
+    const auto module = target.open_module(store, maps, *maps.find(code), nullptr);
     if (!module)
         return {module.error().status};
     EXPECT_TRUE((*module)->file->cfi().ok());
@@ -214,7 +216,7 @@ TEST(CoreTarget, MovedCode) {
         static ModuleStore store;
         const auto core =
             std::make_shared<const CoreTarget>(target_of(mapped.core(PLUGIN_A, true, 4096, held, true, changed)));
-        return testing::take(Process::open(store, core))->find(mapped.code);
+        return testing::take(Process::open(store, core, core->maps()))->find(mapped.code);
     };
     const auto found = code_of(kAll, false);
     ASSERT_EQ(found.kind, unwind::CodeKind::kModule);
@@ -234,7 +236,8 @@ TEST(CoreTarget, CodeInAFileThatIsNoElf) {
         CoreBuilder builder;
         builder.add_files({{0x10000, 0x11000, 1, folder / "image"}});
         builder.add({0x10000, 0x1000, PF_R | PF_X, std::vector<uint8_t>(held, 0x90)});
-        return testing::take(Process::open(store, std::make_shared<const CoreTarget>(target_of(builder))));
+        const auto target = std::make_shared<const CoreTarget>(target_of(builder));
+        return testing::take(Process::open(store, target, target->maps()));
     };
     std::array<uint8_t, 4> code{};
     const auto process = open(0x1000);
@@ -262,8 +265,8 @@ TEST(CoreTarget, AFileOfManyMappingsIsLookedAtOnce) {
         builder.add_thread(1).add_files(files);
         const auto source = std::make_shared<const testing::WatchedSource>(builder.build());
         ModuleStore store;
-        const auto process = testing::take(
-            Process::open(store, std::make_shared<const CoreTarget>(testing::take(CoreFile::parse(source)), "", "")));
+        const auto target = std::make_shared<const CoreTarget>(testing::take(CoreFile::parse(source)), "", "");
+        const auto process = testing::take(Process::open(store, target, target->maps()));
         const uint64_t before = source->reads;
         for (const CoreBuilder::File &file : files)
             EXPECT_EQ(process->find(RunAddr(file.start)).status, DWUNW_ERR_NO_FILE);
@@ -282,4 +285,4 @@ TEST(CoreTarget, WhatIsNoElfFile) {
 }
 
 } // namespace
-} // namespace dwunw::process
+} // namespace dwunw::core

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "process/core_file.h"
+#include "core/file.h"
 
 #include "process_testing.h"
 #include "support/core_builder.h"
 
 #include <random>
 
-namespace dwunw::process {
+namespace dwunw::core {
 namespace {
 
 using testing::CoreBuilder;
@@ -229,4 +229,4 @@ TEST(CoreFile, BytesChangedAtRandom) {
 }
 
 } // namespace
-} // namespace dwunw::process
+} // namespace dwunw::core

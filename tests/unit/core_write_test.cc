@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "process/core_write.h"
+#include "core/write.h"
 
+#include "core/target.h"
 #include "moved_code_testing.h"
-#include "process/core_target.h"
 #include "process_testing.h"
 
 #include <dlfcn.h>
@@ -12,8 +12,15 @@
 #include <algorithm>
 #include <thread>
 
-namespace dwunw::process {
+namespace dwunw::core {
 namespace {
+
+using namespace process; // a core is a process that has ended
+
+Result<std::unique_ptr<Process>> open_core(ModuleStore &store, CoreFile core) {
+    const auto target = std::make_shared<const CoreTarget>(std::move(core), "", "");
+    return Process::open(store, target, target->maps());
+}
 
 // Stays as long as the map is not read again.
 const Snapshot &newest(const Process &process) { return *Pin(process); }
@@ -38,7 +45,7 @@ struct Stopped {
         : process(testing::take(Process::open(store, pid, std::nullopt))), threads(testing::take(process->stop())) {
         EXPECT_TRUE(process->refresh());
     }
-    const ProcessMemory &memory() const { return newest(*process).target->memory(); }
+    const Target &memory() const { return *newest(*process).target; }
 
     ModuleStore store;
     std::unique_ptr<Process> process;
@@ -115,7 +122,7 @@ TEST_F(CoreWrite, MovedCodeIsItsFiles) {
     ASSERT_EQ(before.kind, unwind::CodeKind::kModule);
     const auto core = write(stopped);
     ASSERT_TRUE(core);
-    const auto process = testing::take(Process::open(stopped.store, std::make_shared<const CoreTarget>(*core, "", "")));
+    const auto process = testing::take(open_core(stopped.store, *core));
     const auto after = process->find(function);
     ASSERT_EQ(after.kind, unwind::CodeKind::kModule);
     EXPECT_EQ(after.module, before.module);
@@ -165,7 +172,7 @@ TEST_F(CoreWrite, EveryByteIsTheProcesss) {
 
     // No page of a private file mapping that is not held differs from the file.
     ModuleStore store;
-    const auto reopened = testing::take(Process::open(store, std::make_shared<const CoreTarget>(*core, "", "")));
+    const auto reopened = testing::take(open_core(store, *core));
     size_t compared = 0;
     for (const Mapping &mapping : newest(*stopped.process).maps.mappings()) {
         if (mapping.kind != Mapping::Kind::kFile || mapping.shared)
@@ -317,4 +324,4 @@ TEST_F(CoreWrite, ProcessesThatHaveNone) {
 }
 
 } // namespace
-} // namespace dwunw::process
+} // namespace dwunw::core

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// What is chosen is tested with what is written: process_core_write_test. Here, what choosing costs, in bytes that the
+// What is chosen is tested with what is written: core_write_test. Here, what choosing costs, in bytes that the
 // whole program allocates.
-#include "process/core_contents.h"
+#include "core/contents.h"
 
 #include "process_testing.h"
 
@@ -28,8 +28,10 @@ void *operator new(size_t size, const std::nothrow_t &) noexcept {
 void operator delete(void *memory) noexcept { std::free(memory); }
 void operator delete(void *memory, size_t /*size*/) noexcept { std::free(memory); }
 
-namespace dwunw::process {
+namespace dwunw::core {
 namespace {
+
+using namespace process; // a core is a process that has ended
 
 using testing::Child;
 
@@ -67,4 +69,4 @@ TEST(CoreContents, ADeletedFileOfManyMappingsIsTakenOnce) {
 }
 
 } // namespace
-} // namespace dwunw::process
+} // namespace dwunw::core

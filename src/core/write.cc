@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "process/core_write.h"
+#include "core/write.h"
 
-#include "process/core_contents.h"
+#include "core/contents.h"
+#include "core/file.h"
 #include "process/file_source.h"
 #include "process/os_error.h"
 
@@ -13,7 +14,19 @@
 #include <charconv>
 #include <cstring>
 
-namespace dwunw::process {
+namespace dwunw::core {
+
+using process::Binding;
+using process::Mapping;
+using process::Pin;
+using process::ProcDir;
+using process::Process;
+using process::read_at;
+using process::Snapshot;
+using process::StoppedThread;
+using process::StoppedThreads;
+using process::Target;
+
 namespace {
 
 constexpr uint64_t kPage = 4096;
@@ -224,7 +237,7 @@ Notes make_notes(Process &process, const Snapshot &snapshot, const CorePrPsInfo 
     return notes;
 }
 
-Status write_memory(const ProcessMemory &memory, const std::vector<CorePiece> &pieces, Output &output) {
+Status write_memory(const Target &memory, const std::vector<CorePiece> &pieces, Output &output) {
     std::vector<uint8_t> buffer(kBufferBytes);
     for (const CorePiece &piece : pieces) {
         if (!piece.held)
@@ -246,7 +259,7 @@ Status write_memory(const ProcessMemory &memory, const std::vector<CorePiece> &p
 Status write_core(Process &process, const StoppedThreads &stopped, uint64_t stack_bytes, int fd) {
     const ProcDir *directory = process.directory();
     const Pin snapshot(process);
-    if (directory == nullptr || snapshot->target == nullptr)
+    if (directory == nullptr || snapshot->live == nullptr)
         return Error{DWUNW_ERR_INVALID_ARGUMENT};
     const CorePrPsInfo info = describe_process(*directory);
     const auto threads = collect_threads(stopped, info.pid);
@@ -313,9 +326,9 @@ Status write_core(Process &process, const StoppedThreads &stopped, uint64_t stac
         output.write_struct(first_section);
     output.write(notes.bytes());
     output.pad_to(memory_begins);
-    if (auto status = write_memory(snapshot->target->memory(), pieces, output); !status)
+    if (auto status = write_memory(*snapshot->live, pieces, output); !status)
         return status;
     return output.finish();
 }
 
-} // namespace dwunw::process
+} // namespace dwunw::core
