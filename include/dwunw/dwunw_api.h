@@ -3,18 +3,18 @@
  * dwunw: complete user-space call stacks from DWARF call-frame information.
  *
  * Conventions of every header in this folder
- *   Status     Functions that can fail return a dwunw_status; results go through pointers, and are written only as each
- *              function says. Nothing prints, aborts, or throws across this interface.
- *   Handles    Opaque, made by one function and ended by its counterpart, which accepts NULL.
+ *   Status     A function that can fail returns a dwunw_status. Results go through pointers, and are written only as
+ *              each function says. No function prints, aborts, or throws across this interface.
+ *   Handles    Opaque. One function makes a handle, its counterpart ends it and accepts NULL.
  *   Structs    The caller sets `size` to sizeof the struct and zeroes the rest, so that fields can be added at the end.
  *              A size the library does not know, or a reserved field that is not zero, is DWUNW_ERR_INVALID_ARGUMENT. A
  *              struct that has grown says so: its older, smaller size is known, too.
- *   Threads    No globals, no thread-local state. One context may be used by many threads at once for capture; what is
+ *   Threads    No globals, no thread-local state. Many threads may capture in one context at once. A function that is
  *              not thread-safe says so.
  *   Units      Addresses and sizes are bytes, times nanoseconds.
  *
- * Order of life: dwunw_init → dwunw_process_open (process.h) → dwunw_capture (unwind.h) … → dwunw_process_close →
- * dwunw_shutdown.
+ * The order of calls: dwunw_init → dwunw_process_open (process.h) → dwunw_capture (unwind.h), any number of times →
+ * dwunw_process_close → dwunw_shutdown.
  */
 #ifndef DWUNW_DWUNW_API_H
 #define DWUNW_DWUNW_API_H
@@ -32,7 +32,7 @@ extern "C" {
 
 /*
  * Every status, once: X(name, value, text). The values are part of the ABI: a new one goes at the end.
- * From dwunw_capture, DWUNW_OK means that the outermost frame was reached; anything else is why the walk stopped.
+ * DWUNW_OK from dwunw_capture: the walk reached the outermost frame. Any other status is the reason why it stopped.
  */
 #define DWUNW_STATUS_LIST(X)                                                                                           \
     X(DWUNW_OK, 0, "reached the root")                                                                                 \
@@ -74,26 +74,26 @@ typedef enum dwunw_status {
 #undef DWUNW_STATUS_ENUM
 } dwunw_status;
 
-/* A short text for a status, never NULL, static. Thread-safe. */
+/* A short text for a status: static, never NULL. Thread-safe. */
 const char *dwunw_status_string(dwunw_status status);
 
-/* Shared state: compiled unwind tables, one per distinct module file, whatever number of processes map it. */
+/* Shared state: the compiled unwind tables. All processes that map the same file share one table. */
 struct dwunw_context;
 
 struct dwunw_config {
     uint32_t size;
     uint32_t reserved;
-    /* What call-frame information and tables may take in memory, in bytes; 0: 256 MiB. Where it is exceeded, those of
-       the module that was used longest ago are dropped, and read again at need. */
+    /* Limits the memory of call-frame information and tables, in bytes; 0: 256 MiB. Beyond it, the library drops those
+       of the least recently used module, and reads them again when a walk needs them. */
     uint64_t table_budget;
 };
 
-/* Makes a context. `config` may be NULL. Allocates; opens nothing. The first big module starts a thread, which takes no
-   signals and ends with the context: a context that has met modules is not for the child of a fork. */
+/* Makes a context. `config` may be NULL. Allocates; opens no file. The first big module starts a thread, which blocks
+   signals and ends with the context. So a child of fork must not use a context that has met modules. */
 dwunw_status dwunw_init(const struct dwunw_config *config, struct dwunw_context **out);
 
-/* Waits until every table that is being compiled in the background is there. Walks never wait for them: this is for
-   measurements, and for those who read tables. Thread-safe. */
+/* Waits until the background thread has compiled all its tables. Walks never wait for tables: this function is for
+   measurements and for callers that read tables. Thread-safe. */
 void dwunw_wait_for_tables(struct dwunw_context *context);
 
 struct dwunw_context_counters {
@@ -101,14 +101,15 @@ struct dwunw_context_counters {
     uint32_t reserved;
     uint64_t modules;         /* distinct files and images met */
     uint64_t table_bytes;     /* call-frame information and tables held now */
-    uint64_t tables_compiled; /* again after an eviction counts again */
+    uint64_t tables_compiled; /* counts a table again when it is compiled again after an eviction */
     uint64_t tables_evicted;  /* modules whose tables were dropped for the budget */
-    uint64_t tables_failed;   /* tables without memory, or whose file changed; such modules go by single FDEs */
+    uint64_t tables_failed;   /* no memory for the table, or the file changed; walks read such a module's FDEs singly */
 };
 /* Thread-safe. */
 dwunw_status dwunw_context_get_counters(const struct dwunw_context *context, struct dwunw_context_counters *out);
 
-/* Ends a context. Every process opened in it must have been closed; its modules, and frames' `module`, end here. */
+/* Ends a context. The caller must have closed every process opened in it. Pointers to its modules, as in dwunw_frame,
+   end here. */
 void dwunw_shutdown(struct dwunw_context *context);
 
 #ifdef __cplusplus

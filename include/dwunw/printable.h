@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
 /*
- * Text that another program chose (symbols, paths, names of threads), made fit for a terminal and a line of a report.
+ * Makes text that another program chose (symbols, paths, thread names) safe for a terminal and for a line of a report.
+ * For example, an ESC byte becomes the four characters \x1b.
  *
- * Printable ASCII but the backslash passes, and so do the other printable characters in valid UTF-8. A backslash
- * becomes two. Each byte of anything else becomes \xNN: C0 and C1 controls and DEL, bidirectional controls, line and
- * paragraph separators and other invisible characters, and bytes that are no UTF-8. So the text can be had back from
- * the result.
+ * Printable characters in valid UTF-8 pass unchanged, except that a backslash becomes two. Each byte of anything else
+ * becomes \xNN: C0 and C1 controls and DEL, bidirectional controls, line and paragraph separators, other invisible
+ * characters, and bytes that are not UTF-8. The original text can be recovered from the result.
  */
 #ifndef DWUNW_PRINTABLE_H
 #define DWUNW_PRINTABLE_H
@@ -17,9 +17,10 @@ extern "C" {
 #endif
 
 /*
- * `text` ends with a NUL; NULL is an empty one. As snprintf does, it writes at most `size` bytes to `out`, a NUL last,
- * and returns the length that the whole result has, at most four times the text's. What does not fit is left out at the
- * end; no escape and no character is cut. `out` may be NULL if `size` is 0. Thread-safe; allocates nothing.
+ * `text` ends with a NUL; NULL counts as empty. Like snprintf, the function writes at most `size` bytes to `out`,
+ * including a final NUL, and returns the length of the whole result, which is at most four times the text's. A result
+ * that does not fit is cut at the end, never inside an escape or a character. `out` may be NULL if `size` is 0.
+ * Thread-safe; allocates nothing.
  */
 size_t dwunw_printable(const char *text, char *out, size_t size);
 

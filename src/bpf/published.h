@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// What a map that was read says of the moments around its reading.
+// The moments for which a map that was read is valid.
 //
-// A record from the kernel comes with the count of changes of its moment. Between two changes the dynamic linker leaves
-// the map alone, but a reading is no moment: it has a count before and one behind it, and whatever lies between those
-// may have been before or after the line in question was read. Proved by tests/unit/bpf_published_test.
+// The kernel counts changes (notifications by the dynamic linker, and exec) and puts the count into each record. The
+// linker sends a notification before and after each load and each unload:
+//
+//     count of changes    8   unload begins   9   unload done   10   load begins   11   load done   12
+//     reading of a map           [changes = 8 … changes_after = 9]
+//
+// Between two notifications the linker only loads or only unloads, so no address gets another module there. But a
+// reading takes time: a change between its two counts may have come before or after the reader saw a line. So a reading
+// is exact only if both counts are equal. Proved by tests/unit/bpf_published_test.
 #pragma once
 
 #include <dwunw/bpf/dwunw_types.h>
@@ -13,26 +19,32 @@
 namespace dwunw::bpf {
 
 struct Published {
-    uint64_t changes = 0;       // before the map was read
-    uint64_t changes_after = 0; // and when it had been
+    uint64_t changes = 0;       // the count before the map was read
+    uint64_t changes_after = 0; // the count after it was read
     uint64_t exec_pages = 0;
     uint64_t map_generation = 0; // Process::CodeMappings::generation
-    // From this count of changes on up to `changes_after`, no address has meant anything but what it means now.
+    // Between this count and `changes_after`, every address had the meaning that it has in this map.
     uint64_t same_since = 0;
 
-    // `before`: what was read last, nullptr: nothing. `keeps`: every module of it is here, too.
+    // `before`: the previous reading, or nullptr. `keeps`: every module of `before` is in this map, too.
     //
-    // The dynamic linker says twice that it loads or unloads something: between two readings that both show a module,
-    // another one has been in its place only if it spoke up six times; in the place of one that came, four times.
+    // Two cases could hide that another module was at an address between the two readings:
+    //   - A module is in both readings. It went, another one came and went, and it came back: unload, load, unload,
+    //     load. The first reading may fall after the first notification, the second one before the last. So at least
+    //     six notifications lie between them.
+    //   - A module is only in this map. Before it, another one came and went at its address: load, unload, load. By the
+    //     same count, at least four notifications lie between the readings.
+    // Fewer than DWUNW_BPF_HIDING_CHANGES (four) changes hide neither.
     void follow(const Published *before, bool keeps) {
         const bool nothing_hidden =
             before != nullptr && keeps && changes_after - before->changes < DWUNW_BPF_HIDING_CHANGES;
         same_since = nothing_hidden ? before->same_since : changes_after;
     }
-    // Addresses have come to mean something else.
+    // Starts anew, after an address has got another meaning.
     void begin() { same_since = changes_after; }
 
-    // Whether the map is also that of a moment with so many changes and pages. `later`: it was read after that moment.
+    // Whether the map is valid for a moment with these counts of changes and pages. `later`: the map was read after
+    // that moment.
     bool is_of(uint64_t at_changes, uint64_t at_pages, bool later) const {
         if (at_changes == changes_after)
             return changes == changes_after && (later || at_pages == exec_pages);

@@ -1,34 +1,42 @@
 /* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
 /*
- * Complete user-space stacks inside BPF: dwunw_get_stackid(ctx, flags) stands where
- * bpf_get_stackid(ctx, &map, BPF_F_USER_STACK) stood. <dwunw/bpf_stacks.h> is the loader's half: it fills the maps
- * below, and without it every process is unknown here. For non-sleepable programs whose ctx is a struct pt_regs
- * (uprobes, uretprobes, sessions). Include it once, behind vmlinux.h or <linux/bpf.h>. Maps, functions and programs are
- * called dwunw_…
+ * Complete user-space stacks inside BPF. dwunw_get_stackid(ctx, flags) replaces
+ * bpf_get_stackid(ctx, &map, BPF_F_USER_STACK):
  *
- * A walk is the user-space walk's (dwunw/unwind.h), rule by rule, for what a table rule can decide; whatever it cannot
- * decide for certain it does not guess: all registers and a slice of the stack go to user space, and what comes back is
- * published under the id that was returned here. So an id never stands for a wrong stack, but may for an incomplete
+ *     SEC("uprobe") int on_call(void *ctx) {
+ *             __s64 id = dwunw_get_stackid(ctx, 0);     > 0: a stack id; < 0: a reason, negated
+ *             …
+ *
+ * <dwunw/bpf_stacks.h> is the loader's half. It fills the maps below; without it every process is unknown here. For
+ * non-sleepable programs whose ctx is a struct pt_regs (uprobes, uretprobes, sessions). Include it once, after
+ * vmlinux.h or <linux/bpf.h>. The names of its maps, functions and programs begin with dwunw_.
+ *
+ * The walk. It executes the same rules as the user-space walk (dwunw/unwind.h). It never guesses: if a table rule does
+ * not decide the next frame, the registers and a slice of the stack go to user space, which walks them and keeps the
+ * result under the id that was returned here. So an id never stands for a wrong stack. It may stand for an incomplete
  * one, with its reason.
  *
- * How it is fast: the stack is read in pieces of 2 KiB instead of word by word; and a rule that was found once lies in
- * a cache, pc → rule, in one word beside a key that holds all of the pc. The two words of an entry are written without
- * a lock: the key is stored mixed with a hash of the rule, so that a pair torn by another CPU, or by a preemption, is
- * no hit.
+ * Speed. The walk reads the stack in pieces of 2 KiB instead of word by word. A cache, pc → rule, holds the rules that
+ * were found before. An entry is two words: the rule, and a key that contains the whole pc. Both are written without a
+ * lock. The key is stored combined with a hash of the rule, so a pair that another CPU or a preemption has torn does
+ * not match.
  *
- * How it stays true while the process goes on: a walk uses what was published only while (a) the dynamic linker has
- * not been at work since, (b) the address space has as many executable pages as it had, and (c) the process has not
- * executed another program. Otherwise user space is asked, once, to look at the process's map again. Until it has, a
- * walk uses the mappings that the dynamic linker never unloads, for which (c) alone counts: a process that loads and
- * unloads plugins all the time is walked here all the same, but for the stacks that lead through a plugin.
+ * Validity. The walk uses the published map of a process only while all of these hold:
+ *   (a) the dynamic linker has announced no change since;
+ *   (b) the address space has the same number of executable pages;
+ *   (c) the process has not executed another program.
+ * Otherwise the kernel asks user space, once, to read the process's map again. Until user space has done so, a walk
+ * uses only the lasting mappings, which the dynamic linker never unloads; for those, (c) alone must hold. So a process
+ * that loads and unloads plugins all the time is still walked in the kernel, except for stacks that lead through a
+ * plugin.
  *
- * Which memory a walk's state lies in matters: uprobe programs can be preempted, and per-CPU memory would then be
- * another task's. Task storage where there is one, else a hash by thread.
+ * State. Uprobe programs can be preempted, so per-CPU memory could belong to another task's walk. The state of a walk
+ * lies in task storage, or, where the kernel has none, in a hash by thread.
  *
- * The programs at the end attach through dwunw_bpf_start. Compiled with DWUNW_BPF_OLD defined, the object has no
- * bpf_loop in it, which Linux before 5.13 refuses even where it is never reached.
+ * dwunw_bpf_start attaches the programs at the end of this file. If DWUNW_BPF_OLD is defined, the object contains no
+ * bpf_loop: Linux before 5.13 refuses an object that contains it, even if it is never called.
  *
- * Proved by tests/unit/bpf_walk_test, where this file is compiled as user code and compared with dwunw_capture, and by
+ * Proved by tests/unit/bpf_walk_test, which compiles this file as user code and compares it with dwunw_capture, and by
  * tests/integration/bpf_walk_test.py in the kernel.
  */
 #ifndef DWUNW_BPF_DWUNW_BPF_H
@@ -45,8 +53,8 @@
 #include "dwunw_types.h"
 
 /*
- * Functions that are not static are verified by themselves, once, whatever calls them; static ones at each call, for
- * each state that the call is reached in. So what is not on the path of a stack whose rules are all cached is global.
+ * The verifier checks a global function once, by itself. It checks a static function at each call, for each state that
+ * can reach the call. So a function is global unless it is on the path of a stack whose rules are all cached.
  */
 #ifndef barrier_var
 #define barrier_var(variable) __asm__ volatile("" : "+r"(variable))
@@ -54,29 +62,29 @@
 
 /* One walk. */
 struct dwunw_walk {
-    __u64 pc; /* of the frame to be walked from */
+    __u64 pc; /* of the current frame */
     __u64 sp;
     __u64 fp;
     __u64 hash; /* of the layout and the frames so far */
-    __u64 slot; /* where pc was read from */
-    __u64 word; /* what dwunw_read_beyond read */
+    __u64 slot; /* the stack address that pc was read from */
+    __u64 word; /* the word that dwunw_read_beyond has read */
     __u64 last_cfa;
     __u64 window_start; /* a multiple of 8 */
-    __u64 pending;      /* the kernel's next pending return to look at */
+    __u64 pending;      /* the next of the kernel's pending returns */
     __u32 window_size;
     __u32 reason;
     __u32 exact; /* pc is an instruction's address */
     __u32 fp_known;
-    __u32 repaired; /* pc is a pending return's */
+    __u32 repaired; /* pc comes from a pending return */
     __u32 pending_begun;
     __u32 misses;
     __u32 trampolines;
     __u32 busy;
     __u32 ended;
-    __u32 any_code; /* what is published cannot say of a word that it is no code */
-    __u32 lasting;  /* the map has changed: what is used of it is what stays */
+    __u32 any_code; /* the published mappings cannot show that a word is not code */
+    __u32 lasting;  /* the map has changed; this walk uses the lasting mappings */
 
-    /* what was published of the process */
+    /* the process's slot (struct dwunw_process_slot), at the beginning of the walk */
     __u64 layout;
     __u64 changes;
     __u64 exec_pages;
@@ -85,11 +93,11 @@ struct dwunw_walk {
     __u32 first;
     __u32 count;
     __u32 generation;
-    __u32 incomplete; /* not all is published */
+    __u32 incomplete; /* not every executable mapping is published */
 
     struct dwunw_mapping mapping; /* the last one found */
 
-    /* of a slice: what tells it from others */
+    /* a slice and its identity, see dwunw_identify */
     __u64 initial_sp;
     __u64 identity;
     __u64 slice_start;
@@ -100,13 +108,14 @@ struct dwunw_walk {
     __u64 window[DWUNW_BPF_WINDOW / 8];
 };
 
+/* Counts the new stacks for user space that begin with the same frames. */
 struct dwunw_path {
-    __u64 since_ns;
+    __u64 since_ns; /* the counting second began */
     __u32 count;
     __u32 reserved;
 };
 
-/* Sizes are the loader's business; these are for who looks at an object. */
+/* The tables of all modules, see dwunw_types.h. The sizes of maps here are examples: dwunw_bpf_open sets them. */
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
     __uint(map_flags, BPF_F_MMAPABLE);
@@ -147,7 +156,7 @@ struct {
     __type(value, struct dwunw_cached_rule);
 } dwunw_rules SEC(".maps");
 
-/* Ids that user space has been sent. One that falls out is sent again. */
+/* Ids that were sent to user space. An id that falls out of the map is sent again. */
 struct {
     __uint(type, BPF_MAP_TYPE_LRU_HASH);
     __uint(max_entries, 32768);
@@ -162,7 +171,7 @@ struct {
     __type(value, struct dwunw_path);
 } dwunw_paths SEC(".maps");
 
-/* Processes that are not known and were reported. */
+/* Unknown processes that were reported to user space. */
 struct {
     __uint(type, BPF_MAP_TYPE_LRU_HASH);
     __uint(max_entries, 1024);
@@ -177,7 +186,7 @@ struct {
     __type(value, struct dwunw_walk);
 } dwunw_tasks SEC(".maps");
 
-/* tid → walk, where there is no task storage; and what a new one looks like. */
+/* tid → walk, without task storage. dwunw_new_thread is the initial value of an entry. */
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
     __uint(max_entries, 1);
@@ -211,11 +220,11 @@ struct {
 #ifndef DWUNW_BPF_USER
 const volatile struct dwunw_settings dwunw_settings SEC(".rodata.dwunw") = {};
 
-/* The kernel's types as far as they are read here, found by name when the program is loaded. */
+/* The fields of kernel types that the walk reads. libbpf finds them by name when it loads the program. */
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 struct return_instance___dwunw {
-    unsigned long stack;          /* where the return address was */
-    unsigned long orig_ret_vaddr; /* and what it was */
+    unsigned long stack;          /* the stack address of the return address */
+    unsigned long orig_ret_vaddr; /* the original return address */
     struct return_instance___dwunw *next;
 };
 struct uprobe_task___dwunw {
@@ -253,7 +262,7 @@ struct upid___dwunw {
 };
 struct pid___dwunw {
     unsigned int level;             /* of the innermost namespace */
-    struct upid___dwunw numbers[1]; /* from the initial namespace's on, level + 1 of them */
+    struct upid___dwunw numbers[1]; /* level + 1 of them; the first is the initial namespace's */
 };
 struct task_struct___dwunw {
     struct mm_struct___dwunw *mm;
@@ -270,8 +279,8 @@ static __always_inline struct task_struct___dwunw *dwunw_task(void) {
 }
 
 /*
- * The current process's number in the loader's pid namespace, which is not the initial one; 0 where the process has
- * none there. Most processes are of that namespace itself, so the search begins with the innermost one.
+ * The current process's number in the loader's pid namespace, if that is not the initial one. 0: the process has no
+ * number there. Most processes belong to that namespace itself, so the search begins with the innermost namespace.
  */
 __noinline __u32 dwunw_namespace_tgid(void) {
     struct upid___dwunw *number;
@@ -295,7 +304,7 @@ __noinline __u32 dwunw_namespace_tgid(void) {
     return 0;
 }
 
-/* Executable pages besides the one that uprobes add, which is there from the first probe on. */
+/* The number of executable pages, without the page that the kernel adds for uprobes at the first probe. */
 static __always_inline __u64 dwunw_exec_pages(void) {
     struct task_struct___dwunw *task = dwunw_task();
     struct mm_struct___dwunw *mm = BPF_CORE_READ(task, mm);
@@ -303,7 +312,7 @@ static __always_inline __u64 dwunw_exec_pages(void) {
     return BPF_CORE_READ(mm, exec_vm) - (BPF_CORE_READ(mm, uprobes_state.xol_area) ? 1 : 0);
 }
 
-/* What a pending return has in its place; 0: none. */
+/* The address of the uretprobe trampoline, which replaces a pending return address; 0: the process has none. */
 static __always_inline __u64 dwunw_return_trampoline(void) {
     struct task_struct___dwunw *task = dwunw_task();
     struct xol_area___dwunw *area = BPF_CORE_READ(task, mm, uprobes_state.xol_area);
@@ -323,7 +332,7 @@ static __always_inline __u64 dwunw_thread_block(void) {
     return BPF_CORE_READ(task, thread.fsbase);
 }
 
-/* Pending uretprobes, innermost first: 0 is the end. */
+/* The thread's pending uretprobes, innermost first. Both functions return the next one; 0: there is none. */
 static __always_inline __u64 dwunw_first_pending(void) {
     struct task_struct___dwunw *task = dwunw_task();
 
@@ -362,8 +371,8 @@ static __always_inline struct dwunw_walk *dwunw_scratch(__u32 create) {
 #endif /* DWUNW_BPF_USER */
 
 /*
- * The current process, by the number that user space knows it by; 0: user space knows none. Threads are told apart by
- * the numbers of the initial namespace, which user space never sees.
+ * The current process's number in user space's pid namespace; 0: it has none there. Thread numbers (tid) are those of
+ * the initial namespace; user space never sees them.
  */
 static __always_inline __u32 dwunw_tgid(void) {
     return dwunw_settings.pid_namespace ? dwunw_namespace_tgid() : bpf_get_current_pid_tgid() >> 32;
@@ -405,7 +414,7 @@ static __always_inline int dwunw_stop(struct dwunw_walk *walk, __u32 reason) {
  * Stack words.
  */
 
-/* Moves the window to an address. A read fails as a whole when a part cannot be read: then up to the page's end. */
+/* Moves the window to an address. A read fails as a whole if a part of it fails; then reads only to the page's end. */
 __noinline int dwunw_read_beyond(__u64 address) {
     struct dwunw_walk *walk = dwunw_scratch(0);
     __u64 start = address, in_page;
@@ -414,7 +423,7 @@ __noinline int dwunw_read_beyond(__u64 address) {
         return 1;
     if (address & 7)
         return bpf_probe_read_user(&walk->word, sizeof(walk->word), (void *)address) ? 1 : 0;
-    /* Callee-saved registers lie below return addresses, and the red zone below SP: take what is near. */
+    /* Callee-saved registers lie below return addresses, and the red zone below SP: begin a little lower. */
     if ((address & (DWUNW_BPF_PAGE - 1)) >= DWUNW_BPF_RED_ZONE)
         start -= DWUNW_BPF_RED_ZONE;
     walk->window_start = start;
@@ -460,7 +469,7 @@ static __always_inline __u64 dwunw_cell(__u64 index) {
 
 static __always_inline __u32 dwunw_unit(__u64 index) { return dwunw_cell(index / 4) >> (index % 4 * 16) & 0xffff; }
 
-/* The entry of a row that no dictionary has. */
+/* The entry of a row that is in the overflow array; 0: there is none. */
 __noinline __u64 dwunw_overflow_entry(__u64 first, __u32 count, __u32 unit) {
     __u32 low = 0, high = count, i;
     __u64 cell;
@@ -479,7 +488,7 @@ __noinline __u64 dwunw_overflow_entry(__u64 first, __u32 count, __u32 unit) {
     return low < count && (__u32)cell == unit ? cell >> 32 : 0;
 }
 
-/* The rule of an offset from a table's first page; 0 where there is none. doc/table_format.md, "Lookup". */
+/* The rule at an offset from a table's first page; 0: there is none. doc/table_format.md, "Lookup". */
 __noinline __u64 dwunw_table_rule(__u64 table, __u64 offset) {
     const __u64 sizes = dwunw_cell(table), places = dwunw_cell(table + 1);
     const __u64 page_number = offset >> 16;
@@ -531,7 +540,7 @@ static __always_inline struct dwunw_mapping *dwunw_mapping_at(__u32 first, __u32
     __u32 low = 0, high = count, index, i;
     struct dwunw_mapping *mapping;
 
-    /* The first one that ends behind the address. */
+    /* The first mapping that ends behind the address. */
     for (i = 0; i < DWUNW_BPF_MAPPING_STEPS && low < high; i++) {
         const __u32 middle = (low + high) / 2;
 
@@ -551,7 +560,7 @@ static __always_inline struct dwunw_mapping *dwunw_mapping_at(__u32 first, __u32
     return mapping && mapping->start <= address ? mapping : 0;
 }
 
-/* walk->mapping becomes the one that holds an address. */
+/* Sets walk->mapping to the mapping that holds an address. 0: there is none. */
 static __noinline int dwunw_locate(struct dwunw_walk *walk, __u64 address) {
     struct dwunw_mapping *found;
 
@@ -566,7 +575,7 @@ static __noinline int dwunw_locate(struct dwunw_walk *walk, __u64 address) {
     return 1;
 }
 
-/* The return address that the kernel took out of the slot. */
+/* Sets walk->pc to the return address that the kernel has replaced at walk->slot. 0: no pending return has it. */
 static __noinline int dwunw_take_pending(struct dwunw_walk *walk) {
     struct dwunw_bpf_pending pending;
     __u64 instance = walk->pending;
@@ -600,9 +609,11 @@ static __always_inline struct dwunw_cached_rule *dwunw_cached(__u64 pc) {
 #define DWUNW_SIGNAL_CODE 0x0f0000000fc0c748ull
 
 /*
- * Whether a return address that `rule` covers up to may be where no call returns to. A signal handler returns to the
- * first byte of a trampoline: where that has no call-frame information, as musl's, the byte before it is another
- * function's. libgcc returns to a landing pad. Where the bytes before and behind have one rule, it does not matter.
+ * Whether walk->pc may be a return address that follows no call. `rule` is the rule of the byte before it.
+ *
+ * A signal handler returns to the first byte of a trampoline. If the trampoline has no call-frame information, as in
+ * musl, the byte before it belongs to another function. libgcc returns to a landing pad. If the byte at pc has the same
+ * rule, it does not matter.
  */
 static __noinline int dwunw_may_be_no_call(struct dwunw_walk *walk, __u64 rule) {
     const __u64 pc = walk->pc, behind = dwunw_table_rule(walk->mapping.table, pc - walk->mapping.origin);
@@ -618,7 +629,7 @@ static __noinline int dwunw_may_be_no_call(struct dwunw_walk *walk, __u64 rule) 
     return bpf_probe_read_user(&code, sizeof(code), (void *)(pc - 8)) || (code >> 24 & 0xff) != 0xe8;
 }
 
-/* The rule at walk->pc, which a pending return may replace first; 0 where the walk ends. */
+/* The rule at walk->pc. Replaces the uretprobe trampoline by the pending return first. 0: the walk ends. */
 __noinline __u64 dwunw_find_rule(void) {
     struct dwunw_walk *walk = dwunw_scratch(0);
     struct dwunw_cached_rule *entry;
@@ -629,7 +640,7 @@ __noinline __u64 dwunw_find_rule(void) {
         return 0;
     walk->misses++;
     mapped = dwunw_locate(walk, walk->pc - !walk->exact);
-    /* The trampoline's first byte is behind another mapping's end, or behind nothing. */
+    /* The byte before the trampoline belongs to another mapping, or to none. */
     if (!walk->exact && (!mapped || walk->pc >= walk->mapping.end) && walk->pc == dwunw_return_trampoline()) {
         if (!dwunw_take_pending(walk)) {
             dwunw_stop(walk, DWUNW_BPF_TRAMPOLINE);
@@ -644,7 +655,7 @@ __noinline __u64 dwunw_find_rule(void) {
         mapped = dwunw_locate(walk, walk->pc - 1);
     }
     if (!mapped) {
-        /* What is not said to stay may be anything by now, and what is not published is not known here. */
+        /* Only the lasting mappings are valid now; or only a part of the mappings is published. */
         dwunw_stop(walk, walk->lasting      ? DWUNW_BPF_CHANGED
                          : walk->incomplete ? DWUNW_BPF_NOT_PUBLISHED
                                             : DWUNW_BPF_NO_MAPPING);
@@ -663,7 +674,7 @@ __noinline __u64 dwunw_find_rule(void) {
         dwunw_stop(walk, DWUNW_BPF_NO_CALL);
         return 0;
     }
-    /* A return address behind the mapping's end may come to be the trampoline's. */
+    /* Do not cache a return address at the mapping's end: the kernel may later place the trampoline there. */
     entry = dwunw_cached(walk->pc);
     if (entry && walk->pc < walk->mapping.end && !(walk->pc >> DWUNW_BPF_PC_BITS)) {
         *(volatile __u64 *)&entry->rule = rule;
@@ -673,7 +684,7 @@ __noinline __u64 dwunw_find_rule(void) {
 }
 
 /*
- * One frame: writes it, and goes to the one outside it. Returns 1 when the walk has ended.
+ * Writes the current frame and moves to its caller. Returns 1 when the walk has ended.
  */
 static __always_inline int dwunw_step(struct dwunw_walk *walk) {
     __u64 pc = walk->pc, sp = walk->sp, fp = walk->fp, rule, cfa, slot, outer, word;
@@ -685,7 +696,7 @@ static __always_inline int dwunw_step(struct dwunw_walk *walk) {
         return dwunw_stop(walk, DWUNW_BPF_NO_TABLE);
     rule = *(volatile __u64 *)&entry->rule;
     word = *(volatile __u64 *)&entry->key;
-    /* The kernel's page of pending returns is such a wide address with 5-level paging. */
+    /* With 5-level paging, the page of the uretprobe trampoline has an address with more bits than the key holds. */
     if (pc >> DWUNW_BPF_PC_BITS || (word ^ dwunw_mix(rule)) != dwunw_cache_key(walk, pc)) {
         rule = dwunw_find_rule();
         if (!rule)
@@ -764,7 +775,8 @@ static __always_inline int dwunw_step(struct dwunw_walk *walk) {
     }
     if (dwunw_read_word(walk, slot, &outer))
         return dwunw_stop(walk, DWUNW_BPF_UNREADABLE);
-    /* Where a signal interrupted a call through a null pointer, it is the pc. */
+    /* A return address of 0 is the root. But a signal may have interrupted a call through a null pointer: then 0 is
+       the interrupted pc. */
     if (!outer && !(rule & DWUNW_RULE_SIGNAL))
         return dwunw_stop(walk, DWUNW_BPF_COMPLETE);
     if (outer == pc && cfa == walk->last_cfa)
@@ -790,7 +802,7 @@ static long dwunw_loop_step(__u32 index, struct dwunw_loop *loop) {
 }
 #endif
 
-/* Verified by itself, whatever calls it: the loop around it then costs the verifier next to nothing. */
+/* Global, so that the verifier checks it once and the loop around it costs the verifier next to nothing. */
 __noinline int dwunw_step_alone(void) {
     struct dwunw_walk *walk = dwunw_scratch(0);
 
@@ -804,7 +816,7 @@ static __always_inline void dwunw_walk_frames(struct dwunw_walk *walk) {
     if (dwunw_settings.use_bpf_loop) {
         struct dwunw_loop loop = {.walk = walk};
 
-        /* One more than there may be frames: the last one says so. */
+        /* One step more than there may be frames: the last step stops with DWUNW_BPF_FRAME_LIMIT. */
         bpf_loop(DWUNW_BPF_MAX_FRAMES + 1, dwunw_loop_step, &loop, 0);
         return;
     }
@@ -818,7 +830,7 @@ static __always_inline void dwunw_walk_frames(struct dwunw_walk *walk) {
  * Stacks for user space.
  */
 
-/* Whether a word may be a return address: only what is published can say no. */
+/* Whether a word may be a return address. Only the published mappings can show that it is not. */
 __noinline int dwunw_may_be_code(__u64 address) {
     struct dwunw_walk *walk = dwunw_scratch(0);
 
@@ -827,7 +839,7 @@ __noinline int dwunw_may_be_code(__u64 address) {
     return dwunw_mapping_at(walk->first, walk->count, address - 1) ? 1 : 0;
 }
 
-/* Mixes the words of the window into walk->identity. */
+/* Adds the words of the window to walk->identity. */
 __noinline int dwunw_identify_window(__u64 address) {
     struct dwunw_walk *walk = dwunw_scratch(0);
     __u64 identity, offset, word;
@@ -852,14 +864,19 @@ __noinline int dwunw_identify_window(__u64 address) {
 }
 
 /*
- * What tells a slice from others: where in it addresses of code lie, and which; and the same of addresses within the
- * slice itself, as far from SP. Those two decide every frame there is to find, with the registers and what pending
- * returns have taken out of it; whatever else lies in a stack differs from call to call.
+ * Computes the identity of a slice, which becomes its stack id. Two slices with the same identity have the same frames:
+ *
+ *     SP + 0x08   0x0000000000000003     a number: ignored
+ *     SP + 0x10   0x00007ffc00001040     an address within the slice: its position and its distance from SP count
+ *     SP + 0x18   0x000055a0c4e53a63     an address of code: its position and its value count
+ *
+ * These two kinds of word, the registers, and the original addresses of pending returns decide every frame that a walk
+ * can find. All other words may differ from call to call.
  */
 static __always_inline void dwunw_identify(struct dwunw_walk *walk, __u64 start, __u64 length) {
     __u64 address = start, size, i;
 
-    /* In pieces that no page's end is in. */
+    /* In pieces that do not cross the end of a page. */
     for (i = 0; i < DWUNW_BPF_SLICE_MAX / DWUNW_BPF_WINDOW + 1; i++) {
         if (address - start >= length)
             break;
@@ -875,7 +892,7 @@ static __always_inline void dwunw_identify(struct dwunw_walk *walk, __u64 start,
     }
 }
 
-/* A main thread's frames end where its arguments begin, another thread's below its thread control block. */
+/* The frames of the main thread end below the program's arguments, those of another thread below its control block. */
 static __always_inline __u64 dwunw_slice_length(__u64 start) {
     const __u64 arguments = dwunw_main_stack_end(), block = dwunw_thread_block();
     __u64 length = dwunw_settings.slice_bytes;
@@ -911,14 +928,14 @@ static __always_inline void dwunw_fill_event(struct dwunw_walk_event *event, str
     event->pending_count = i;
 }
 
-/* A slice of `size` bytes at most, in one read. 1: a part cannot be read, 2: the ring buffer is full. */
+/* Sends a slice of at most `size` bytes, in one read. 1: a part cannot be read; 2: the ring buffer is full. */
 static __always_inline int dwunw_send_whole(const __u64 size, struct dwunw_walk *walk, __u64 id) {
     struct dwunw_walk_event *event = bpf_ringbuf_reserve(&dwunw_events, sizeof(*event) + size, 0);
     __u64 length = walk->slice_size;
 
     if (!event)
         return 2;
-    /* What is compared has to be the register that is used: the verifier knows no other. */
+    /* The compiler must compare and use the same register: the verifier tracks bounds by register. */
     barrier_var(length);
     if (length > size)
         length = size;
@@ -934,7 +951,8 @@ static __always_inline int dwunw_send_whole(const __u64 size, struct dwunw_walk 
     return 0;
 }
 
-/* Page by page, from the one that the slice begins in: a stack may have pages that nobody has touched yet. */
+/* Sends a slice page by page, from the page that holds its first byte. A stack may have pages that were never touched,
+   which cannot be read. */
 static __always_inline int dwunw_send_pages(const __u64 pages, struct dwunw_walk *walk, __u64 id) {
     struct dwunw_walk_event *event = bpf_ringbuf_reserve(&dwunw_events, sizeof(*event) + pages * DWUNW_BPF_PAGE, 0);
     const __u64 start = walk->slice_start & ~(DWUNW_BPF_PAGE - 1ull);
@@ -967,7 +985,7 @@ static __noinline int dwunw_send_slice(struct dwunw_walk *walk, __u64 id) {
     return result == 1 ? dwunw_send_pages(DWUNW_BPF_SLICE_MAX / DWUNW_BPF_PAGE + 1, walk, id) : result;
 }
 
-/* Whether one more new stack behind this path may be sent in this second. */
+/* Whether `limit` new stacks of this path were already sent in this second. Counts one more if not. */
 static __always_inline int dwunw_path_is_full(__u64 path, __u32 limit) {
     const __u64 now = bpf_ktime_get_ns();
     struct dwunw_path *known = bpf_map_lookup_elem(&dwunw_paths, &path);
@@ -983,7 +1001,7 @@ static __always_inline int dwunw_path_is_full(__u64 path, __u32 limit) {
         known->since_ns = now;
         known->count = 0;
     }
-    /* Two CPUs that count as one let one more through. */
+    /* Two CPUs may count at the same time and let one more through. */
     count = known->count;
     if (count >= limit)
         return 1;
@@ -998,7 +1016,7 @@ static __always_inline void dwunw_note_sent(__u64 id) {
         dwunw_count(DWUNW_BPF_FAILED_INSERTS, 1);
 }
 
-/* Mixes in what pending returns have taken out of the slice: it lies nowhere in the stack. */
+/* Adds the original addresses of pending returns to walk->identity: the slice itself does not contain them. */
 static __always_inline void dwunw_identify_pending(struct dwunw_walk *walk) {
     struct dwunw_bpf_pending pending;
     __u64 instance = dwunw_first_pending(), identity = walk->identity;
@@ -1013,8 +1031,9 @@ static __always_inline void dwunw_identify_pending(struct dwunw_walk *walk) {
 }
 
 /*
- * Where the walk met an address that is in no published mapping, user space may find code: which came after the map was
- * published, with as many pages as went. So the address counts; and, if there is something, any word may be such code.
+ * For a walk that met an address in no published mapping. User space may find code there: code that came after the map
+ * was published, while as many pages went. So the address is part of the identity. If its memory can be read, any other
+ * word may be such code, too.
  */
 static __always_inline void dwunw_identify_unpublished(struct dwunw_walk *walk) {
     __u8 byte;
@@ -1026,7 +1045,8 @@ static __always_inline void dwunw_identify_unpublished(struct dwunw_walk *walk) 
     walk->code_filter |= ~1ull;
 }
 
-/* walk->regs are the registers. */
+/* Sends registers (walk->regs) and a slice to user space, unless it already has this stack. Returns the id, or a
+   reason, negated. */
 __noinline __s64 dwunw_leave_to_user(void) {
     struct dwunw_walk *walk = dwunw_scratch(0);
     __u64 path, id, i;
@@ -1034,20 +1054,20 @@ __noinline __s64 dwunw_leave_to_user(void) {
     if (!walk)
         return -DWUNW_BPF_NO_SCRATCH;
     path = dwunw_hash(walk->hash, walk->reason);
-    /* Whatever plugin calls: each of them is a path of its own. */
+    /* Each plugin that the walk could not enter is a path of its own. */
     if (walk->lasting)
         path = dwunw_hash(path, walk->pc);
     walk->slice_start = walk->initial_sp - DWUNW_BPF_RED_ZONE;
     walk->slice_size = dwunw_slice_length(walk->slice_start);
     walk->identity = path;
-    /* What is not known cannot be told from what was before, except by the moment. */
+    /* Without a valid map, the identity needs the moment: the counts of changes and pages. */
     if (!walk->layout)
         walk->identity = dwunw_hash(dwunw_hash(path, walk->changes), walk->exec_pages);
-    /* Any register may decide how it goes on, and holds something else at every call. */
+    /* Any register may decide the next frame if it points into the slice. Its distance from SP counts. */
     for (i = 0; i < DWUNW_BPF_PT_REGS; i++)
         if (walk->regs[i] - walk->slice_start < walk->slice_size)
             walk->identity = dwunw_hash(dwunw_hash(walk->identity, i), walk->regs[i] - walk->initial_sp);
-        /* Where the pc is no code, whether a register that was called held it decides. */
+        /* If pc is not code, the walk in user space asks whether a register holds it: a call through that register. */
         else if (walk->reason == DWUNW_BPF_NO_MAPPING && walk->regs[i] == walk->pc)
             walk->identity = dwunw_hash(walk->identity, i);
     walk->any_code = 0;
@@ -1057,10 +1077,10 @@ __noinline __s64 dwunw_leave_to_user(void) {
     } else if (walk->reason == DWUNW_BPF_NO_MAPPING) {
         dwunw_identify_unpublished(walk);
     } else if (walk->incomplete) {
-        walk->any_code = 1; /* the filter is of all mappings */
+        walk->any_code = 1; /* the filter is still valid: it covers all mappings */
     }
-    /* Of a stack between the words that are looked at nothing is known but the moment; nor of the registers that a
-       signal saved, any of which may be what was called where the interrupted pc is no code. */
+    /* In two cases the words above do not identify the stack, and the time makes the id unique: SP is not aligned to
+       words; or a signal interrupted a pc that is not code, and any saved register may hold that pc. */
     if (((walk->initial_sp | walk->sp) & 7) ||
         (walk->reason == DWUNW_BPF_NO_MAPPING && walk->exact && walk->stack.count))
         walk->identity = dwunw_hash(walk->identity, bpf_ktime_get_ns());
@@ -1071,7 +1091,7 @@ __noinline __s64 dwunw_leave_to_user(void) {
         dwunw_count(DWUNW_BPF_DEDUPLICATED, 1);
         return id;
     }
-    /* Without a map, one path is all there is for a process. */
+    /* Without a valid map, a process has few paths, so each may have more stacks. */
     if (walk->reason != DWUNW_BPF_FORCED &&
         dwunw_path_is_full(path, walk->layout ? dwunw_settings.path_limit : 16 * dwunw_settings.path_limit))
         return -DWUNW_BPF_LIMITED;
@@ -1082,6 +1102,7 @@ __noinline __s64 dwunw_leave_to_user(void) {
     return id;
 }
 
+/* Sends a complete stack's frames, unless user space already has them. Returns the id, or a reason, negated. */
 static __always_inline __s64 dwunw_complete(struct dwunw_walk *walk) {
     const __u64 id = dwunw_id(walk->hash, 0);
     __u64 size;
@@ -1111,7 +1132,7 @@ static __always_inline void dwunw_ask_for_process(__u32 type, __u32 tgid, __u64 
         .exec_pages = exec_pages,
     };
 
-    /* Before: who takes the request in answers it by taking this back, and must not be overtaken. */
+    /* Set it before the request is sent: user space answers by clearing it, and may be faster than this program. */
     *(volatile __u32 *)sent = 1;
     if (bpf_ringbuf_output(&dwunw_events, (void *)&event, sizeof(event), BPF_RB_FORCE_WAKEUP)) {
         *(volatile __u32 *)sent = 0;
@@ -1121,7 +1142,8 @@ static __always_inline void dwunw_ask_for_process(__u32 type, __u32 tgid, __u64 
     dwunw_count(DWUNW_BPF_NEED_PROCESS, 1);
 }
 
-/* Takes what is published of the process. 0, or why the walk cannot be done here; walk->layout is then 0. */
+/* Copies the published map of a process into the walk: all of it if it is valid, else the lasting mappings. Returns 0;
+   or the reason why the kernel cannot walk, and then walk->layout is 0. */
 __noinline int dwunw_begin(__u32 tgid) {
     __u32 *number = bpf_map_lookup_elem(&dwunw_slots, &tgid), lock, reported = 0;
     struct dwunw_walk *walk = dwunw_scratch(0);
@@ -1180,7 +1202,8 @@ __noinline int dwunw_begin(__u32 tgid) {
     return DWUNW_BPF_CHANGED;
 }
 
-/* Does what the return instruction is about to do. A pending return stands for itself; what cannot be read stays. */
+/* Executes the return instruction that ctx stands at: pops the return address, or takes the pending return in its
+   place. 1: the return address cannot be read; nothing changes. */
 static __noinline int dwunw_return_now(struct dwunw_walk *walk) {
     __u64 outer;
 
@@ -1201,7 +1224,7 @@ static __always_inline __s64 dwunw_walk_stack(struct dwunw_walk *walk, void *ctx
     __u32 tgid = walk->stack.head.tgid;
     __u64 pc;
 
-    /* What a thread's process is called never changes, and the state is the thread's own. */
+    /* Look the number up once: it never changes, and the state belongs to this thread alone. */
     if (!tgid)
         walk->stack.head.tgid = tgid = dwunw_tgid();
     walk->stack.count = 0;
@@ -1217,7 +1240,7 @@ static __always_inline __s64 dwunw_walk_stack(struct dwunw_walk *walk, void *ctx
     walk->initial_sp = walk->sp;
     walk->fp = regs[4];
     walk->hash = dwunw_hash(walk->layout ^ dwunw_settings.seed, tgid);
-    /* Whoever asked for it has all of them sent, whatever becomes of the map. */
+    /* A stack that is forced has no path limit, also if the map has changed. */
     if (flags & DWUNW_USER_ONLY)
         walk->reason = DWUNW_BPF_FORCED;
     if (!walk->reason) {
@@ -1241,14 +1264,14 @@ static __always_inline __s64 dwunw_walk_stack(struct dwunw_walk *walk, void *ctx
     } else {
         walk->hash = dwunw_hash(walk->hash, walk->pc);
     }
-    /* User space goes on through more than what stays. */
+    /* User space will walk with more than the lasting mappings, whose layout is then not the stack's. */
     if (walk->lasting)
         walk->layout = 0;
-    /* Why it goes to user space, whatever becomes of it there. */
+    /* Counts why the stack goes to user space, also if it is not sent in the end. */
     dwunw_count(walk->reason, 1);
     if (flags & DWUNW_KERNEL_ONLY)
         return -(__s64)DWUNW_BPF_KERNEL_ONLY_END;
-    /* The verifier lets no loop go over a ctx. */
+    /* The verifier allows no loop over a ctx. */
     if (bpf_probe_read_kernel(walk->regs, sizeof(walk->regs), ctx))
         return -DWUNW_BPF_NO_SCRATCH;
     walk->regs[16] = pc;
@@ -1257,8 +1280,8 @@ static __always_inline __s64 dwunw_walk_stack(struct dwunw_walk *walk, void *ctx
 }
 
 /*
- * The user-space stack of the current thread, from the registers in ctx on: a positive id, which dwunw_bpf_lookup knows
- * the frames of once dwunw_bpf_poll has taken them in; or a reason, negated (DWUNW_BPF_REASON_LIST).
+ * Walks the user-space stack of the current thread, beginning with the registers in ctx. Returns a positive id, or a
+ * negated reason (DWUNW_BPF_REASON_LIST). After the next dwunw_bpf_poll, dwunw_bpf_lookup gives the id's frames.
  */
 static __noinline __attribute__((unused)) __s64 dwunw_get_stackid(void *ctx, __u64 flags) {
     const __u64 *regs = ctx;
@@ -1299,7 +1322,7 @@ static __always_inline void dwunw_map_changed(__u64 changes, __u64 execs) {
     dwunw_count(DWUNW_BPF_LINKER_EVENTS, 1);
 }
 
-/* _dl_debug_state, which the dynamic linker calls before and after it changes what is mapped. */
+/* Attached to _dl_debug_state, which the dynamic linker calls before and after each load and unload. */
 SEC("uprobe")
 int dwunw_on_linker(void *ctx) {
     (void)ctx;
@@ -1323,11 +1346,11 @@ int dwunw_on_exit(void *ctx) {
     (void)ctx;
     if (!dwunw_settings.use_task_storage)
         bpf_map_delete_elem(&dwunw_threads, &tid);
-    /* The last thread; the number can be another process's only later. */
+    /* Go on only for the process's last thread. Its number cannot yet be another process's. */
     if (BPF_CORE_READ(task, signal, live.counter))
         return 0;
     tgid = dwunw_tgid();
-    /* For where the ring is full. Before the event: who takes that in may give the slot to another process. */
+    /* Marks the slot, in case the ring is full. It must precede the event: user space may then reuse the slot. */
     number = bpf_map_lookup_elem(&dwunw_slots, &tgid);
     slot = number ? bpf_map_lookup_elem(&dwunw_processes, number) : 0;
     if (slot)

@@ -1,56 +1,62 @@
 /* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
 /*
- * Pairs a function's entry with its return: what a probe learns at the entry is kept for the probe at the return. Of
- * calls within a call (an allocator that calls another one, or itself) only the outermost is seen, so that nothing is
- * counted twice, and an inner call never overwrites what the outer one has left. Include it behind dwunw.bpf.h.
+ * Pairs a function's entry with its return: the probe at the entry stores values, and the probe at the return gets
+ * them. If calls are nested (an allocator that calls another one, or itself), only the outermost call is seen. So
+ * nothing is counted twice, and an inner call never overwrites the values of the outer one. Include this file after
+ * dwunw.bpf.h.
  *
  *     entry:   struct dwunw_call *call = dwunw_call_begin(ctx, 0);
  *              if (!call)
- *                      return 1;                 a uprobe session then leaves the return alone
+ *                      return 1;                 a uprobe session then places no return probe
  *              call->values[0] = size;
  *     return:  struct dwunw_call call;
  *              if (!dwunw_call_end(ctx, &call, 0))
  *                      return 0;
  *     longjmp: dwunw_call_jump(ctx);             optional, see below
  *
- * A pending call is known by its slot: the stack word that holds its return address. SP is the slot's address at the
- * entry and at a return instruction, and 8 more behind the return. A return whose entry was not seen is not ours.
+ * A pending call is identified by its slot: the stack word that holds its return address. SP is the slot's address at
+ * the entry and at a return instruction, and the slot's address + 8 after the return. A return whose entry was not seen
+ * is ignored.
  *
- * What a return probe does to the program. The kernel keeps a list of pending returns, and replaces each one's slot by
- * the address of a trampoline:
+ * What a return probe does to the program. The kernel keeps a list of pending returns. It writes the address of a
+ * trampoline into each one's slot:
  *
  *     the thread's stack          its alternate signal stack, above
  *     slot A: trampoline          slot B: …
  *
- * At the entry of call B it drops every pending return whose slot is below SP, as one that longjmp left. A handler on
- * an alternate stack that lies above looks the same: A's return is dropped, and when A returns, the trampoline finds
- * nothing and the program dies of SIGILL. A session's program that returns 1 keeps the kernel from touching B. So a
- * call gets a return probe only if every return that the kernel would drop is dead, which must be proved:
+ * At the entry of call B the kernel drops every pending return whose slot is below SP, because it assumes that longjmp
+ * has left that call. A handler on an alternate stack that lies above looks the same to the kernel: it drops A's
+ * return. When A returns, the trampoline finds nothing, and the program dies of SIGILL. If a session's program returns
+ * 1 at B's entry, the kernel does nothing for B. So a call gets a return probe only if every return that the kernel
+ * would drop is proved to be dead. A return is dead if
  *   - its slot no longer holds the trampoline; or
  *   - a jump has left its frame; or
  *   - SP is above the slot on the same stack. Two addresses are on the same stack if both are on the alternate signal
- *     stack, or neither is and both are in the mapping of the thread's own stack.
- * The order of two addresses on different stacks proves nothing: coroutines and fibers lie anywhere. A call that comes
- * while another one is pending on another stack is therefore left alone, and counted (DWUNW_BPF_OTHER_STACK_CALLS).
+ *     stack, or if neither is and both are in the mapping of the thread's own stack.
+ * The order of two addresses on different stacks proves nothing, because coroutines and fibers may lie anywhere. So a
+ * call that comes while another call is pending on another stack is not followed, and it is counted
+ * (DWUNW_BPF_OTHER_STACK_CALLS).
  *
- * The same proof finds a call that was abandoned by a longjmp: it ends, counted (DWUNW_BPF_ABANDONED_CALLS), and hides
- * nothing that comes later. A program that jumps out of a call and goes on with a coroutine gives no such proof; a
- * probe at longjmp and siglongjmp, which reads where the jump goes, does.
+ * The same proof finds a call that a longjmp has abandoned. That call ends, is counted (DWUNW_BPF_ABANDONED_CALLS), and
+ * hides no later call. A program that jumps out of a call and continues on a coroutine gives no such proof; then a
+ * probe at longjmp and siglongjmp gives it, by reading the target of the jump.
  *
- * Only a session can leave a return alone. Other forms of return probe have the kernel's fault and no way around it:
- * there, probe the function's return instructions instead (dwunw/bpf_attach.h), and pass DWUNW_CALL_BY_INSTRUCTION.
- * That form changes nothing in the program. It also is the one for functions that switch stacks or threads, or that
- * exceptions pass through.
+ * Only a session can refuse a return probe. Other forms of return probe have the kernel's fault and no way around it.
+ * With those, probe the function's return instructions instead (dwunw/bpf_attach.h), and pass
+ * DWUNW_CALL_BY_INSTRUCTION. Return instructions change nothing in the program. Use them also for functions that switch
+ * stacks or threads, and for functions that exceptions pass through.
  *
- * Where this ends:
- *   - A session with a pid has its program run in that process alone, but the kernel (seen on Linux 6.18) gives its
- *     return probes to every process that is probed at the same place. So two tools on one library, each with another
- *     process, give each other's processes return probes that neither can refuse. Return instructions do not.
- *   - An alternate stack with SS_AUTODISARM that lies inside the thread's own stack is not seen.
+ * Known limits:
+ *   - A session with a pid runs its program in that process only, but the kernel (seen on Linux 6.18) also places its
+ *     return probes in every other process that has a probe at the same address of the file. So two tools on one
+ *     library, in two processes, place return probes in each other's process, and neither can refuse them. Return
+ *     instructions have no such fault.
+ *   - An alternate stack with SS_AUTODISARM that lies inside the thread's own stack is not recognised.
  *
  * Proved by tests/unit/bpf_calls_test and, in the kernel, tests/integration/return_probes_test.py.
  *
- * One lookup for each: task storage where there is one, else a hash by thread (dwunw_bpf_options.threads).
+ * Cost: one lookup at the entry and one at the return, in task storage or in a hash by thread
+ * (dwunw_bpf_options.threads).
  */
 #ifndef DWUNW_BPF_DWUNW_CALLS_BPF_H
 #define DWUNW_BPF_DWUNW_CALLS_BPF_H
@@ -61,22 +67,22 @@
 
 /* Flags of dwunw_call_begin and dwunw_call_end; the same for both. */
 enum {
-    /* The return is probed at the function's return instructions, not by a return probe. */
+    /* The probes of the return are on the function's return instructions; there is no return probe. */
     DWUNW_CALL_BY_INSTRUCTION = 1u << 0,
 };
 
 /* A thread's outermost call. */
 struct dwunw_call {
-    __u64 sp; /* at its entry, which is its slot; 0: none is pending */
+    __u64 sp; /* SP at its entry, which is its slot; 0: no call is pending */
     __u64 values[2];
-    __u64 left;  /* the slot of the last call that was proved to be abandoned, until another call has it */
-    __u32 inner; /* calls that came while it was pending, on the thread's own stack */
+    __u64 left;  /* the slot of the last call that was proved to be abandoned, until another call uses the slot */
+    __u32 inner; /* the number of calls that came while this one was pending, on the thread's own stack */
     __u32 reserved;
 };
 
-/* So many calls within one are none: it was left, and its slot keeps what it held. */
+/* After this many inner calls, a call counts as abandoned, although its slot still looks pending. */
 #define DWUNW_CALL_MAX_INNER 64
-/* Calls within a call on a stack that is not the thread's own have their slots at most so far below. */
+/* On a stack that is not the thread's own, an inner call's slot lies at most this many bytes below the outer call's. */
 #define DWUNW_CALL_REACH 65536
 
 struct {
@@ -86,7 +92,7 @@ struct {
     __type(value, struct dwunw_call);
 } dwunw_calls SEC(".maps");
 
-/* tid → call, while it is pending */
+/* tid → pending call, without task storage */
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
     __uint(max_entries, 1);
@@ -94,11 +100,11 @@ struct {
     __type(value, struct dwunw_call);
 } dwunw_thread_calls SEC(".maps");
 
-/* How two stack addresses lie to each other. */
+/* Whether two addresses are on the same stack. */
 enum dwunw_stacks {
-    DWUNW_STACKS_UNKNOWN,  /* in one mapping, or none was found */
-    DWUNW_STACKS_SAME,     /* on the thread's own stack, or on its alternate one */
-    DWUNW_STACKS_DIFFERENT /* in two mappings, or one of them on the alternate stack */
+    DWUNW_STACKS_UNKNOWN,  /* both are in one mapping, which is not the thread's own stack; or no mapping was found */
+    DWUNW_STACKS_SAME,     /* both are on the thread's own stack, or both on its alternate one */
+    DWUNW_STACKS_DIFFERENT /* they are in two mappings, or one of them is on the alternate stack */
 };
 
 #ifndef DWUNW_BPF_USER
@@ -138,8 +144,7 @@ static __always_inline void dwunw_forget_call(struct dwunw_call *call) {
         bpf_map_delete_elem(&dwunw_thread_calls, &tid);
 }
 
-/* Whether any return of this thread is pending, anybody's. On every call's path, so without helpers where that can be.
- */
+/* Whether any return of this thread is pending, of any tool. Every call runs this, so it avoids helpers if it can. */
 static __always_inline int dwunw_is_any_pending(void) {
     struct task_struct___dwunw *task;
 
@@ -149,7 +154,7 @@ static __always_inline int dwunw_is_any_pending(void) {
     return task->utask && task->utask->return_instances;
 }
 
-/* The kernel takes the last byte for one of the alternate stack, and the first for none. */
+/* As in the kernel: the address behind the last byte counts as on the alternate stack, the first byte does not. */
 static __always_inline int dwunw_is_on_alt_stack(__u64 address) {
     struct task_struct___dwunw_calls *task = (struct task_struct___dwunw_calls *)bpf_get_current_task();
     const __u64 start = BPF_CORE_READ(task, sas_ss_sp), size = BPF_CORE_READ(task, sas_ss_size);
@@ -159,8 +164,8 @@ static __always_inline int dwunw_is_on_alt_stack(__u64 address) {
 
 struct dwunw_stack_query {
     __u64 other;
-    __u64 arguments; /* the main thread's stack holds them; 0: another thread */
-    __u64 block;     /* another thread's stack ends below its control block */
+    __u64 arguments; /* the program's arguments, which the main thread's stack holds; 0: not the main thread */
+    __u64 block;     /* the thread control block; another thread's stack ends below it */
     __u64 address;
     __u32 stacks;
 };
@@ -180,7 +185,7 @@ static long dwunw_on_mapping(void *task, struct vm_area_struct___dwunw *mapping,
 }
 #endif
 
-/* As far as mappings tell. */
+/* Compares by mappings only. */
 static __always_inline __u32 dwunw_compare_mappings(__u64 address, __u64 other) {
 #ifndef DWUNW_BPF_OLD
     struct task_struct___dwunw_calls *task = (struct task_struct___dwunw_calls *)bpf_get_current_task();
@@ -208,7 +213,7 @@ static __always_inline __u32 dwunw_compare_stacks(__u64 address, __u64 other) {
     return on_alt ? DWUNW_STACKS_SAME : dwunw_compare_mappings(address, other);
 }
 
-/* Whether a pending return's slot still holds what the kernel put there. */
+/* Whether a pending return's slot still holds the trampoline's address. */
 static __always_inline int dwunw_is_slot_hijacked(__u64 slot) {
     const __u64 trampoline = dwunw_return_trampoline();
     __u64 word;
@@ -223,8 +228,8 @@ static __always_inline void dwunw_abandon_call(struct dwunw_call *call) {
 }
 
 /*
- * Whether a call with its slot at `sp` comes within the pending one, or while that may go on on another stack; 0: the
- * pending call has ended.
+ * Whether a call with its slot at `sp` must not be followed: it is an inner call of the pending one, or the pending
+ * call may still run on another stack. 0: the pending call has ended.
  */
 static __noinline int dwunw_is_within_call(struct dwunw_call *call, __u64 sp, __u64 flags) {
     const __u64 slot = call->sp;
@@ -234,7 +239,7 @@ static __noinline int dwunw_is_within_call(struct dwunw_call *call, __u64 sp, __
         dwunw_abandon_call(call);
         return 0;
     }
-    /* A jump to another function at a call's end: the two are one call, seen as the later one. */
+    /* The function ended in a jump to another function. The two are one call; the later one counts. */
     if (sp == slot)
         return 0;
     stacks = dwunw_compare_stacks(sp, slot);
@@ -248,7 +253,7 @@ static __noinline int dwunw_is_within_call(struct dwunw_call *call, __u64 sp, __
     }
     if (stacks == DWUNW_STACKS_UNKNOWN && sp < slot && slot - sp < DWUNW_CALL_REACH)
         return 1;
-    /* No return was changed, so nothing can be broken: the newer call is the one that is seen. */
+    /* No return address was replaced, so nothing can break: follow the newer call. */
     if (flags & DWUNW_CALL_BY_INSTRUCTION && !dwunw_is_on_alt_stack(sp)) {
         dwunw_abandon_call(call);
         return 0;
@@ -257,7 +262,7 @@ static __noinline int dwunw_is_within_call(struct dwunw_call *call, __u64 sp, __
     return 1;
 }
 
-/* Whether a return probe on a call with its slot at `sp` makes the kernel drop a return that may still come. */
+/* Whether a return probe on a call with its slot at `sp` would make the kernel drop a return that may not be dead. */
 static __noinline int dwunw_drops_a_return(const struct dwunw_call *call, __u64 sp) {
     struct dwunw_bpf_pending pending;
     __u64 instance = dwunw_first_pending();
@@ -266,11 +271,11 @@ static __noinline int dwunw_drops_a_return(const struct dwunw_call *call, __u64 
     for (i = 0; i < DWUNW_BPF_PENDING_MAX && instance; i++) {
         instance = dwunw_read_pending(instance, &pending);
         if (pending.slot > sp)
-            return 0; /* the kernel looks no further */
+            return 0; /* the kernel stops here */
         if (pending.slot == call->left || !dwunw_is_slot_hijacked(pending.slot))
             continue;
         if (pending.slot == sp)
-            return 0; /* a jump at a call's end: the kernel keeps both */
+            return 0; /* a function that ended in a jump: the kernel keeps both returns */
         if (dwunw_compare_stacks(sp, pending.slot) != DWUNW_STACKS_SAME) {
             dwunw_count(DWUNW_BPF_OTHER_STACK_CALLS, 1);
             return 1;
@@ -279,7 +284,7 @@ static __noinline int dwunw_drops_a_return(const struct dwunw_call *call, __u64 
     return 0;
 }
 
-/* Verified once, whatever calls it, and only reached while something is pending. 1: the call is not to be followed. */
+/* 1: the call must not be followed. Runs only while something is pending. Global: the verifier checks it once. */
 __noinline int dwunw_refuses_call(__u64 sp, __u64 flags) {
     struct dwunw_call *call = dwunw_call_of_thread(0);
 
@@ -290,7 +295,8 @@ __noinline int dwunw_refuses_call(__u64 sp, __u64 flags) {
     return flags & DWUNW_CALL_BY_INSTRUCTION ? 0 : dwunw_drops_a_return(call, sp);
 }
 
-/* At an entry. 0: within another call, on another stack than a pending one, or no memory. */
+/* Call it at an entry. 0: do not follow this call. It is an inner call, or it is on another stack than a pending call,
+   or there is no memory. */
 static __always_inline struct dwunw_call *dwunw_call_begin(void *ctx, __u64 flags) {
     const __u64 sp = ((const __u64 *)ctx)[19];
     struct dwunw_call *call = dwunw_call_of_thread(1);
@@ -308,7 +314,7 @@ static __always_inline struct dwunw_call *dwunw_call_begin(void *ctx, __u64 flag
     return call;
 }
 
-/* At a return. 1, and the call, which is over: in *out. */
+/* Call it at a return. 1: *out is the call, which has ended. 0: no call that was seen ends here. */
 static __always_inline int dwunw_call_end(void *ctx, struct dwunw_call *out, __u64 flags) {
     const __u64 sp = ((const __u64 *)ctx)[19], popped = flags & DWUNW_CALL_BY_INSTRUCTION ? 0 : 8;
     struct dwunw_call *call = dwunw_call_of_thread(0);
@@ -320,12 +326,12 @@ static __always_inline int dwunw_call_end(void *ctx, struct dwunw_call *out, __u
     return 1;
 }
 
-/* glibc keeps SP and pc in a jmp_buf rotated and mixed with a word of the thread control block, musl as they are. */
+/* musl keeps SP in a jmp_buf as it is. glibc keeps it XORed with a word of the thread control block and rotated. */
 #define DWUNW_JMP_BUF_SP 48
 #define DWUNW_POINTER_GUARD 0x30
 
-/* Whether a jump to SP `target` leaves the frame of a call with this slot for good: it goes up on the call's own stack,
-   or from the alternate stack to the thread's. */
+/* Whether a jump to SP `target` ends the call with this slot: the jump goes up on the call's own stack, or from the
+   alternate stack to the thread's. */
 static __noinline int dwunw_leaves_frame(__u64 slot, __u64 target) {
     const __u32 stacks = dwunw_compare_stacks(target, slot);
 
@@ -350,7 +356,7 @@ __noinline int dwunw_note_jump(__u64 buffer) {
 }
 
 /*
- * At an entry of longjmp, siglongjmp, _longjmp or __longjmp_chk: the pending call has ended if the jump leaves its
+ * Call it at an entry of longjmp, siglongjmp, _longjmp or __longjmp_chk. Ends the pending call if the jump leaves its
  * frame.
  */
 static __always_inline __attribute__((unused)) void dwunw_call_jump(void *ctx) {

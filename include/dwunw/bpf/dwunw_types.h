@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
 /*
- * What the walker in BPF (dwunw.bpf.h) and its loader (libdwunw_bpf.a) share: the one place where these layouts are
- * written down. C, C++ and BPF. Not an interface of its own: both halves are of one version.
+ * The layouts that the walk in BPF (dwunw.bpf.h) and its loader (libdwunw_bpf.a) share. For C, C++ and BPF. Not an
+ * interface of its own: both halves must be of the same version.
  *
- * The pool holds modules' tables, in cells of 8 bytes. A table is the compiled one of doc/table_format.md, its arrays
+ * The pool holds the tables of all modules, in cells of 8 bytes. A table has the arrays of doc/table_format.md,
  * unchanged, except that a rule is one word here:
  *
  *     header   struct dwunw_pool_table, in whole cells
  *     pages    u32 each, 2 a cell
  *     units    u16 each, 4 a cell
- *     rules    a word each, entry n ≥ 2 being word n − 2
+ *     rules    a word each; entry n ≥ 2 is word n − 2
  *     overflow { u32 unit, u32 entry } each
  */
 #ifndef DWUNW_BPF_DWUNW_TYPES_H
@@ -26,8 +26,9 @@
 #endif
 
 /*
- * Why the kernel did not finish a stack, once: X(name, value, text). Negated, it is what dwunw_get_stackid returns
- * where there is no stack id. Up to DWUNW_BPF_LAST_FALLBACK a stack goes to user space, and has an id like any other.
+ * Every reason why the kernel did not finish a stack, once: X(name, value, text). With a reason up to
+ * DWUNW_BPF_LAST_FALLBACK, the stack goes to user space and has an id like any other. With a later reason it has no id,
+ * and dwunw_get_stackid returns the negated reason.
  */
 #define DWUNW_BPF_REASON_LIST(X)                                                                                       \
     X(DWUNW_BPF_COMPLETE, 0, "complete")                                                                               \
@@ -64,37 +65,37 @@ enum dwunw_bpf_reason {
 DWUNW_ASSERT(DWUNW_BPF_KERNEL_ONLY_END + 1 == DWUNW_BPF_REASONS);
 
 /*
- * A stack id is at least 1 << 32, which no id of a BPF_MAP_TYPE_STACK_TRACE is, and positive as __s64. One with this
- * bit was left to user space, which may have found an incomplete stack.
+ * A stack id is at least 1 << 32, so it is never an id of a BPF_MAP_TYPE_STACK_TRACE, and it is positive as __s64. The
+ * stack of an id with this bit was sent to user space and may be incomplete.
  */
 #define DWUNW_BPF_ID_LEFT (1ull << 62)
 
 /* dwunw_get_stackid's flags. */
 enum {
-    /* Never send registers and stack bytes: what the kernel cannot walk has no id. */
+    /* Never send registers and stack bytes to user space. A stack that the kernel cannot walk has no id. */
     DWUNW_KERNEL_ONLY = 1u << 0,
-    /* Do not walk here, send them at once. */
+    /* Do not walk in the kernel; send registers and stack bytes to user space. */
     DWUNW_USER_ONLY = 1u << 1,
-    /* ctx stands at a return instruction: the stack is the caller's, as a return probe has it. */
+    /* The probe is on a return instruction. The stack begins with the caller, as at a return probe. */
     DWUNW_AT_RETURN_INSTRUCTION = 1u << 2,
 };
 
-/* Counters beside the reasons', in one per-CPU array: reason n is counter n. */
+/* All counters lie in one per-CPU array. Counter n below DWUNW_BPF_WALKS counts reason n. */
 enum dwunw_bpf_counter {
     DWUNW_BPF_WALKS = 32,
     DWUNW_BPF_FRAMES,
     DWUNW_BPF_CACHE_MISSES,
     DWUNW_BPF_NEW_STACKS,     /* sent with their frames */
     DWUNW_BPF_SENT_WALKS,     /* sent as registers and stack bytes */
-    DWUNW_BPF_DEDUPLICATED,   /* of those that would have been, known already */
+    DWUNW_BPF_DEDUPLICATED,   /* not sent, because user space already has the stack */
     DWUNW_BPF_FAILED_INSERTS, /* an id could not be noted as sent: it will be sent again */
-    DWUNW_BPF_NEED_PROCESS,   /* a process's map was asked for */
-    DWUNW_BPF_NEED_DROPPED,   /* and the ring buffer was full */
+    DWUNW_BPF_NEED_PROCESS,   /* user space was asked to read a process's map */
+    DWUNW_BPF_NEED_DROPPED,   /* such a request found the ring buffer full */
     DWUNW_BPF_TRAMPOLINE_FRAMES,
     DWUNW_BPF_LINKER_EVENTS,
     DWUNW_BPF_LOST_CALLS,        /* dwunw_calls.bpf.h: no memory for a call */
-    DWUNW_BPF_OTHER_STACK_CALLS, /* a call was left alone: another one may be pending on another stack */
-    DWUNW_BPF_ABANDONED_CALLS,   /* a pending call was left without a return */
+    DWUNW_BPF_OTHER_STACK_CALLS, /* a call was not followed: another call may be pending on another stack */
+    DWUNW_BPF_ABANDONED_CALLS,   /* a pending call ended without a return */
     DWUNW_BPF_COUNTERS = 64,     /* a power of two: it is a mask */
 };
 DWUNW_ASSERT(DWUNW_BPF_REASONS <= DWUNW_BPF_WALKS);
@@ -109,42 +110,45 @@ DWUNW_ASSERT(DWUNW_BPF_REASONS <= DWUNW_BPF_WALKS);
 #define DWUNW_BPF_RED_ZONE 128
 #define DWUNW_BPF_PENDING_MAX 64 /* the kernel's MAX_URETPROBE_DEPTH */
 #define DWUNW_BPF_PT_REGS 21
-#define DWUNW_BPF_PID_NAMESPACES 33 /* within each other: the kernel's MAX_PID_NS_LEVEL, and the initial one */
+#define DWUNW_BPF_PID_NAMESPACES 33 /* nested: the kernel's MAX_PID_NS_LEVEL, and the initial one */
 #define DWUNW_BPF_PAGE 4096
 #define DWUNW_BPF_SLICE_MAX 65536
 DWUNW_ASSERT(DWUNW_BPF_SLICE_MAX / DWUNW_BPF_PAGE + 1 <= 32); /* dwunw_walk_event.pages */
 DWUNW_ASSERT((DWUNW_BPF_MAX_FRAMES & (DWUNW_BPF_MAX_FRAMES - 1)) == 0);
 DWUNW_ASSERT(DWUNW_BPF_WINDOW <= DWUNW_BPF_PAGE);
 
-/* Of a user address, at most: 47 with 4-level paging, 56 with 5-level paging. */
+/* The most bits that a user address has: 47 with 4-level paging, 56 with 5-level paging. */
 #define DWUNW_BPF_ADDRESS_BITS 56
 
-/* The pc → rule cache: a power of two. */
+/* log2 of the number of entries of the pc → rule cache. */
 #ifndef DWUNW_BPF_CACHE_BITS
 #define DWUNW_BPF_CACHE_BITS 13
 #endif
-/* Of a pc in an entry's key. With 5-level paging there are addresses above those, which the cache leaves out. */
+/* The bits of a pc in an entry's key. 5-level paging has addresses with more bits; the cache does not hold those. */
 #define DWUNW_BPF_PC_BITS 47
 #define DWUNW_BPF_GENERATION_BITS 16
 #define DWUNW_BPF_MAX_GENERATION ((1u << DWUNW_BPF_GENERATION_BITS) - 1)
 DWUNW_ASSERT(DWUNW_BPF_PC_BITS + 1 + DWUNW_BPF_GENERATION_BITS == 64);
 
 struct dwunw_cached_rule {
-    __u64 key; /* pc, exact, generation, mixed with a hash of `rule` */
+    __u64 key; /* pc, exact, generation; combined with a hash of `rule` */
     __u64 rule;
 };
 DWUNW_ASSERT(sizeof(struct dwunw_cached_rule) == 16);
 
 /*
- * A rule in one word. Offsets are in bytes, signed, except the addend, in words.
+ * A rule in one word. Fields are signed. Offsets are in bytes, the addend is in words of 8 bytes.
  *
  *     63–42  cfa offset
  *     41–26  fp offset
  *     25–15  ra offset
- *     14–9   addend; of PLT the byte of 16 from which on CFA is 8 more
- *     8–7    ra: how      6–4  fp: how      3  signal frame      2–0  cfa: how
+ *     14–9   addend; for CFA_PLT: the offset in a PLT entry of 16 bytes from which on CFA is 8 more
+ *     8–7    ra: enum dwunw_rule_ra
+ *     6–4    fp: enum dwunw_rule_fp
+ *     3      signal frame
+ *     2–0    cfa: enum dwunw_rule_cfa
  *
- * No rule is 0.
+ * No rule is encoded as 0.
  */
 enum dwunw_rule_cfa {
     DWUNW_RULE_CFA_SP,        /* SP + offset */
@@ -152,8 +156,8 @@ enum dwunw_rule_cfa {
     DWUNW_RULE_CFA_AT_SP,     /* [SP + offset] + 8 × addend */
     DWUNW_RULE_CFA_AT_FP,     /* [FP + offset] + 8 × addend */
     DWUNW_RULE_CFA_PLT,       /* SP + offset + ((pc & 15) ≥ addend ? 8 : 0) */
-    DWUNW_RULE_CFA_ROOT,      /* RA is undefined */
-    DWUNW_RULE_CFA_ELSEWHERE, /* this rule is not for the kernel */
+    DWUNW_RULE_CFA_ROOT,      /* RA is undefined: the outermost frame */
+    DWUNW_RULE_CFA_ELSEWHERE, /* the kernel does not execute this rule: the stack goes to user space */
 };
 enum dwunw_rule_fp {
     DWUNW_RULE_FP_SAME,
@@ -183,11 +187,11 @@ DWUNW_ASSERT(DWUNW_RULE_CFA_OFFSET_SHIFT + DWUNW_RULE_CFA_OFFSET_BITS == 64);
 DWUNW_ASSERT(DWUNW_RULE_FP_OFFSET_SHIFT + DWUNW_RULE_FP_OFFSET_BITS == DWUNW_RULE_CFA_OFFSET_SHIFT);
 DWUNW_ASSERT(DWUNW_RULE_RA_OFFSET_SHIFT + DWUNW_RULE_RA_OFFSET_BITS == DWUNW_RULE_FP_OFFSET_SHIFT);
 DWUNW_ASSERT(DWUNW_RULE_ADDEND_SHIFT + DWUNW_RULE_ADDEND_BITS == DWUNW_RULE_RA_OFFSET_SHIFT);
-/* A signed field of a rule. */
+/* The signed field `name` of a rule. */
 #define DWUNW_RULE_FIELD(rule, name)                                                                                   \
     ((__s64)((rule) << (64 - DWUNW_RULE_##name##_SHIFT - DWUNW_RULE_##name##_BITS)) >> (64 - DWUNW_RULE_##name##_BITS))
 
-/* A table in the pool; offsets in cells from the header on. */
+/* The header of a table in the pool. Offsets are in cells, from the header. */
 struct dwunw_pool_table {
     __u32 page_count;
     __u32 units_at;
@@ -201,69 +205,77 @@ DWUNW_ASSERT(sizeof(struct dwunw_pool_table) == DWUNW_BPF_TABLE_CELLS * 8);
 
 enum dwunw_mapping_kind {
     DWUNW_MAPPING_MODULE = 0,
-    /* else a reason to stop: DWUNW_BPF_ANONYMOUS, _NO_TABLE, _NO_ROOM */
+    /* any other value is a reason to stop: DWUNW_BPF_ANONYMOUS, _NO_TABLE, _NO_ROOM */
 };
 
-/* An executable mapping. Those of one process lie one after the other, ascending. */
+/* An executable mapping. The mappings of one process are consecutive, in ascending order of address. */
 struct dwunw_mapping {
     __u64 start;
     __u64 end;
     __u64 origin; /* the run address of the table's first page */
-    __u32 table;  /* its header's cell */
+    __u32 table;  /* the cell of the table's header */
     __u32 kind;   /* enum dwunw_mapping_kind, or a reason */
 };
 DWUNW_ASSERT(sizeof(struct dwunw_mapping) == 32);
 
-/* Fewer changes of a map than this cannot have put a module in another's place and back, unseen. An exec is so many. */
+/*
+ * The dynamic linker notifies debuggers before and after each load and unload; each notification is one change. To put
+ * another module in a module's place and take it away again takes at least this many notifications. So fewer changes
+ * between two readings of a map hide nothing. An exec counts as this many changes. src/bpf/published.h uses the number.
+ */
 #define DWUNW_BPF_HIDING_CHANGES 4
 
 /*
- * A published process. `lock` is odd while user space writes; a reader that sees it odd, or changed, has seen nothing.
- * `changes` and `execs` are the kernel's: what may have changed the map, and programs executed. Two things are
- * published:
+ * A published process.
  *
- *   the map      true as long as `changes` is what it was and the address space has as many executable pages as it had
- *   what stays   the mappings of the program itself, of the dynamic linker, and of what that loaded at the start: it
- *                never unloads them, so they are true until the next exec
+ * `lock` is odd while user space writes the slot. A reader that sees an odd or a changed `lock` discards what it read.
+ * The kernel counts `changes` (events that may have changed the map) and `execs` (programs executed). User space
+ * publishes two sets of mappings:
+ *
+ *   the map        all executable mappings. Valid while `changes` equals `seen_changes`, and the address space has
+ *                  `exec_pages` executable pages.
+ *   lasting_…      the mappings of the program itself, of the dynamic linker, and of the modules that the linker loaded
+ *                  at the start. The linker never unloads these, so they are valid until the next exec: while `execs`
+ *                  equals `seen_execs`.
  */
 struct dwunw_process_slot {
     __u32 lock;
-    __u32 need_sent; /* user space has been asked to look at the map */
+    __u32 need_sent; /* user space has been asked to read the map */
     __u64 changes;
     __u64 seen_changes;
-    __u64 exec_pages; /* without [uprobes] */
-    __u64 layout;     /* a number for as long as no address has had two meanings */
-    __u64 code_filter;
-    __u32 first; /* of dwunw_mappings */
+    __u64 exec_pages;  /* without the page [uprobes] */
+    __u64 layout;      /* changes when an address gets another meaning; part of every stack id */
+    __u64 code_filter; /* DWUNW_BPF_FILTER_BIT */
+    __u32 first;       /* index in dwunw_mappings */
     __u32 count;
     __u32 generation; /* 0: nothing is published */
-    __u32 tgid;       /* a slot may have become another process's; 0: it has exited */
+    __u32 tgid;       /* a slot may be given to another process; 0: the process has exited */
     __u64 execs;
     __u64 seen_execs;
     __u64 lasting_layout;
     __u32 lasting_first;
     __u32 lasting_count;
-    __u32 lasting_generation; /* 0: nothing is known to stay */
+    __u32 lasting_generation; /* 0: no lasting mappings are published */
     __u32 incomplete;         /* not every executable mapping is published */
     __u64 reserved[3];
 };
 DWUNW_ASSERT(sizeof(struct dwunw_process_slot) == 128);
 
-/* The bit of code_filter that says that an address near this one may be code. The lowest 2 MiB have a bit of their own:
-   most of a stack's words are small numbers, and were they to share one with a module, each would be looked up. */
+/* The bit of code_filter that is set if an address in the same 2 MiB may be code. The lowest 2 MiB have their own bit:
+   most words of a stack are small numbers, and if they shared a bit with a module, each would have to be looked up. */
 #define DWUNW_BPF_FILTER_BIT(address)                                                                                  \
     ((address) >> 21 ? 1 + (((((address) >> 21) * 0x9e3779b97f4a7c15ull) >> 32) * 63 >> 32) : 0)
 
-/* Bits of a frame's word beside its pc. */
+/* A frame is one word: its pc and these bits. */
 #define DWUNW_BPF_FRAME_EXACT (1ull << 63)      /* an instruction's address, not a return address */
 #define DWUNW_BPF_FRAME_SIGNAL (1ull << 62)     /* a signal trampoline */
-#define DWUNW_BPF_FRAME_TRAMPOLINE (1ull << 61) /* a pending return stood in */
+#define DWUNW_BPF_FRAME_TRAMPOLINE (1ull << 61) /* the pc is a pending return's */
 #define DWUNW_BPF_FRAME_PC ((1ull << DWUNW_BPF_ADDRESS_BITS) - 1)
 
 enum dwunw_bpf_event_type {
     DWUNW_BPF_EVENT_STACK = 1,
     DWUNW_BPF_EVENT_WALK = 2,
-    DWUNW_BPF_EVENT_PROCESS = 3, /* a process's map is to be read */
+    DWUNW_BPF_EVENT_PROCESS = 3, /* user space should read a process's map */
     DWUNW_BPF_EVENT_EXIT = 4,
 };
 
@@ -292,7 +304,7 @@ struct dwunw_walk_event {
     struct dwunw_bpf_event head;
     __u64 id;
     __u64 layout;  /* 0: the map had changed, or was not known */
-    __u64 changes; /* of the process, when this was taken */
+    __u64 changes; /* this field and the next two: the process's values when the event was made */
     __u64 exec_pages;
     __u64 execs;
     __u64 time_ns; /* CLOCK_MONOTONIC */
@@ -301,9 +313,9 @@ struct dwunw_walk_event {
     __u32 stack_len;
     __u32 reason;
     __u32 pending_count;
-    __u32 pages; /* bit n: page n of the stack could be read; pages of the process, from that of stack_addr on */
+    __u32 pages; /* bit n: page n of the stack could be read; page 0 is the one that holds stack_addr */
     struct dwunw_bpf_pending pending[DWUNW_BPF_PENDING_MAX];
-    /* and behind it the stack, stack_len bytes */
+    /* the stack follows: stack_len bytes */
 };
 
 /* DWUNW_BPF_EVENT_PROCESS and _EXIT */
@@ -313,19 +325,19 @@ struct dwunw_process_event {
     __u64 exec_pages;
 };
 
-/* What the loader chooses before the load, constant afterwards: the verifier drops what is not chosen. */
+/* The loader sets these before the load; they are constant afterwards, so the verifier drops unused branches. */
 struct dwunw_settings {
     __u32 use_bpf_loop;
     __u32 use_task_storage;
     __u32 max_frames;
     __u32 slice_bytes;
-    __u32 report_unknown; /* processes that are not known are reported, once */
-    __u32 path_limit;     /* new stacks for user space behind one path, each second */
-    __u64 seed;           /* of ids: nobody shall be able to make two stacks of one id */
+    __u32 report_unknown; /* report each unknown process once */
+    __u32 path_limit;     /* new stacks for user space that begin with the same frames, a second */
+    __u64 seed;           /* of the id hash: prevents a program from forging two stacks with one id */
     __u32 use_find_vma;   /* dwunw_calls.bpf.h */
-    __u32 pid_namespace;  /* whose numbers user space goes by: its inode; 0: the initial one's */
-    /* Nothing is walked; calls are paired all the same. Each global function asks first: before Linux 6.8 it is
-     * verified also where nothing calls it. */
+    __u32 pid_namespace;  /* inode of the pid namespace whose numbers user space uses; 0: the initial one */
+    /* Walk nothing, but pair calls. Each global function checks this first, because Linux before 6.8 verifies a global
+     * function even if nothing calls it. */
     __u32 off;
     __u32 reserved;
 };
