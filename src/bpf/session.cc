@@ -127,7 +127,8 @@ dwunw_status Session::open() {
         settings_map != nullptr
             ? static_cast<dwunw_settings *>(const_cast<void *>(bpf_map__initial_value(settings_map, &size)))
             : nullptr;
-    if (settings == nullptr || size != sizeof(*settings))
+    // Objects that were linked to one all have a copy; the first one's is used.
+    if (settings == nullptr || size == 0 || size % sizeof(*settings) != 0)
         return DWUNW_ERR_INVALID_ARGUMENT;
     options_.slice_bytes =
         std::min<uint32_t>(or_default(options_.slice_bytes, DWUNW_BPF_SLICE_MAX), DWUNW_BPF_SLICE_MAX);
