@@ -1,10 +1,10 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-"""The corpus of `make bench`: core files of real programs at work, at many moments each.
+"""Takes the corpus of `make bench`: core files of real programs under load, at many moments each.
 
-Programs and their loads are those of tests/support/workloads.py. `dwunw core` takes the cores: registers, whole stacks,
-the file map; the modules stay the installed files. A program whose folder is complete is left as it is, so that runs on
-one corpus can be compared; --again takes new ones.
+tests/support/workloads.py has the programs and their loads. `dwunw core` takes the cores: registers, whole stacks, the
+file map; the modules stay the installed files. If a program's folder is complete, it stays unchanged, so that runs on one
+corpus can be compared; --again takes new cores.
 """
 
 import argparse

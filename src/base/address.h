@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Addresses are never bare integers inside the library: a place in a file, an address as the linker laid it out, and an
-// address in the running process are three things, and adding them up in the wrong way is how frames go wrong.
+// Typed addresses. Inside the library an address is never a bare integer, because three kinds exist and must not be
+// mixed:
+//
+//     FileOffset  0x1139            a byte of the ELF file
+//     LinkAddr    0x2139            the address that the linker gave it
+//     RunAddr     0x55d0c4e52139    its address in the process = link address + load bias
 #pragma once
 
 #include <compare>
@@ -15,7 +19,7 @@ template <typename Tag> struct Address {
     constexpr explicit Address(uint64_t v) : value(v) {}
 
     constexpr auto operator<=>(const Address &) const = default;
-    // Address arithmetic wraps as the machine's does; callers bound what they index with it.
+    // Arithmetic wraps, as the machine's does. Callers check a result before they use it as an index.
     constexpr Address operator+(uint64_t delta) const { return Address(value + delta); }
     constexpr Address operator-(uint64_t delta) const { return Address(value - delta); }
     constexpr uint64_t operator-(Address other) const { return value - other.value; }
@@ -32,9 +36,9 @@ struct LoadBias {
     constexpr LinkAddr link(RunAddr a) const { return LinkAddr(a.value - value); }
 };
 
-// Where a frame executes. A return address may already belong to the next function (a call can be a function's last
-// instruction), so the row and the symbol are looked up at the byte before it, inside the call; an instruction's own
-// address (frame 0, an interrupted frame) is looked up as it is.
+// Where a frame executes. A return address may already belong to the next function, because a call can be a function's
+// last instruction. So the row and the symbol of a return address are looked up one byte before, inside the call. An
+// instruction's own address (frame 0, or a frame that a signal interrupted) is looked up unchanged.
 class CodeAddr {
   public:
     static constexpr CodeAddr instruction(RunAddr pc) { return CodeAddr(pc, false); }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Bytes that several owners may hold together: who wants some takes a share first, and whoever cannot have it does
+// A budget of bytes that several owners share. An owner takes a share before it allocates; if there is no room, it does
 // without. Thread-safe. A share may outlive its budget.
 #pragma once
 
@@ -17,7 +17,7 @@ class Budget {
   public:
     explicit Budget(uint64_t bytes) : left_(std::make_shared<Left>(bytes)) {}
 
-    // What was taken, until this ends.
+    // The bytes that one owner has taken. Gives them back at its end.
     class Share {
       public:
         Share() = default;
@@ -43,7 +43,7 @@ class Budget {
         uint64_t bytes_ = 0;
     };
 
-    // All of it, or nothing where so much is not left.
+    // Takes all of the bytes, or nothing if there is not enough room.
     std::optional<Share> take(uint64_t bytes) {
         uint64_t left = left_->load(std::memory_order_relaxed);
         do {

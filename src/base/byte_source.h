@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Where an ELF image's bytes come from: memory, a file read with pread, another process. The layers that parse never
-// know which, and never map a file: a file that is truncated under a mapping kills its reader with SIGBUS.
+// The source of an ELF image's bytes: memory, a file read with pread, or another process. The layers that parse do not
+// know which. No source maps a file: if a file is truncated under a mapping, SIGBUS kills the reader.
 #pragma once
 
 #include "base/address.h"
@@ -18,7 +18,7 @@ class ByteSource {
     // Reads up to buffer.size() bytes at `offset`; returns how many were read, 0 past the end or on error. Thread-safe.
     virtual size_t read(FileOffset offset, std::span<uint8_t> buffer) const = 0;
 
-    // Whether the bytes are still those that were there at opening; what was read before a yes is of one version.
+    // Whether the bytes are the same as at opening. If so, everything that was read before is of one version.
     virtual bool unchanged() const { return true; }
 
     bool read_exactly(FileOffset offset, std::span<uint8_t> buffer) const {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A bounded reader of little-endian bytes. Reading past the end, or a LEB128 that does not fit 64 bits, makes the
-// cursor fail for good: it then yields zeroes and stays at its end, so a parser checks ok() once per record and no loop
-// over a failed cursor can go on (every loop's condition is at_end(), which a failed cursor satisfies).
+// A bounded reader of little-endian bytes. A read past the end, or a LEB128 that does not fit 64 bits, makes the cursor
+// fail permanently. A failed cursor yields zeroes and is at its end. So a parser checks ok() once for each record, and
+// a loop with the condition at_end() always ends.
 #pragma once
 
 #include <cstddef>
@@ -31,7 +31,7 @@ class Cursor {
     uint64_t u64() { return fixed<uint64_t>(); }
 
     uint64_t uleb128() {
-        // Nearly every one is a single byte.
+        // Nearly every LEB128 is a single byte.
         if (offset_ < bytes_.size() && bytes_[offset_] < 0x80)
             return bytes_[offset_++];
         return long_uleb128();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The rim of the C ABI, which no exception crosses. The library throws none itself; the containers it uses throw when
-// memory runs out.
+// Stops exceptions at the C ABI. The library itself throws none, but the containers that it uses throw when memory runs
+// out.
 #pragma once
 
 #include <dwunw/dwunw_api.h>

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A section whose bytes are read piece by piece, as they are asked for: one FDE of a library's 10 MB of .eh_frame is
-// worth two pages of it. The pieces lie where they do in the section, so that offsets stay what they are, and whoever
-// parses sees the section whole; what was not loaded reads as zeroes, which is why only load() hands out bytes.
+// A section whose bytes are read piece by piece, when they are needed:
 //
-// A piece counts only if, once it is read, the source is still what it was at opening. So pieces are of one file.
+//     section    | piece 0 | piece 1 | piece 2 | piece 3 | …      10 MB of .eh_frame
+//     loaded               |  FDE 17 |                            load(offset, length) has read piece 1
 //
-// Thread-safe. Proved by tests/unit/base_lazy_section_test, and by unwind_fde_reader_test, where a module in pieces
-// says the same as one whose section is at hand.
+// One FDE of a big library takes two pages. A piece lies at its own offset in the section, so all offsets stay valid,
+// and a parser sees the whole section. Bytes that were not loaded read as zeroes; therefore only load() gives out
+// bytes.
+//
+// A piece counts only if the source is unchanged after the read. So all pieces are of the same file.
+//
+// Thread-safe. Proved by tests/unit/base_lazy_section_test, and by unwind_fde_reader_test, in which a module in pieces
+// gives the same answers as a module whose section is in memory.
 #pragma once
 
 #include "base/address.h"
@@ -26,12 +31,12 @@ namespace dwunw {
 
 class LazySection {
   public:
-    // Up to here a section is read at once, as one piece.
+    // A section of at most this size is read at once, as one piece.
     static constexpr size_t kReadAtOnce = size_t{32} << 10;
     static constexpr size_t kPiece = size_t{4} << 10;
 
-    // Bytes that are written before they are read: from the heap, or, where they are many, from the system, which has
-    // them back at once.
+    // Uninitialised memory for bytes that are written before they are read: from the heap, or, if there are many, from
+    // the system, which gets them back at once.
     class Buffer {
       public:
         Buffer() = default;
@@ -47,7 +52,7 @@ class LazySection {
         size_t size_ = 0;
     };
 
-    // All there already.
+    // A section that is in memory already.
     LazySection(SectionBytes section); // NOLINT(google-explicit-constructor)
     // The source's bytes [offset, offset + size), which must lie within it.
     LazySection(std::shared_ptr<const ByteSource> source, FileOffset offset, size_t size, LinkAddr address);
@@ -55,11 +60,11 @@ class LazySection {
     LinkAddr address() const { return address_; }
     size_t size() const { return size_; }
 
-    // The section, in which [offset, offset + length), as far as the section goes, may be read. The bytes live as long
-    // as this. DWUNW_ERR_MODULE_CHANGED, DWUNW_ERR_IO.
+    // Loads [offset, offset + length), cut at the section's end, and returns the whole section; only the loaded bytes
+    // are valid. The bytes live as long as this. DWUNW_ERR_MODULE_CHANGED, DWUNW_ERR_IO.
     Result<std::span<const uint8_t>> load(size_t offset, size_t length) const;
 
-    // Every byte: those that are all there already, or a copy that keeps nothing here. load()'s errors.
+    // Every byte of the section: the bytes in memory, or a copy that is not kept here. load()'s errors.
     class Whole {
       public:
         explicit Whole(std::span<const uint8_t> bytes) : bytes_(bytes) {}
@@ -72,10 +77,10 @@ class LazySection {
     };
     Result<Whole> whole() const;
 
-    // The same, with nothing read of it yet; nothing where the bytes are at hand and come from nowhere.
+    // The same section with nothing loaded; nullopt if the bytes are in memory and have no source.
     std::optional<LazySection> unread() const;
 
-    // What it holds by now.
+    // The memory that this holds now.
     size_t memory_bytes() const;
 
   private:
@@ -84,17 +89,17 @@ class LazySection {
     bool holds(size_t first, size_t last) const; // pieces
 
     std::vector<uint8_t> bytes_;
-    std::shared_ptr<const ByteSource> source_; // nullptr: bytes_ is all
+    std::shared_ptr<const ByteSource> source_; // nullptr: bytes_ is the whole section
     FileOffset offset_;
     size_t size_;
     LinkAddr address_;
 
     struct Pieces {
-        std::mutex mutex; // of who reads
+        std::mutex mutex; // held while a thread reads
         Buffer bytes;
-        std::vector<std::atomic<uint64_t>> held; // a bit a piece
+        std::vector<std::atomic<uint64_t>> held; // one bit for each piece
         std::atomic<size_t> count = 0;
-        std::atomic<bool> ready = false; // bytes and held are there
+        std::atomic<bool> ready = false; // bytes and held are allocated
     };
     std::unique_ptr<Pieces> pieces_;
 };

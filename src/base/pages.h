@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Owns memory that comes straight from the system: zero, there page by page as it is touched, and gone at once when it
-// is given back. For what is big and needed for a moment, which a heap would keep.
+// Owns memory that comes directly from the system. It is zero, each page is allocated when it is touched, and it goes
+// back to the system at once. For large buffers that are needed for a moment; a heap would keep them.
 #pragma once
 
 #include <sys/mman.h>
@@ -17,7 +17,8 @@ namespace dwunw {
 class Pages {
   public:
     Pages() = default;
-    // kAll: for what will be written from end to end. Touching page by page takes the system several times as long.
+    // kAll: allocate every page now, for memory that will be written completely. Touching page by page costs several
+    // times as much.
     enum class There : uint8_t { kAsTouched, kAll };
     // Throws std::bad_alloc.
     explicit Pages(size_t size, There there = There::kAsTouched) : size_(size) {
@@ -43,7 +44,7 @@ class Pages {
     }
 
     std::span<uint8_t> bytes() const { return {begin_, size_}; }
-    // The caller's to munmap.
+    // The caller must munmap it.
     std::span<uint8_t> release() { return {std::exchange(begin_, nullptr), size_}; }
 
   private:
@@ -51,7 +52,7 @@ class Pages {
     size_t size_ = 0;
 };
 
-// For a vector that may grow big and is not kept.
+// For a vector that may grow large and is not kept.
 template <typename T> class PageAllocator {
   public:
     using value_type = T;

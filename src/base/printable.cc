@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 //
-// A name is its owner's own choice, and may be made for the terminal it is printed on: to end a line, to move the
-// cursor, to turn the direction of what follows, or to look like something else. What passes is decided here and
-// nowhere else; tests/unit/base_printable_test holds every code point against it.
+// The owner of a name chooses it, and may choose it to attack the terminal that prints it: to end a line, to move the
+// cursor, to reverse the direction of the text behind it, or to look like another name. Only this file decides which
+// characters pass; tests/unit/base_printable_test checks every code point.
 #include "base/printable.h"
 
 #include <algorithm>
@@ -13,7 +13,7 @@
 namespace dwunw::base {
 namespace {
 
-// What does not pass, ascending.
+// Code points that do not pass, in ascending order.
 struct Range {
     uint32_t first, last;
 };
@@ -42,7 +42,8 @@ bool passes(uint32_t code_point) {
     return code_point < range->first;
 }
 
-// The length of the UTF-8 character that `text` begins with, if it is one and passes; otherwise 0.
+// The length of the UTF-8 character at the beginning of `text`; 0 if the bytes are not UTF-8 or the character does not
+// pass.
 size_t character(std::string_view text) {
     const auto byte = [&](size_t i) { return static_cast<uint8_t>(text[i]); };
     const uint8_t lead = byte(0);
@@ -57,7 +58,7 @@ size_t character(std::string_view text) {
             return 0;
         code_point = code_point << 6 | (byte(i) & 0x3fu);
     }
-    // A longer form than need be is no UTF-8.
+    // UTF-8 forbids an encoding that is longer than necessary.
     constexpr uint32_t kSmallest[] = {0, 0, 0x80, 0x800, 0x10000};
     return code_point >= kSmallest[length] && passes(code_point) ? length : 0;
 }
@@ -66,8 +67,8 @@ size_t character(std::string_view text) {
 
 size_t printable(std::string_view text, char *out, size_t size) {
     constexpr char kDigits[] = "0123456789abcdef";
-    size_t whole = 0;   // of the result
-    size_t written = 0; // of it, to `out`
+    size_t whole = 0;   // length of the result
+    size_t written = 0; // bytes written to `out`
     for (size_t i = 0; i < text.size();) {
         char escape[4];
         const char *unit = &text[i];
@@ -85,7 +86,7 @@ size_t printable(std::string_view text, char *out, size_t size) {
             }
             unit = escape;
         }
-        // No unit is cut, and none is left out before one that would fit.
+        // Never cut a unit, and never leave one out before a unit that fits.
         if (written == whole && whole + unit_length < size) {
             std::memcpy(out + written, unit, unit_length);
             written += unit_length;

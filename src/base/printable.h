@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Text that another program chose, made fit for a terminal and for a line of a report: dwunw_printable
+// Makes text that another program chose safe for a terminal and for a line of a report: dwunw_printable
 // (dwunw/printable.h) has the contract.
 #pragma once
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A value or a typed error: how everything inside the library reports failure. No exception carries an error.
+// A value or a typed error. Everything inside the library reports failure by it; no exception carries an error.
 #pragma once
 
 #include <dwunw/dwunw_api.h>
@@ -12,7 +12,7 @@
 
 namespace dwunw {
 
-// `value` is what was found wrong (an offset, an encoding, an opcode), for messages and tests.
+// `value` is the offending value (an offset, an encoding, an opcode), for messages and tests.
 struct Error {
     dwunw_status status;
     uint64_t value = 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// What the C ABI's opaque handles are.
+// The types behind the C ABI's opaque handles.
 #pragma once
 
 #include "base/guarded.h"
@@ -17,8 +17,8 @@
 
 namespace dwunw::capi {
 
-// A caller's options as this library knows them. An older caller's struct ends earlier, `oldest` bytes at least: what
-// it does not have is zero. A newer one's may be longer, if it does not use what is not known here. nullopt otherwise.
+// Reads a caller's options. An older caller's struct is shorter, but has at least `oldest` bytes; its missing fields
+// are zero. A newer caller's may be longer if the unknown rest is zero. Otherwise nullopt.
 template <typename Options> std::optional<Options> read_options(const Options *given, size_t oldest) {
     if (given == nullptr || given->size < oldest)
         return std::nullopt;
@@ -35,9 +35,9 @@ template <typename Options> std::optional<Options> read_options(const Options *g
     return known;
 }
 
-// Totals of one process; each counter is exact, but two read at once may be of different moments.
+// Totals of one process. Each counter is exact, but two counters that are read together may be of different moments.
 struct alignas(64) Counters {
-    // `alone`: nobody else adds to these now.
+    // `alone`: no other thread adds to these now.
     void add(const unwind::WalkResult &result, bool alone) {
         add(captures, 1, alone);
         add(frames, result.written, alone);
@@ -89,7 +89,7 @@ struct dwunw_context {
 struct dwunw_process {
     dwunw_context *context = nullptr;
     std::unique_ptr<dwunw::process::Process> impl;
-    // One for each seat, and one for those without.
+    // One for each seat, and one for walks without a seat.
     std::array<dwunw::capi::Counters, dwunw::process::Process::kSeats + 1> counters;
 };
 

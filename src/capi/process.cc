@@ -75,7 +75,7 @@ extern "C" dwunw_status dwunw_process_check_frame_chain(struct dwunw_process *pr
     if (process == nullptr || addresses == nullptr || frames == nullptr || count == 0)
         return DWUNW_ERR_INVALID_ARGUMENT;
     return dwunw::guarded([&]() -> dwunw_status {
-        // The one architecture whose processes are looked at live.
+        // Only processes of this architecture can be walked live.
         const dwunw::arch::Arch *arch = dwunw::arch::find_by_id(DWUNW_ARCH_X86_64);
         dwunw::process::View view(*process->impl);
         auto checked = dwunw::unwind::check_frame_chain(*arch, view, {addresses, count}, {frames, count});
@@ -140,7 +140,7 @@ extern "C" dwunw_status dwunw_process_stop(struct dwunw_process *process, struct
     if (const dwunw_status status = dwunw_process_stop_threads(process, patience, out != nullptr ? &stopped : nullptr);
         status != DWUNW_OK)
         return status;
-    // What is mapped may have changed since the map was read, and now holds still.
+    // The map may have changed since it was read. The process is stopped now, so read it again.
     if (const dwunw_status status = dwunw_process_refresh(process); status != DWUNW_OK) {
         dwunw_process_resume(stopped);
         return status;
@@ -151,7 +151,7 @@ extern "C" dwunw_status dwunw_process_stop(struct dwunw_process *process, struct
 
 extern "C" dwunw_status dwunw_process_stop_threads(struct dwunw_process *process, uint64_t patience,
                                                    struct dwunw_stopped **out) {
-    // A day is for ever; what is added to a time must not run over.
+    // A longer patience counts as a day, so that adding it to a time cannot overflow.
     constexpr std::chrono::nanoseconds kLongest = std::chrono::hours(24);
     if (process == nullptr || out == nullptr)
         return DWUNW_ERR_INVALID_ARGUMENT;

@@ -24,15 +24,15 @@ struct dwunw_table {
     dwunw::process::ModuleFile file;
     std::shared_ptr<const dwunw::unwind::ModuleCfi> cfi;
     const Table *table = nullptr; // owned by `cfi`
-    // The rows as they are shown: rules that differ only inside an expression look alike, and adjacent ones of one FDE
-    // are then one row.
+    // The rows as they are shown. Two rules that differ only inside an expression look equal, and adjacent equal rows
+    // of one FDE become one row.
     struct ShownRow {
         dwunw::LinkAddr start;
         dwunw::LinkAddr end;
         const Rule *rule;
     };
     std::vector<ShownRow> rows;    // ascending
-    std::vector<Refusal> refusals; // as many as are kept
+    std::vector<Refusal> refusals; // at most as many as the table keeps
     uint64_t refused = 0;
     uint64_t tombstones = 0;
     uint64_t build_ns = 0;
@@ -59,7 +59,7 @@ dwunw_rule value_rule(ValueKind kind, uint8_t reg, int32_t offset) {
         return {DWUNW_RULE_VAL_OFFSET, 0, offset};
     case ValueKind::kRegister:
         return {DWUNW_RULE_REGISTER, reg, 0};
-    case ValueKind::kAtRegister: // written as an expression
+    case ValueKind::kAtRegister: // written as an expression by DWARF
     case ValueKind::kExpression:
         return {DWUNW_RULE_EXPRESSION, 0, 0};
     case ValueKind::kValExpression:

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The state machine of DWARF 5 §6.4.2. One state is changed in place; a row is shown to the visitor whenever the
-// location advances past it, so nothing is copied a row. `initial_` is the state after the CIE's instructions, what
-// DW_CFA_restore goes back to. What a state holds is a parameter: every register for the interpreter, four columns for
-// the table, whose programs are run by the hundred thousand. Proved against an interpreter that shares nothing with it
-// (tests/support/reference_cfi) and against readelf (tests/integration/table_readelf).
+// The state machine of DWARF 5 §6.4.2:
+//
+//     CIE:  DW_CFA_def_cfa rsp, 8; DW_CFA_offset RA, −8       row [0x1129, 0x112a):  CFA = rsp + 8    RA = [CFA − 8]
+//     FDE:  DW_CFA_advance_loc 1; DW_CFA_def_cfa_offset 16    row [0x112a, …):       CFA = rsp + 16   RA = [CFA − 8]
+//
+// One state is changed in place. The visitor sees a row whenever the location advances past it, so no row is copied.
+// `initial_` is the state after the CIE's instructions, to which DW_CFA_restore goes back. The type of a state is a
+// parameter: the interpreter has every register; the table, which runs hundreds of thousands of programs, has four
+// columns. Proved against an interpreter that shares no code with this one (tests/support/reference_cfi), and against
+// readelf (tests/integration/table_readelf).
 #include "dwarf/cfi_program.h"
 
 #include "dwarf/constants.h"
@@ -25,7 +30,7 @@ struct AllRegisters {
     RegisterRule *find(uint64_t reg) { return reg < kTrackedRegisters ? &state.registers[reg] : nullptr; }
 };
 
-// What a table carries. Rules of other registers are parsed and dropped.
+// The registers of a table's rows. Rules of other registers are parsed and dropped.
 struct TableRegisters {
     TableState state;
     TableColumns columns;
@@ -41,24 +46,24 @@ struct TableRegisters {
     }
 };
 
-// What DW_CFA_remember_state puts down. The first few are at hand, so that no program of a compiler's allocates.
+// The states that DW_CFA_remember_state saves. The first few need no allocation; no compiler's program saves more.
 template <typename Registers> class RememberedStates {
   public:
     void clear() { count_ = 0; }
-    // False where there are too many.
+    // False if there are too many.
     bool push(const Registers &state) {
         if (count_ >= kMaxRememberedStates)
             return false;
         if (count_ < kAtHand) {
             at_hand_[count_] = state;
         } else {
-            more_.resize(count_ - kAtHand); // what clear() left
+            more_.resize(count_ - kAtHand); // drops what clear() has left
             more_.push_back(state);
         }
         ++count_;
         return true;
     }
-    // False where there is none.
+    // False if there is none.
     bool pop(Registers &state) {
         if (count_ == 0)
             return false;
@@ -74,8 +79,8 @@ template <typename Registers> class RememberedStates {
     size_t count_ = 0;
 };
 
-// `Sink` gets `bool advance(LinkAddr from, LinkAddr to, Registers &, bool changed)` whenever the location moves,
-// clamped to the FDE, and returns false to stop.
+// The machine calls `bool advance(LinkAddr from, LinkAddr to, Registers &, bool changed)` of `Sink` whenever the
+// location moves. The addresses are clamped to the FDE. advance() returns false to stop.
 template <typename Registers> class MachineOf {
   public:
     MachineOf() = default;
@@ -92,7 +97,7 @@ template <typename Registers> class MachineOf {
         return status;
     }
 
-    // From the state in `now()`, which is also what DW_CFA_restore goes back to.
+    // Begins with the state in `now()`; DW_CFA_restore goes back to that state.
     template <typename Sink> Status run_fde(const Fde &fde, Sink &&sink) {
         fde_ = &fde;
         cie_ = &fde.cie;
@@ -119,7 +124,7 @@ template <typename Registers> class MachineOf {
             stopped_ = true;
         changed_ = false;
         location_ = next;
-        // Nothing that comes later can hold for an address of this FDE.
+        // No later row can cover an address of this FDE.
         if (location_ >= fde_->end)
             stopped_ = true;
     }
@@ -167,7 +172,7 @@ template <typename Registers> class MachineOf {
         return true;
     }
 
-    // CFA = reg + offset; the CFA's own register has to be one we know.
+    // CFA = reg + offset. The register must be a tracked one.
     bool set_cfa(uint64_t reg, int64_t offset) {
         if (reg >= kTrackedRegisters)
             return false;
@@ -177,9 +182,10 @@ template <typename Registers> class MachineOf {
         return true;
     }
 
-    // DW_CFA_def_cfa_offset is only valid while the rule is register + offset. So is DW_CFA_def_cfa_register, but
-    // libgcrypt's AVX2 functions (.cfi_escape of an expression, .cfi_def_cfa_register) have it behind one: the
-    // assembler counts on, and readelf goes by the offset before the expression.
+    // DW_CFA_def_cfa_offset is valid only while the rule is register + offset. The standard says the same of
+    // DW_CFA_def_cfa_register, but libgcrypt's AVX2 functions use it after an expression (.cfi_escape,
+    // .cfi_def_cfa_register). The assembler keeps counting the offset there, and readelf uses the offset from before
+    // the expression.
     bool cfa_is_register() { return now_.cfa().kind == CfaRule::Kind::kRegister; }
 
     template <typename Sink> Status execute(std::span<const uint8_t> program, size_t program_offset, Sink &&sink) {
@@ -201,7 +207,7 @@ template <typename Registers> class MachineOf {
     RememberedStates<Registers> remembered_;
     bool in_cie_ = false;
     bool stopped_ = false;
-    bool changed_ = false; // a rule was written since the last row
+    bool changed_ = false; // a rule was written after the last row
 };
 
 template <typename Registers>
@@ -209,7 +215,7 @@ template <typename Sink>
 bool MachineOf<Registers>::execute_one(uint8_t opcode, Cursor &cursor, size_t program_offset, Sink &sink) {
     const uint8_t low = opcode & 0x3f;
     int64_t offset = 0;
-    // A rule's expression: its length, then its bytes, remembered as a section offset.
+    // A rule's expression: its length, then its bytes. The state keeps the section offset of the bytes.
     auto expression = [&](uint32_t *length, int64_t *where) {
         const uint64_t size = cursor.uleb128();
         *where = static_cast<int64_t>(program_offset + cursor.offset());
@@ -239,7 +245,7 @@ bool MachineOf<Registers>::execute_one(uint8_t opcode, Cursor &cursor, size_t pr
         if (in_cie_)
             return false;
         const uint8_t encoding = fde_->cie.fde_encoding;
-        // Offsets of pc-relative operands are the section's: read through a cursor that counts so.
+        // A pc-relative operand needs its offset in the section, so read it through a cursor that counts from there.
         PointerBases bases = fde_->bases;
         bases.section = bases.section + program_offset;
         auto location = read_encoded_pointer(cursor, encoding, bases);
@@ -268,7 +274,7 @@ bool MachineOf<Registers>::execute_one(uint8_t opcode, Cursor &cursor, size_t pr
         return true;
     }
     case DW_CFA_GNU_negative_offset_extended: {
-        // Obsolete: GCC 2 wrote the factored offset's negation.
+        // Obsolete: GCC 2 wrote the negated factored offset.
         const uint64_t reg = cursor.uleb128();
         if (!factored_unsigned(cursor.uleb128(), &offset) || offset == std::numeric_limits<int64_t>::min())
             return false;
@@ -300,7 +306,7 @@ bool MachineOf<Registers>::execute_one(uint8_t opcode, Cursor &cursor, size_t pr
     case DW_CFA_register: {
         const uint64_t reg = cursor.uleb128();
         const uint64_t source = cursor.uleb128();
-        // A tracked register saved in one that is not tracked is lost.
+        // A tracked register that is saved in an untracked one is lost.
         if (source < kTrackedRegisters)
             set_rule(reg, {RuleKind::kRegister, static_cast<uint8_t>(source)});
         else
@@ -350,11 +356,11 @@ bool MachineOf<Registers>::execute_one(uint8_t opcode, Cursor &cursor, size_t pr
         return true;
     }
     case DW_CFA_GNU_args_size:
-        // What the landing pads need; no row depends on it.
+        // Only landing pads need this operand; no row depends on it.
         cursor.uleb128();
         return true;
     default:
-        // DW_CFA_GNU_window_save means something on SPARC and (as negate_ra_state) on AArch64 only.
+        // DW_CFA_GNU_window_save has a meaning only on SPARC and (as negate_ra_state) on AArch64.
         return false;
     }
 }

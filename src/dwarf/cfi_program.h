@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Executes a CFI program (DWARF 5 §6.4.2) into the rows of its FDE.
+// Executes a CFI program (DWARF 5 §6.4.2), which gives the rows of its FDE.
 #pragma once
 
 #include "base/address.h"
@@ -11,8 +11,8 @@
 
 namespace dwunw::dwarf {
 
-// Registers whose rules are kept: x86_64's sixteen and the return address. Rules of others (vector registers, flags)
-// are parsed and dropped: no CFA depends on them.
+// The registers whose rules are kept: x86_64's sixteen and the return address. Rules of other registers (vector
+// registers, flags) are parsed and dropped: no CFA depends on them.
 inline constexpr size_t kTrackedRegisters = 17;
 inline constexpr size_t kMaxRememberedStates = 64;
 
@@ -48,12 +48,13 @@ struct CfaRule {
 
 struct RowState {
     CfaRule cfa;
-    // Of the last rule that was register + offset, also behind an expression: what DW_CFA_def_cfa_register then takes.
+    // The offset of the last rule that was register + offset, also if an expression came after it.
+    // DW_CFA_def_cfa_register uses it.
     std::optional<int64_t> cfa_offset{};
     std::array<RegisterRule, kTrackedRegisters> registers;
 };
 
-// The columns of a row that an unwind table carries: CFA, SP, FP and the return address.
+// The columns of a row in an unwind table: CFA, SP, FP and the return address.
 struct TableState {
     CfaRule cfa;
     RegisterRule sp;
@@ -64,7 +65,7 @@ struct TableState {
     bool operator==(const TableState &) const = default;
 };
 
-// Their DWARF numbers.
+// The DWARF numbers of these columns.
 struct TableColumns {
     uint8_t sp = 0;
     uint8_t fp = 0;
@@ -76,7 +77,7 @@ inline TableState table_state(const RowState &state, TableColumns columns) {
             state.cfa_offset};
 }
 
-// Where an expression's bytes are: rules hold section offsets, so that they stay small and comparable.
+// The bytes of an expression. A rule holds their section offset, so that rules stay small and comparable.
 inline std::span<const uint8_t> expression_bytes(std::span<const uint8_t> section, int64_t offset, uint32_t length) {
     const auto begin = static_cast<uint64_t>(offset);
     if (begin > section.size() || length > section.size() - begin)
@@ -91,28 +92,29 @@ class RowVisitor {
     virtual bool row(LinkAddr start, LinkAddr end, const RowState &state) = 0;
 };
 
-// Runs the CIE's initial instructions and the FDE's. Rows seen before an error stand; the caller decides whether to use
-// them. DWUNW_ERR_CFI_MALFORMED (value: the opcode) for an unknown opcode, a truncated operand, a register of the CFA
-// out of range, restore_state without remember_state, or a location that runs backwards.
+// Runs the CIE's initial instructions and the FDE's. Rows that came before an error are valid; the caller decides
+// whether to use them. DWUNW_ERR_CFI_MALFORMED (value: the opcode): an unknown opcode, a truncated operand, a CFA
+// register out of range, restore_state without remember_state, or a location that moves backwards.
 Status run_cfi_program(const Fde &fde, RowVisitor &visitor);
 
-// Runs the programs of many FDEs for those columns alone, which is what compiling a table spends its time on. A row is
-// shown where one of the columns may have changed, by its first address; it holds until the next one, or the FDE's end.
+// Runs the programs of many FDEs for these columns only; compiling a table spends most of its time here. The visitor
+// sees a row, by its first address, where one of the columns may have changed. The row ends at the next one, or at the
+// FDE's end.
 class TableProgram {
   public:
     class Visitor {
       public:
         virtual ~Visitor() = default;
-        // Ascending addresses. Returns false to stop.
+        // Addresses ascend. Returns false to stop.
         virtual bool row(LinkAddr start, const TableState &state) = 0;
     };
 
     explicit TableProgram(TableColumns columns);
     ~TableProgram();
 
-    // The state behind a CIE's instructions, from which its FDEs start. run_cfi_program's errors.
+    // The state after a CIE's instructions, with which its FDEs begin. run_cfi_program's errors.
     Result<TableState> initial_state(const Cie &cie);
-    // `initial`: of the FDE's CIE. run_cfi_program's errors.
+    // `initial`: the initial state of the FDE's CIE. run_cfi_program's errors.
     Status run(const Fde &fde, const TableState &initial, Visitor &visitor);
 
   private:
@@ -120,7 +122,7 @@ class TableProgram {
     std::unique_ptr<Machine> machine_;
 };
 
-// The row in force at an address within the FDE.
+// The row that covers an address of the FDE.
 Result<RowState> row_at(const Fde &fde, LinkAddr address);
 
 } // namespace dwunw::dwarf

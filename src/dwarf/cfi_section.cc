@@ -7,8 +7,8 @@ namespace dwunw::dwarf {
 namespace {
 
 constexpr uint64_t kAddressSize = 8;
-// Real ones have under a hundred bytes. A CIE is read for each FDE that names it, and CIEs may overlap: without a bound
-// a small hostile section would keep its reader busy for hours.
+// Real CIEs have fewer than a hundred bytes. A CIE is read for each FDE that names it, and CIEs may overlap: without a
+// limit, a small hostile section could keep its reader busy for hours.
 constexpr size_t kMaxCieBytes = 1024;
 constexpr uint32_t kExtendedLength = 0xffffffff; // 64-bit DWARF: an 8-byte length follows
 
@@ -41,7 +41,7 @@ Result<CfiSection::Entry> CfiSection::entry_at(size_t offset) const {
     entry.next = id_offset + static_cast<size_t>(length);
 
     if (kind_ == SectionKind::kEhFrame) {
-        // Four bytes whatever the length's form: 0, or the distance back from this field to the CIE.
+        // The field has four bytes in both length forms: 0, or the distance back from this field to the CIE.
         const uint32_t id = cursor.u32();
         if (!cursor.ok() || cursor.offset() > entry.next || id > id_offset)
             return malformed(offset);
@@ -79,7 +79,7 @@ Result<Cie> CfiSection::parse_cie(const Entry &entry) const {
     }
     std::string_view letters = augmentation;
     if (letters.starts_with("eh")) {
-        // GCC 2's form: a pointer to its own exception table stands here.
+        // GCC 2's form has a pointer to its own exception table here.
         cursor.skip(kAddressSize);
         letters.remove_prefix(2);
     }
@@ -96,7 +96,7 @@ Result<Cie> CfiSection::parse_cie(const Entry &entry) const {
         if (!cursor.ok() || length > cursor.remaining())
             return malformed(entry.offset);
         const size_t data_end = cursor.offset() + static_cast<size_t>(length);
-        // Bounded by the augmentation data, but offsets (for pc-relative pointers) stay those of the section.
+        // The augmentation data bounds the cursor, but its offsets stay section offsets, for pc-relative pointers.
         Cursor data(bytes_.first(data_end), cursor.offset());
         for (const char letter : letters) {
             switch (letter) {
@@ -116,7 +116,7 @@ Result<Cie> CfiSection::parse_cie(const Entry &entry) const {
                 cie.signal_frame = true;
                 break;
             default:
-                // It may change what the rows mean.
+                // An unknown letter may change the meaning of the rows.
                 return malformed(entry.offset);
             }
         }
@@ -124,7 +124,7 @@ Result<Cie> CfiSection::parse_cie(const Entry &entry) const {
             return malformed(entry.offset);
         cursor.skip(length);
     } else {
-        // Without 'z' nothing says how long an unknown letter's data is; 'S' alone has none.
+        // Without 'z' the length of an unknown letter's data is unknown; only 'S' has no data.
         for (const char letter : letters) {
             if (letter != 'S')
                 return malformed(entry.offset);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The entries of .eh_frame and .debug_frame: CIEs and FDEs (DWARF 5 §6.4.1 and §7.24; LSB Core, "Exception Frames").
-// A view of bytes that someone else owns; copying is cheap.
+// The entries of .eh_frame and .debug_frame: CIEs and FDEs (DWARF 5 §6.4.1 and §7.24; LSB Core, "Exception Frames"). A
+// view of bytes that another object owns; cheap to copy.
 #pragma once
 
 #include "base/address.h"
@@ -33,7 +33,7 @@ struct Fde {
     Cie cie;
     LinkAddr start;
     LinkAddr end;                   // exclusive
-    size_t augmentation_offset = 0; // of the augmentation data in the section, where the CIE says that it has some
+    size_t augmentation_offset = 0; // of the augmentation data in the section, if the CIE says that there is some
     std::span<const uint8_t> instructions;
     size_t instructions_offset = 0;
     PointerBases bases; // for DW_CFA_set_loc
@@ -56,19 +56,19 @@ class CfiSection {
         size_t body = 0;       // offset behind the CIE id or pointer
     };
 
-    // The entry at an offset; kEnd at the zero terminator (.eh_frame) and at the section's end. An error here means
-    // that where the next entry begins is unknown, too.
+    // The entry at an offset; kEnd at the zero terminator (.eh_frame) and at the section's end. After an error, the
+    // offset of the next entry is unknown, too.
     Result<Entry> entry_at(size_t offset) const;
 
     Result<Cie> parse_cie(const Entry &entry) const;
-    // Where an FDE holds, its code's [start, end). `cie` must be the one at entry.cie_offset, here and below.
+    // The code [start, end) that an FDE covers. `cie` must be the CIE at entry.cie_offset, here and below.
     struct Range {
         LinkAddr start;
         LinkAddr end;
     };
     Result<Range> parse_range(const Entry &entry, const Cie &cie) const;
     Result<Fde> parse_fde(const Entry &entry, const Cie &cie) const;
-    // Both of the above for the FDE at an offset.
+    // Both functions above, for the FDE at an offset.
     Result<Fde> fde_at(size_t offset) const;
 
   private:

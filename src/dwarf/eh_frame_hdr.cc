@@ -12,7 +12,7 @@
 namespace dwunw::dwarf {
 
 std::optional<EhFrameHdr> EhFrameHdr::parse(const LazySection &section) {
-    // What stands before the table takes some twelve bytes.
+    // The fields before the table take some twelve bytes.
     constexpr size_t kMaxBeforeTable = 64;
     const auto bytes = section.load(0, kMaxBeforeTable);
     if (!bytes)
@@ -48,7 +48,7 @@ Result<EhFrameHdr::Entry> EhFrameHdr::entry(size_t index) const {
 }
 
 Result<size_t> EhFrameHdr::count_until(LinkAddr address) const {
-    // Addresses are compared as distances from here, as they are sorted.
+    // The table is sorted by distance from the section's address, so compare these distances.
     const auto wanted = static_cast<int64_t>(address - section_->address());
     size_t first = 0;
     size_t last = count_;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// .eh_frame_hdr's search table (LSB Core, ".eh_frame_hdr"): which FDE begins at or before an address. What it says is a
-// claim; whoever uses it looks at the FDE.
+// .eh_frame_hdr's search table (LSB Core, ".eh_frame_hdr"): which FDE begins at or before an address. The table is only
+// a claim: the caller must look at the FDE itself.
 #pragma once
 
 #include "base/address.h"
@@ -13,8 +13,8 @@ namespace dwunw::dwarf {
 
 class EhFrameHdr {
   public:
-    // nullopt where there is no table in the one form that linkers write (version 1; datarel, 4 signed bytes, sorted),
-    // or it is cut short or cannot be read. The section is the caller's and stays.
+    // nullopt if there is no table in the form that linkers write (version 1; datarel, 4 signed bytes, sorted), or if
+    // the table is truncated or unreadable. The caller owns the section, which must outlive this.
     static std::optional<EhFrameHdr> parse(const LazySection &section);
 
     size_t fde_count() const { return count_; }
@@ -24,17 +24,17 @@ class EhFrameHdr {
     };
     // LazySection::load()'s errors.
     Result<Entry> entry(size_t index) const;
-    // How many entries begin at or before an address, if they are sorted.
+    // The number of entries that begin at or before an address, if the entries are sorted.
     Result<size_t> count_until(LinkAddr address) const;
 
   private:
-    static constexpr size_t kEntryBytes = 8; // two int32_t, from the section's start: the code's, the FDE's
+    static constexpr size_t kEntryBytes = 8; // two int32_t, relative to the section's start: the code's, the FDE's
 
     EhFrameHdr(const LazySection &section, size_t table, size_t count)
         : section_(&section), table_(table), count_(count) {}
 
     const LazySection *section_;
-    size_t table_; // where it begins
+    size_t table_; // offset of the table
     size_t count_;
 };
 

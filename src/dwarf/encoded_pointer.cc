@@ -43,7 +43,7 @@ Result<uint64_t> read_format(Cursor &cursor, uint8_t encoding) {
     return value;
 }
 
-// What linkers write, a hundred thousand times a module.
+// The encoding that linkers write, a hundred thousand times in a module.
 constexpr uint8_t kUsualEncoding = DW_EH_PE_pcrel | DW_EH_PE_sdata4;
 
 Result<uint64_t> read_usual(Cursor &cursor, uint64_t base) {
@@ -77,7 +77,7 @@ Result<uint64_t> read_encoded_pointer(Cursor &cursor, uint8_t encoding, const Po
         base = bases.function.value;
         break;
     case DW_EH_PE_aligned: {
-        // The field is an address-sized one at the next aligned address; the format bits say nothing.
+        // The field is an address-sized one at the next aligned address; the format bits do not matter.
         constexpr uint64_t kAddressSize = 8;
         cursor.skip(-(bases.section.value + cursor.offset()) & (kAddressSize - 1));
         return read_format(cursor, DW_EH_PE_absptr);

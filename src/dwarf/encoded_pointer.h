@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Pointers in .eh_frame: a format and what they are relative to, in one byte (LSB Core, "DWARF Exception Header
-// Encoding").
+// Pointers in .eh_frame. One byte encodes a pointer's format and base (LSB Core, "DWARF Exception Header Encoding").
 #pragma once
 
 #include "base/address.h"
@@ -9,7 +8,7 @@
 
 namespace dwunw::dwarf {
 
-// What the application bits of an encoding are relative to.
+// The bases of the application bits of an encoding.
 struct PointerBases {
     LinkAddr section;  // address of the section's first byte: DW_EH_PE_pcrel
     LinkAddr text;     // DW_EH_PE_textrel
@@ -17,15 +16,15 @@ struct PointerBases {
     LinkAddr function; // DW_EH_PE_funcrel
 };
 
-// Reads one pointer at the cursor, whose offsets are section offsets. DWUNW_ERR_CFI_MALFORMED (value: the encoding) for
-// an unknown encoding, a truncated field, DW_EH_PE_omit, or DW_EH_PE_indirect, whose target only the running process
-// knows.
+// Reads one pointer at the cursor, whose offsets are section offsets. DWUNW_ERR_CFI_MALFORMED (value: the encoding): an
+// unknown encoding, a truncated field, DW_EH_PE_omit, or DW_EH_PE_indirect, because only the running process knows the
+// target.
 Result<uint64_t> read_encoded_pointer(Cursor &cursor, uint8_t encoding, const PointerBases &bases);
 
-// Reads the field in `encoding`'s format alone: a length (an FDE's address range).
+// Reads the field in `encoding`'s format without a base: a length (an FDE's address range).
 Result<uint64_t> read_encoded_length(Cursor &cursor, uint8_t encoding);
 
-// Passes over a pointer, indirect ones too (a personality routine's).
+// Skips a pointer, also an indirect one (a personality routine's).
 Status skip_encoded_pointer(Cursor &cursor, uint8_t encoding, const PointerBases &bases);
 
 } // namespace dwunw::dwarf

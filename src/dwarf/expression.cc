@@ -44,7 +44,7 @@ std::optional<uint64_t> binary(uint8_t op, uint64_t left, uint64_t right) {
     case DW_OP_div:
         if (right == 0)
             return std::nullopt;
-        // The one quotient that does not fit wraps, as every other operation does.
+        // The one quotient that does not fit wraps, like every other operation.
         if (sleft == std::numeric_limits<int64_t>::min() && sright == -1)
             return left;
         return static_cast<uint64_t>(sleft / sright);

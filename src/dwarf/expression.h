@@ -13,7 +13,7 @@
 namespace dwunw::dwarf {
 
 inline constexpr size_t kMaxExpressionStack = 64;
-// DW_OP_bra and DW_OP_skip can loop; real CFI expressions have a dozen operations.
+// DW_OP_bra and DW_OP_skip can loop. Real CFI expressions have a dozen operations.
 inline constexpr size_t kMaxExpressionSteps = 1024;
 
 class ExpressionContext {
@@ -23,18 +23,18 @@ class ExpressionContext {
     virtual Result<uint64_t> read_register(uint64_t reg) = 0;
     // `size` bytes (1, 2, 4 or 8), zero-extended.
     virtual Result<uint64_t> read_memory(RunAddr address, size_t size) = 0;
-    // DW_OP_addr holds a link address; this is where it is in the process.
+    // The run address of the link address that DW_OP_addr holds.
     virtual RunAddr relocate(LinkAddr address) = 0;
 };
 
-// Yields the top of the stack. `initial` is pushed first: the CFA, for a register's expression (§6.4.2.3).
-// DWUNW_ERR_UNSUPPORTED_EXPRESSION (value: the opcode) for an operator CFI cannot use, DWUNW_ERR_CFI_MALFORMED for
-// stack under- or overflow, a branch out of bounds, a truncated operand, division by zero, or too many steps; else the
+// Returns the top of the stack. Pushes `initial` first: the CFA, for a register's expression (§6.4.2.3).
+// DWUNW_ERR_UNSUPPORTED_EXPRESSION (value: the opcode): an operator that CFI cannot use. DWUNW_ERR_CFI_MALFORMED: stack
+// under- or overflow, a branch out of bounds, a truncated operand, division by zero, or too many steps. Otherwise the
 // context's error.
 Result<uint64_t> evaluate(std::span<const uint8_t> expression, ExpressionContext &context,
                           std::optional<uint64_t> initial);
 
-// The shapes that compilers and linkers really emit, which the compiled table can carry without an evaluator.
+// The expressions that compilers and linkers emit, which the compiled table can hold without an evaluator.
 struct SimpleExpression {
     enum class Kind : uint8_t {
         kRegisterOffset, // reg + offset                                  an address: DRAP saves, signal frames

@@ -10,7 +10,7 @@
 namespace dwunw::elf {
 namespace {
 
-// Deflate cannot expand more than 1032:1. A zstd block holds 128 KiB at most and takes four bytes at least: its header
+// Deflate cannot expand more than 1032:1. A zstd block holds at most 128 KiB and takes at least four bytes: its header
 // and one byte to repeat (RFC 8878 §3.1.1.2).
 constexpr uint64_t kMaxDeflateRatio = 1032;
 constexpr uint64_t kMaxZstdRatio = (uint64_t{128} << 10) / 4;

@@ -13,8 +13,8 @@ namespace dwunw::elf {
 
 enum class Compression { kZlib, kZstd };
 
-// Decompresses to exactly `size` bytes; anything else is DWUNW_ERR_ELF_MALFORMED. `size` must have been bounded by the
-// caller, and is checked against what the input could expand to before memory is taken.
+// Decompresses to exactly `size` bytes; otherwise DWUNW_ERR_ELF_MALFORMED. The caller must have bounded `size`. The
+// function also checks `size` against the most that the input can expand to, before it allocates memory.
 Result<std::vector<uint8_t>> decompress(Compression method, std::span<const uint8_t> input, uint64_t size);
 
 } // namespace dwunw::elf

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The names in an ELF file's dynamic section: its own, and those of the libraries that it is loaded with (System V
+// The names in an ELF file's dynamic section: its own name, and the names of the libraries that it needs (System V
 // gABI, chapter 5, "Dynamic Section").
 #pragma once
 
@@ -16,11 +16,11 @@ inline constexpr size_t kMaxLibraryName = 255;
 
 struct Dynamic {
     std::string name;                // DT_SONAME; empty: none
-    std::vector<std::string> needed; // DT_NEEDED, in its order
-    bool whole = true;               // false: there is more than could be read
+    std::vector<std::string> needed; // DT_NEEDED, in the order of the file
+    bool whole = true;               // false: some names could not be read
 };
 
-// Nothing in it, and not whole, where the file has no dynamic section that a section header names.
+// Empty, with `whole` false, if no section header names a dynamic section.
 Dynamic read_dynamic(const Image &image, const ByteSource &source);
 
 } // namespace dwunw::elf

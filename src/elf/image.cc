@@ -14,8 +14,8 @@ namespace {
 
 constexpr Error kMalformed{DWUNW_ERR_ELF_MALFORMED};
 
-// Section name tables and notes are small; these bound what hostile headers can make us read. The notes' bound is for
-// all of a file's together: a million headers can name the same megabyte.
+// Section name tables and notes are small. These limits bound what hostile headers can make the parser read. The limit
+// for notes holds for all notes of a file together, because a million headers can name the same megabyte.
 constexpr uint64_t kMaxNamesBytes = 16 << 20;
 constexpr uint64_t kMaxNoteBytes = 1 << 20;
 constexpr size_t kMaxBuildIdBytes = 64;
@@ -104,7 +104,7 @@ Result<Image> Image::parse(const ByteSource &source) {
             image.read_build_id(source, FileOffset(note.p_offset), note.p_filesz);
     }
 
-    // A file whose section headers are missing or unusable can still be unwound through its program headers.
+    // A file without usable section headers can still be unwound through its program headers.
     if (header.e_shoff != 0 && section_count != 0)
         if (auto status = image.parse_sections(source, header.e_shoff, header.e_shentsize, section_count, names_index);
             !status && image.loads_.empty())
@@ -158,8 +158,8 @@ Status Image::parse_sections(const ByteSource &source, uint64_t offset, uint16_t
     return {};
 }
 
-// Note layout: gABI "Note Section"; NT_GNU_BUILD_ID. Notes are 4-aligned here; in 8-aligned note segments the GNU
-// build-id note comes 4-aligned as well.
+// Note layout: gABI "Note Section"; NT_GNU_BUILD_ID. Notes are 4-aligned here. The GNU build-id note is 4-aligned also
+// in 8-aligned note segments.
 void Image::read_build_id(const ByteSource &source, FileOffset offset, uint64_t size) {
     if (!build_id_.empty())
         return;
@@ -218,7 +218,7 @@ bool Image::is_executable(LinkAddr address) const {
     return s != nullptr && s->executable;
 }
 
-// By its own name or, compressed as GNU tools once did it, by .z and its name.
+// By its own name, or by .z and its name: GNU tools once named compressed sections so.
 const Section *Image::find_section(std::string_view name) const {
     const std::string gnu_compressed = name.starts_with(".") ? ".z" + std::string(name.substr(1)) : std::string();
     for (const Section &section : sections_)
@@ -316,11 +316,11 @@ Result<std::optional<Image::Range>> Image::find_eh_frame(const ByteSource &sourc
         return std::optional<Range>(
             {section->offset, section->size, section->address, is_compressed(*section, kEhFrame)});
     }
-    // A separate debug file has the headers of its program, PT_GNU_EH_FRAME among them, and not the bytes.
+    // A separate debug file has its program's headers, also PT_GNU_EH_FRAME, but not the bytes.
     const bool left_out = std::any_of(sections_.begin(), sections_.end(), [](const Section &section) {
         return section.name == kEhFrame && section.type == SHT_NOBITS;
     });
-    // Tools that take .eh_frame_hdr out leave its program header behind.
+    // A tool that removes .eh_frame_hdr leaves the program header behind.
     if (!eh_frame_hdr_segment_ || left_out || eh_frame_hdr_segment_->file_size == 0 ||
         !may_hold(eh_frame_hdr_segment_->address))
         return std::optional<Range>{};
@@ -342,7 +342,7 @@ Result<std::optional<Image::Range>> Image::find_eh_frame(const ByteSource &sourc
     const Segment *segment = segment_of(address);
     if (segment == nullptr || address - segment->address >= segment->file_size)
         return Error{DWUNW_ERR_ELF_MALFORMED, address.value};
-    // Its end is nowhere stated: it ends at its zero terminator, at the latest with the segment.
+    // The file does not state the section's end: the end is its zero terminator, at the latest the segment's end.
     const uint64_t skip = address - segment->address;
     const FileOffset offset = segment->offset + skip;
     if (offset.value > source.size())

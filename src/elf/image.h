@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// An ELF file's structure, from bytes: segments, sections, build-id, and the call-frame sections, decompressed.
+// The structure of an ELF file, from bytes: segments, sections, build-id, and the decompressed call-frame sections.
 // (System V gABI, chapters 4 and 5; LSB Core, "Exception Frames".)
 //
-// Every offset and size in the file is untrusted: counts are bounded by kMax…, ranges by the source's size. Immutable
-// after parse(); the ByteSource must outlive it where a function takes one.
+// The image trusts no offset and no size in the file: kMax… bounds counts, the source's size bounds ranges. Immutable
+// after parse(). If a function takes a ByteSource, the source must outlive the image.
 #pragma once
 
 #include "base/address.h"
@@ -22,12 +22,12 @@
 namespace dwunw::elf {
 
 inline constexpr size_t kMaxProgramHeaders = 4096;
-// Of a file that is mapped; those with more are object files. A sparse file can have any number.
+// A file that can be mapped has fewer; only object files have more. A sparse file can claim any number.
 inline constexpr size_t kMaxSections = 1 << 16;
-// The largest section that is read, compressed or not. The largest .eh_frame met in the wild is some 40 MB.
+// The largest section that is read, compressed or not. The largest real .eh_frame has some 40 MB.
 inline constexpr uint64_t kMaxSectionBytes = uint64_t{256} << 20;
-// What compressed bytes may become: so many times what they take in the file, or this little. Compilers' call-frame
-// information and symbol tables are three to ten times as long; zlib reaches 1,032, zstd 32,768, xz 7,000.
+// The most that compressed bytes may expand to: this many times their size in the file, but at least this many bytes.
+// Real call-frame information and symbol tables expand three to ten times; zlib can reach 1,032, zstd 32,768, xz 7,000.
 inline constexpr uint64_t kMaxExpansion = 32;
 inline constexpr uint64_t kSmallExpanded = uint64_t{1} << 20;
 constexpr uint64_t expanded_limit(uint64_t in_file) {
@@ -65,33 +65,34 @@ class Image {
     const std::vector<Section> &sections() const { return sections_; }
     const std::vector<uint8_t> &build_id() const { return build_id_; }
 
-    // What it holds.
+    // The memory that this holds.
     size_t memory_bytes() const;
 
-    // The PT_LOAD that holds a file offset or an address; nullptr where none does.
+    // The PT_LOAD segment that holds a file offset or an address; nullptr if none does.
     const Segment *segment_of(FileOffset offset) const;
     const Segment *segment_of(LinkAddr address) const;
     std::optional<FileOffset> file_offset(LinkAddr address) const;
     bool is_executable(LinkAddr address) const;
 
-    // Empty where the file has no such section; an error where it has one that cannot be read. Compressed sections
-    // (SHF_COMPRESSED with zlib or zstd, or a .zdebug_ name) come decompressed. DWUNW_ERR_LIMIT, before anything is
-    // unpacked: more than kMaxSectionBytes, or than expanded_limit().
+    // Empty if the file has no such section; an error if it has one that cannot be read. Compressed sections
+    // (SHF_COMPRESSED with zlib or zstd, or a .zdebug_ name) are returned decompressed. DWUNW_ERR_LIMIT, before
+    // anything is unpacked: the section is larger than kMaxSectionBytes or expanded_limit().
     Result<std::optional<SectionBytes>> read_section(const ByteSource &source, std::string_view name) const;
-    // How many bytes read_section() would make, by what the file says; 0 where there is no such section. Its errors,
-    // as far as a section's header shows them.
+    // The number of bytes that read_section() would return, by the section's header; 0 if there is no such section. The
+    // same errors, as far as the header shows them.
     Result<uint64_t> section_size(const ByteSource &source, std::string_view name) const;
     bool is_compressed(std::string_view name) const;
 
-    // .eh_frame by section header, or, in a file stripped of section headers, found through PT_GNU_EH_FRAME.
+    // .eh_frame by section header, or through PT_GNU_EH_FRAME in a file without section headers.
     Result<std::optional<SectionBytes>> read_eh_frame(const ByteSource &source) const;
-    // The same without reading it, unless it is compressed.
+    // The same, but reads no bytes unless the section is compressed.
     Result<std::optional<LazySection>> open_eh_frame(std::shared_ptr<const ByteSource> source) const;
 
-    // What PT_GNU_EH_FRAME points to, unread: empty where the file has none or it is not all there.
+    // The bytes at PT_GNU_EH_FRAME, not read yet; empty if the file has none or not all of it.
     std::optional<LazySection> open_eh_frame_hdr(std::shared_ptr<const ByteSource> source) const;
 
-    // The address .eh_frame's DW_EH_PE_datarel pointers are relative to (.got), and .text's, 0 where unknown.
+    // The addresses that DW_EH_PE_datarel (.got) and DW_EH_PE_textrel (.text) pointers in .eh_frame are relative to; 0:
+    // unknown.
     LinkAddr data_base() const { return data_base_; }
     LinkAddr text_base() const { return text_base_; }
 
@@ -104,17 +105,17 @@ class Image {
         LinkAddr address;
         bool compressed = false;
     };
-    // Where a section's bytes lie and what they are.
+    // Where a section's bytes lie, and how they are stored.
     struct Contents {
         FileOffset offset;
         uint64_t packed = 0; // in the file
-        uint64_t size = 0;   // as it is read
+        uint64_t size = 0;   // decompressed
         std::optional<Compression> method{};
     };
     const Section *find_section(std::string_view name) const;
     static bool is_compressed(const Section &section, std::string_view name);
     static Result<Contents> find_contents(const ByteSource &source, const Section &section, std::string_view name);
-    // Whether there may be bytes at an address: none where a file has sections, and none of them is there.
+    // Whether the file may have bytes at an address: false if it has section headers and none of its sections is there.
     bool may_hold(LinkAddr address) const;
     Result<std::optional<Range>> find_eh_frame(const ByteSource &source) const;
     void read_build_id(const ByteSource &source, FileOffset offset, uint64_t size);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// What the frame loop asks about a process: which module's rules hold at an address, and the code bytes there. The
-// process layer answers; tests answer from memory.
+// The questions that the frame loop asks about a process: which module's rules cover an address, and which code bytes
+// are there. The process layer answers them; tests answer from memory.
 #pragma once
 
 #include "base/address.h"
@@ -32,24 +32,24 @@ struct CodeLocation {
     const dwunw_module *module = nullptr; // lives as long as the context
     LoadBias bias{};
     LinkAddr entry{}; // e_entry of a kModule; 0: it has none
-    // The mapping's number, which AddressSpace::place() knows it by; what only the warm walk goes by.
+    // The mapping's number, for AddressSpace::place(). Only the warm walk uses it.
     static constexpr uint32_t kNoPlace = UINT32_MAX;
     uint32_t place = kNoPlace;
-    // The mapping [start, end) that this answer holds for.
+    // The answer holds for the mapping [start, end).
     RunAddr start;
     RunAddr end;
 
-    // Whether an address lies in the first instructions of the program's entry point, where the outermost frame of a
+    // Whether an address lies in the first instructions of the program's entry point, where the outermost frame of the
     // main thread is.
     bool is_entry_point(RunAddr address) const {
-        // _start is a dozen instructions, and the return address of its one call lies behind them.
+        // _start has a dozen instructions; the return address of its only call lies behind them.
         constexpr uint64_t kStartCodeBytes = 64;
         const LinkAddr link = bias.link(address);
         return kind == CodeKind::kModule && entry.value != 0 && link >= entry && link - entry < kStartCodeBytes;
     }
 };
 
-// What a number of a mapping stands for.
+// The module of a mapping's number.
 struct Place {
     const dwunw_module *module = nullptr;
     LoadBias bias{};
@@ -60,23 +60,22 @@ class AddressSpace {
     virtual ~AddressSpace() = default;
     // Thread-safe.
     virtual CodeLocation find(RunAddr address) = 0;
-    // Reads code bytes: from the module's file, or, for anonymous code of a live process, from its memory; false where
-    // they cannot be had. Thread-safe.
+    // Reads code bytes from the module's file, or from a live process's memory if the code has no file. False if they
+    // cannot be read. Thread-safe.
     virtual bool read_code(RunAddr address, std::span<uint8_t> buffer) = 0;
-    // Whether code is known to be mapped there; costs little, whatever the address. Thread-safe.
+    // Whether code is known to be mapped there. Cheap for every address. Thread-safe.
     virtual bool is_code(RunAddr address) { return find(address).kind != CodeKind::kUnmapped; }
 
-    // Rules by pc, and the generation in which places now have their numbers. A space may have none.
+    // The rules by pc, and the generation to which the numbers of places belong now. A space may have no rules.
     struct Warm {
         RuleCache *rules = nullptr;
         uint64_t generation = 0;
-        uint64_t now = 0; // CLOCK_MONOTONIC, ns, about; 0: unknown
+        uint64_t now = 0; // CLOCK_MONOTONIC, ns, approximate; 0: unknown
     };
     virtual Warm warm() { return {}; }
-    // nullopt where the numbers are of another generation by now, or what is mapped there has to be looked at again
-    // first, which find() does.
+    // nullopt: the number is of another generation, or the mapping must be checked again first, which find() does.
     virtual std::optional<Place> place(uint32_t /*number*/, uint64_t /*generation*/) { return std::nullopt; }
-    // Whether an address lies in a module's code that has such a place now; costs little, whatever the address.
+    // Whether an address lies in a module's code whose place is valid now. Cheap for every address.
     virtual bool is_warm_code(RunAddr /*address*/, uint64_t /*generation*/) { return false; }
 };
 

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// What CodePaths has found in code. An answer about a file holds for a place in it, and a file that changes becomes
-// another module, so such an answer never grows old. Code without a file can change at any time: an answer about that
-// holds for as long as the walk trusts a map without asking (kHolds), and in one generation of the map.
+// Remembers what CodePaths has found in code.
 //
-// An example: node's builtins have no CFI. Each stack goes through some of them, and each of their frames takes
-// thousands of decoded instructions to decide. The same few hundred places come again in every stack.
+// Example: node's builtins have no CFI. Each stack goes through some of them, and each of their frames takes thousands
+// of decoded instructions to decide. The same few hundred addresses come again in every stack.
 //
-// Thread-safe. Bounded: where there is no room, all is forgotten, and found again.
+// An answer about a file belongs to a position in it. It never becomes old, because a file that changes becomes another
+// module. Code without a file can change at any time: an answer about it is valid in one generation of the map, and for
+// the time that a walk trusts a map without a check (kHolds).
+//
+// Thread-safe. Bounded: when there is no room, everything is forgotten and found again.
 //
 // Proved by tests/unit/unwind_code_answers_test.
 #pragma once
@@ -30,14 +32,14 @@ class CodeAnswers {
 
     struct Place {
         const dwunw_module *module = nullptr; // nullptr: code without a file; addresses are those of the process
-        uint64_t generation = 0;              // of the map, for code without a file
+        uint64_t generation = 0;              // of the map; only for code without a file
         LinkAddr at;
-        LinkAddr from; // of a way from there to `at`
+        LinkAddr from; // start of the path to `at`
         bool is_return_address = false;
         bool operator==(const Place &) const = default;
     };
 
-    // `now`: a clock's ns, the same one's for all calls. Addresses in the answer are link addresses.
+    // `now`: the time in ns, by the same clock in all calls. Addresses in the answer are link addresses.
     std::optional<CodeExits> exits(const Place &place, uint64_t now) const {
         const auto found = find(exits_, place, now);
         if (!found)
@@ -54,15 +56,15 @@ class CodeAnswers {
     }
     std::optional<CodeReach> reach(const Place &place, uint64_t now) const { return find(reaches_, place, now); }
     void keep(const Place &place, uint64_t now, const CodeReach &reach) { insert(reaches_, place, now, reach); }
-    // Of the function at `at`.
+    // About the function at `at`.
     std::optional<bool> never_returns(const Place &place, uint64_t now) const {
         return find(never_return_, place, now);
     }
     void keep_never_returns(const Place &place, uint64_t now, bool never) { insert(never_return_, place, now, never); }
-    // Whether a call can end at `at`. Of code without a file alone: RuleCache has it of files.
+    // Whether a call can end at `at`. Only for code without a file: RuleCache has the answers for files.
     std::optional<bool> follows_call(const Place &place, uint64_t now) const { return find(calls_, place, now); }
     void keep_follows_call(const Place &place, uint64_t now, bool follows) { insert(calls_, place, now, follows); }
-    // Of the nearest beginning of a frame that reaches `at`; nothing where none does.
+    // About the nearest beginning of a frame that reaches `at`; the inner nullopt: there is none.
     std::optional<std::optional<CodeReach>> prologue(const Place &place, uint64_t now) const {
         return find(prologues_, place, now);
     }

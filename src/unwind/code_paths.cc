@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// An abstract interpretation of SP and FP. Where two paths meet with different values, the value is unknown from there
-// on, and the code behind is followed again; so each address is visited a few times at most. Paths over the same number
-// of calls are followed together, fewest calls first. A path over more calls ends where one over fewer has been.
+// An abstract interpretation of SP and FP. Where two paths meet with different values, the value becomes unknown, and
+// the code behind is followed again. So each address is visited a few times at most. Paths over the same number of
+// calls are followed together, fewest calls first. A path over more calls ends where a path over fewer calls has been.
 //
-// Bounds: instructions visited, addresses remembered, calls on a path, pieces of code read. Where a bound ends the
-// walk, the answer says that it is not complete.
+// Limits: instructions visited, addresses remembered, calls on a path, pieces of code read. If a limit ends the walk,
+// the answer says that it is not complete.
 #include "unwind/code_answers.h"
 
 #include <algorithm>
@@ -19,10 +19,10 @@ constexpr uint32_t kMostCalls = 200;
 constexpr size_t kMostFromPc = 8000; // instructions
 constexpr size_t kMostFromStart = 24000;
 constexpr size_t kMostOfCallee = 800;
-constexpr size_t kMostCallees = 64; // that are remembered
+constexpr size_t kMostCallees = 64; // remembered
 constexpr size_t kMostAStep = 100'000;
 constexpr size_t kMostAtAll = 2'000'000;
-// Of visited addresses, half of which are used; it grows, and most functions are small.
+// The table of visited addresses is at most half full, and grows. Most functions are small.
 constexpr unsigned kFirstTableBits = 9;
 constexpr unsigned kMostTableBits = 16;
 static_assert(kMostFromStart <= size_t{1} << (kMostTableBits - 1));
@@ -110,15 +110,15 @@ CodeState join(const CodeState &a, const CodeState &b) {
 
 constexpr CodeValue kOuterFp{Base::kAtFp, 0};
 
-// FP has been given back, and SP is at the return address: what a function does at its end, and nowhere else.
+// FP is restored, and SP is at the return address. A function does this only at its end.
 bool frame_is_given_back(const CodeState &state) { return state.sp == CodeValue{Base::kFp, 8} && state.fp == kOuterFp; }
 
-// At a return: to where the start was called from, with that one's FP.
+// At a return: goes back to the start's caller, with the caller's FP.
 bool returns_to_start(const CodeState &state) { return state.sp == CodeValue{Base::kSp, 0} && state.fp == kOwnFp; }
 
 } // namespace
 
-// The last call that a path has come over.
+// The last call on a path.
 struct CodePaths::LastCall {
     RunAddr returns_to; // 0: none
     CodeState state;    // there
@@ -127,7 +127,7 @@ struct CodePaths::LastCall {
 struct CodePaths::Work {
     struct Visited {
         uint64_t address = 0;
-        uint32_t walk = 0; // an entry of another walk is free
+        uint32_t walk = 0; // an entry of another walk counts as free
         uint32_t calls = 0;
         CodeState state;
     };
@@ -151,7 +151,7 @@ struct CodePaths::Work {
     std::array<Piece, 16> pieces;
     CodeLocation location;
 
-    // Room for one more. What find() returned before is gone.
+    // Makes room for one more. Invalidates what find() has returned.
     bool make_room() {
         if (visited_count < visited.size() / 2)
             return true;
@@ -211,7 +211,7 @@ std::optional<Instruction> CodePaths::instruction_at(RunAddr address) {
         const RunAddr at = address + have;
         if (at >= work.location.end || at < address)
             break;
-        // Pieces lie as the mapping does, or are cut by it.
+        // Pieces are aligned within the mapping, and cut at its ends.
         const RunAddr start(std::max(at.value / Work::Piece::kSize * Work::Piece::kSize, work.location.start.value));
         Work::Piece &piece = work.pieces[at.value / Work::Piece::kSize % work.pieces.size()];
         if (piece.start != start.value) {
@@ -232,8 +232,8 @@ std::optional<Instruction> CodePaths::instruction_at(RunAddr address) {
     return arch_.decode(std::span(code).first(have));
 }
 
-// Calls visit(address, instruction, state, calls, last call) before each instruction; false from it ends the walk.
-// Returns whether every path was followed to its end.
+// Calls visit(address, instruction, state, calls, last call) before each instruction; visit returns false to end the
+// walk. Returns whether every path was followed to its end.
 template <typename Visit>
 bool CodePaths::follow(RunAddr start, const CodeState &begin, uint32_t calls, size_t most, Visit visit) {
     Work &work = *work_;
@@ -289,7 +289,7 @@ bool CodePaths::follow(RunAddr start, const CodeState &begin, uint32_t calls, si
                     address = target;
                     continue;
                 case Flow::kCall:
-                    if (target == next) { // how code finds out where it is
+                    if (target == next) { // call to the next instruction: code that asks for its own address
                         state.sp = plus(state.sp, -8);
                         break;
                     }
@@ -392,7 +392,7 @@ std::optional<CodeReach> CodePaths::prologue(CodeAddr pc) {
 }
 
 std::optional<CodeReach> CodePaths::find_prologue(CodeAddr pc) {
-    // Most functions begin within the first of these.
+    // The first distance finds the beginning of most functions.
     constexpr std::array<size_t, 2> kSearched = {768, 8192};
     constexpr size_t kMostPrologues = 3;
     const CodeLocation location = space_.find(pc.lookup());
@@ -454,8 +454,8 @@ bool CodePaths::never_returns(RunAddr start) {
     return never;
 }
 
-// Calls within it count as if they returned: what follows one that does not cannot make a return of it by chance,
-// except one with a frame that ends as this one began.
+// Assumes that inner calls return. Code behind a call that does not return cannot end, by chance, in a return from this
+// function, except in code with a frame whose end matches this function's beginning.
 bool CodePaths::has_no_return(RunAddr start) {
     bool may_return = false;
     const bool complete =
@@ -477,10 +477,10 @@ CodeExits CodePaths::find_exits(CodeAddr pc) {
     const bool complete = follow(
         pc.pc(), {}, calls, kMostFromPc,
         [&](RunAddr address, const Instruction &instruction, const CodeState &state, uint32_t over, const LastCall &) {
-            // The ends over the fewest calls have been found; an end that gives FP back needs no others.
+            // The exits over the fewest calls are known. An exit that restores FP needs no others.
             if (gives_fp_back && over > found_over)
                 return false;
-            // A return address that is popped into a register: V8 removes arguments in that way.
+            // A return address that is popped into a register: V8 removes arguments in this way.
             const bool takes_return_address =
                 instruction.effect == Instruction::Effect::kPop && !instruction.of_fp && frame_is_given_back(state);
             // V8's bytecode handlers: mov (%rbp), %rbp; add $n, %rsp; jmp *%rcx.
@@ -490,7 +490,7 @@ CodeExits CodePaths::find_exits(CodeAddr pc) {
             if (!returns && !leaves && !takes_return_address)
                 return true;
             if (result.count > 0 && over > 0 && result.exits[0].calls == 0)
-                return false; // a path without calls decides
+                return false; // a path without calls is certain
             const CodeExit found{
                 address, state.sp, state.fp, over, returns ? static_cast<uint32_t>(instruction.offset) : 0, leaves};
             const auto known = std::span(result.exits).first(result.count);

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Where code keeps its return address, found by following the code itself: every path from an address, with what each
-// instruction does to SP and FP. Nothing is executed, no stack is read. So an answer holds for an address for as long
-// as the code there does.
+// Finds where code keeps its return address, by following the code itself along every path:
 //
-// A path behind a call is real only if the callee returns. Code that a compiler knows not to be reached may be another
-// function's. Behind a call of a function that has no return in its own code no path leads on. Of others nobody knows.
-// So each answer says over how many calls it leads, and the paths over fewer calls are followed first; what is reached
-// over fewer calls is not overruled by what is reached over more.
+//     pc →  add  $0x18,%rsp      SP + 0x18
+//           pop  %rbx            SP + 0x20
+//           ret                  an exit: the return address is at SP + 0x20
+//
+// Each instruction changes what is known of SP and FP. No code is executed, and no stack is read. So an answer holds
+// for an address as long as the code there does not change.
+//
+// A path over a call is real only if the callee returns: the code behind a call that does not return may be another
+// function's. If a called function has no return in its own code, no path leads over the call. Of other functions it is
+// not known. So each answer says how many calls its path leads over. Paths over fewer calls are followed first, and an
+// answer over more calls never overrules one over fewer.
 //
 // Proved by tests/unit/unwind_code_paths_test, and by tests/integration/frames_without_cfi.py on whole programs.
 #pragma once
@@ -22,8 +27,8 @@
 
 namespace dwunw::unwind {
 
-// What a register holds, in terms of where the walk over the code began: SP or FP as they were there, plus an offset,
-// or the word at such an address.
+// The value of a register relative to the start of the path: SP or FP at the start plus an offset, or the word at such
+// an address.
 struct CodeValue {
     enum class Base : uint8_t { kUnknown, kSp, kFp, kAtSp, kAtFp } base = Base::kUnknown;
     int32_t offset = 0;
@@ -33,7 +38,7 @@ struct CodeValue {
 struct CodeState {
     CodeValue sp{CodeValue::Base::kSp, 0};
     CodeValue fp{CodeValue::Base::kFp, 0};
-    CodeValue saved_fp; // the address at which FP, as it was at the start, has been saved
+    CodeValue saved_fp; // the address at which the start's FP has been saved
     bool operator==(const CodeState &) const = default;
 };
 
@@ -43,26 +48,26 @@ struct CodeExit {
     CodeValue slot;  // the address of the return address
     CodeValue fp;    // FP there
     uint32_t calls = 0;
-    uint32_t removed = 0; // bytes that the return removes beside the return address
-    bool is_jump = false; // through a pointer, FP being what FP pointed to
+    uint32_t removed = 0; // bytes that the return removes in addition to the return address
+    bool is_jump = false; // through a pointer, where FP is the word that FP pointed to
 };
 
 struct CodeExits {
     static constexpr size_t kMost = 24;
     std::array<CodeExit, kMost> exits;
     size_t count = 0;
-    bool complete = true; // no path went where it could not be followed, and all were
+    bool complete = true; // every path was followed to its end
 };
 
-// How an address is reached from a start.
+// The way from a start to an address.
 struct CodeReach {
     bool reached = false;
     CodeState state; // at the address
     bool complete = true;
-    // A path that comes over the same calls returns to where the start was called from: those calls return, then.
+    // A path over the same calls returns to the caller of the start, so these calls return.
     bool returns_from_there = false;
-    bool returns = false; // a path from the start returns to where the start was called from
-    // SP at the indirect jumps that were met: a jump by table keeps its function's frame.
+    bool returns = false; // a path from the start returns to the start's caller
+    // SP at the indirect jumps on the way: a jump by table keeps its function's frame.
     static constexpr size_t kMostJumps = 8;
     std::array<CodeValue, kMostJumps> jumps{};
     size_t jump_count = 0;
@@ -73,13 +78,13 @@ class CodeAnswers;
 // Not thread-safe. Allocates when it is made, and when it first meets a call.
 class CodePaths {
   public:
-    // `answers`, which outlive this, are asked first, and get what is found; nullptr: none. Of code without a file only
-    // where `now` (AddressSpace::Warm) is known.
+    // `answers` outlives this; it is asked first, and receives what is found. nullptr: none. Code without a file uses
+    // it only if `now` (AddressSpace::Warm) is known.
     CodePaths(const arch::Arch &arch, AddressSpace &space, CodeAnswers *answers = nullptr, uint64_t generation = 0,
               uint64_t now = 0);
     ~CodePaths();
-    // What follows is one step's. A step has a budget of instructions, and so have all of them together: once it is
-    // spent, no answer is complete, and nothing more is found.
+    // Begins one step. A step has a budget of instructions, and so have all steps together. Once it is spent, no answer
+    // is complete, and nothing more is found.
     void begin_step();
     CodePaths(const CodePaths &) = delete;
     CodePaths &operator=(const CodePaths &) = delete;
@@ -89,9 +94,9 @@ class CodePaths {
     // From a function's first instruction to `pc`: for a return address, to the call before it.
     CodeReach reach(RunAddr start, CodeAddr pc);
 
-    // Whether the code of a function has no path to its return, for certain.
+    // Whether it is certain that a function's code has no path to a return.
     bool never_returns(RunAddr start);
-    // The way to `pc` from the nearest place before it that looks like the beginning of a frame and leads to it with
+    // The way to `pc` from the nearest place before it that looks like the beginning of a frame and leads to `pc` with
     // the frame pointer set up.
     std::optional<CodeReach> prologue(CodeAddr pc);
 
@@ -107,16 +112,16 @@ class CodePaths {
     CodeReach find_reach(RunAddr start, CodeAddr pc);
     std::optional<CodeReach> find_prologue(CodeAddr pc);
 
-    // What an answer that is being looked for depends on.
+    // What the current answer depends on.
     struct Budget {
         size_t step = 0;
         size_t all = 0;
         const dwunw_module *home = nullptr; // the module that the question is about; nullptr: code without a file
-        bool left_home = false;             // the answer is not that module's alone
-        bool spent = false;                 // or it is not all that there is
+        bool left_home = false;             // the answer depends on another module, too
+        bool spent = false;                 // the budget was spent: the answer is not complete
     };
     CodePaths(const arch::Arch &arch, AddressSpace &space, Budget &callers);
-    // What code an address lies in.
+    // The module that an address lies in.
     struct Home {
         bool keeps = false; // its answers are kept
         const dwunw_module *module = nullptr;
@@ -124,7 +129,7 @@ class CodePaths {
         uint64_t generation = 0;
     };
     Home home_of(RunAddr address);
-    // Runs `find` as a question about a module; true where the answer may be kept.
+    // Runs `find` as a question about a module. True if the answer may be kept.
     template <typename Find> bool ask(const Home &home, Find find);
 
     const arch::Arch &arch_;
@@ -133,7 +138,7 @@ class CodePaths {
     uint64_t generation_ = 0;
     uint64_t now_ = 0;
     std::unique_ptr<Work> work_;
-    // For the functions that are called on the way, of which is known whether they return.
+    // For the called functions on the way: knows whether they return.
     std::unique_ptr<CodePaths> callees_;
     const bool is_callee_ = false;
     Budget own_budget_;
@@ -141,8 +146,8 @@ class CodePaths {
     struct Callee {
         RunAddr start;
         bool never_returns;
-        const dwunw_module *module; // whose answer it is
-        bool spent;                 // or it is no whole answer
+        const dwunw_module *module; // the module that the answer is about
+        bool spent;                 // the answer is not complete
     };
     std::vector<Callee> known_;
 };

@@ -12,8 +12,8 @@ namespace {
 
 bool starts_before(const FdeRef &a, const FdeRef &b) { return a.start < b.start; }
 
-// By start, those alike in the order they are in. Linkers write FDEs as they come upon the code, and a library has a
-// hundred thousand, which lie within some megabytes: three passes over short keys.
+// Sorts by start and keeps the order of equal ones. Linkers write FDEs in the order of the code they meet, and a
+// library has a hundred thousand of them within some megabytes: three passes over short keys.
 void sort_by_start(PagedVector<FdeRef> &fdes) {
     constexpr unsigned kDigitBits = 11;
     constexpr size_t kDigits = size_t{1} << kDigitBits;
@@ -48,7 +48,7 @@ void sort_by_start(PagedVector<FdeRef> &fdes) {
     fdes = std::move(sorted);
 }
 
-// In order; of several at one address, the first.
+// Sorts, and keeps the first FDE of several at one address.
 void put_in_order(PagedVector<FdeRef> &fdes) {
     if (!std::is_sorted(fdes.begin(), fdes.end(), starts_before))
         sort_by_start(fdes);
@@ -75,10 +75,10 @@ void FdeIndex::list(std::span<const dwarf::CfiSection> sections, uint32_t index)
     const dwarf::CfiSection &section = sections[index];
     PagedVector<FdeRef> listed;
     size_t full_at = kMaxListed;
-    // Memory that is not touched costs nothing, and moving what is there does.
+    // Untouched memory costs nothing, but moving entries does.
     listed.reserve(section.bytes().size() / kSmallestFde);
     std::unordered_map<size_t, uint32_t> cie_at;
-    // FDEs mostly name the CIE that the one before them named.
+    // Most FDEs name the same CIE as the FDE before them.
     size_t last_offset = SIZE_MAX;
     uint32_t last_cie = kBadCie;
     const auto cie_of = [&](size_t offset) {
@@ -126,7 +126,7 @@ void FdeIndex::list(std::span<const dwarf::CfiSection> sections, uint32_t index)
             refuse(range.error(), entry->offset);
             continue;
         }
-        // Discarded code: linkers leave the FDE with its start (or all of it) zeroed.
+        // Discarded code: linkers leave the FDE, with its start or all of it zeroed.
         if (range->start.value == 0 || range->start == range->end) {
             ++tombstones_;
             continue;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Every FDE of a module by address: which one's rows hold where. Built from the sections themselves, not from
-// .eh_frame_hdr, which may be missing and is only a claim.
+// Every FDE of a module, by address. Built from the sections themselves, not from .eh_frame_hdr, which may be missing
+// and is only a claim.
 #pragma once
 
 #include "base/address.h"
@@ -13,21 +13,20 @@
 
 namespace dwunw::unwind {
 
-// Bounds for sections made to have more: what is kept of refusals (all are counted), CIEs of a section, and FDEs that
-// are listed before those that will not stand are dropped. A linker merges equal CIEs; the largest programs have some
-// 600,000 FDEs.
+// Limits for hostile sections: the refusals that are kept (all are counted), the CIEs of a section, and the FDEs that
+// are listed before useless ones are dropped. A linker merges equal CIEs; the largest programs have some 600,000 FDEs.
 inline constexpr size_t kMaxRefusals = 4096;
 inline constexpr size_t kMaxCies = size_t{1} << 17;
 inline constexpr size_t kMaxListed = size_t{1} << 20;
 
-// An FDE that is not used, and why.
+// An FDE that is not used, and the reason.
 struct Refusal {
     Error error;
     size_t section_offset = 0;
     LinkAddr start;
 };
 
-// Where an FDE begins and can be read again.
+// An FDE's first address, and where to read the FDE again.
 struct FdeRef {
     LinkAddr start;
     LinkAddr end;
@@ -39,17 +38,18 @@ struct FdeRef {
 class FdeIndex {
   public:
     FdeIndex() = default;
-    // Sections come in order of preference: an FDE of a later one that overlaps one of an earlier one is left out.
+    // Sections come in order of preference: an FDE of a later section that overlaps one of an earlier section is left
+    // out.
     explicit FdeIndex(std::span<const dwarf::CfiSection> sections);
 
-    // Ascending by start, no two alike. Where two overlap, the second holds from its start on, and behind its end
-    // nothing is certain.
+    // In ascending order of start, no two equal. If two overlap, the second one is valid from its start on, and no rule
+    // is certain behind its end.
     std::span<const FdeRef> fdes() const { return fdes_; }
-    // The FDE that covers an address, nullptr where none does.
+    // The FDE that covers an address; nullptr if none does.
     const FdeRef *find(LinkAddr address) const;
-    // Where the first FDE behind an address begins; the end of all addresses where none does.
+    // The start of the first FDE behind an address; the end of all addresses if there is none.
     LinkAddr next_start(LinkAddr address) const;
-    // Views of the sections' bytes; what else is here needs them no more.
+    // Views of the sections' bytes; nothing else here refers to those bytes.
     std::span<const dwarf::Cie> cies() const { return cies_; }
     void forget_cies() { cies_ = {}; }
 

@@ -4,7 +4,7 @@
 namespace dwunw::unwind {
 namespace {
 
-// Whether an error says something of the file, and not of what stands in it.
+// Whether an error is about reading the file, not about its content.
 bool is_of_reading(const Error &error) {
     return error.status == DWUNW_ERR_MODULE_CHANGED || error.status == DWUNW_ERR_IO;
 }

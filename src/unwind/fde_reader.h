@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// .eh_frame's FDEs one at a time, through .eh_frame_hdr's search table, reading no more of either than that takes.
+// Finds single FDEs of .eh_frame through .eh_frame_hdr's search table, and reads only the bytes that this needs:
 //
-// The header is a claim of the file's own. An FDE that it leads to is taken if it covers the address. That none does is
-// taken from it only
-//   if the FDEs on both sides of the address begin where the header says, and end before it, or behind it;
-//   if the header has as many entries as a section of that size must have;
-//   and only in a big section: of a small one, every FDE is soon listed.
-// So a header that leaves an FDE out, which no linker writes and libgcc would not find the FDE by either, can hide it
-// until the table is there; one that names a wrong FDE hides nothing.
+//     .eh_frame_hdr   … | 0x1100 → FDE 16 | 0x1129 → FDE 17 | 0x1180 → FDE 18 | …     a binary search for 0x1130
+//     .eh_frame       …                     [FDE 17: 0x1129 … 0x114f]                 covers 0x1130: use it
+//
+// The header is only a claim. An FDE that it leads to is used if the FDE covers the address. The answer "no FDE covers
+// the address" is accepted only if all of these hold:
+//   - the FDEs on both sides of the address begin where the header says, and end before the address or begin behind it;
+//   - the header has as many entries as a section of that size must have;
+//   - the section is big. All FDEs of a small section can be listed quickly instead. So a header that names a wrong FDE
+//     hides nothing. A header that leaves an FDE out can hide it until the table is there. No linker writes such a
+//     header, and libgcc would not find that FDE either.
 //
 // Thread-safe.
 #pragma once
@@ -25,9 +28,9 @@ namespace dwunw::unwind {
 
 class FdeReader {
   public:
-    // A section up to this size is listed rather than taken on trust (under a tenth of a millisecond).
+    // A section up to this size is listed, and the header is not used (under a tenth of a millisecond).
     static constexpr size_t kListedBytes = size_t{64} << 10;
-    // The most bytes of .eh_frame for an FDE of it, on average; in real ones some 30 to 400.
+    // The most bytes of .eh_frame for each FDE, on average. Real sections have some 30 to 400.
     static constexpr size_t kBytesPerFde = 1024;
 
     FdeReader(LazySection eh_frame, std::optional<LazySection> header, LinkAddr text_base, LinkAddr data_base)
@@ -36,23 +39,24 @@ class FdeReader {
 
     struct Answer {
         enum class Kind : uint8_t {
-            kUnknown, // the header does not say, or is not believed
+            kUnknown, // the header does not say, or is not trusted
             kFound,
             kGap, // no FDE covers the address
         } kind = Kind::kUnknown;
         dwarf::Fde fde{}; // kFound; a view of bytes that live as long as the reader
-        LinkAddr next{};  // kGap: where the FDE behind the address begins; the end of all addresses where none does
+        LinkAddr next{};  // kGap: start of the FDE behind the address; the end of all addresses if there is none
     };
     // LazySection::load()'s errors.
     Result<Answer> find(LinkAddr address) const;
     // The FDE at an offset; CfiSection::fde_at()'s and LazySection::load()'s errors.
     Result<dwarf::Fde> fde_at(size_t offset) const;
-    // What the offsets in its FDEs refer to; of the bytes, only theirs and their CIEs' are there.
+    // The section that offsets in the FDEs refer to. Only the bytes of FDEs that were read, and of their CIEs, are
+    // valid.
     Result<std::span<const uint8_t>> section() const { return eh_frame_.load(0, 0); }
 
     const LazySection &eh_frame() const { return eh_frame_; }
     bool has_header() const { return header() != nullptr; }
-    // The same with nothing read yet; nullptr where there is no other copy of the bytes.
+    // The same reader with nothing read yet; nullptr if the bytes have no other copy.
     std::shared_ptr<const FdeReader> unread() const;
     size_t memory_bytes() const;
 
@@ -62,7 +66,7 @@ class FdeReader {
     dwarf::CfiSection view(std::span<const uint8_t> bytes) const {
         return {dwarf::SectionKind::kEhFrame, bytes, eh_frame_.address(), text_base_, data_base_};
     }
-    // An entry of the header and what it leads to; nullopt where that is no FDE.
+    // An entry of the header and the FDE that it names; nullopt if there is no FDE.
     struct Claim {
         LinkAddr start;
         std::optional<dwarf::Fde> fde;
@@ -75,7 +79,7 @@ class FdeReader {
     LinkAddr text_base_;
     LinkAddr data_base_;
     mutable std::once_flag header_once_;
-    mutable std::optional<dwarf::EhFrameHdr> header_; // nullopt where there is none that can be searched
+    mutable std::optional<dwarf::EhFrameHdr> header_; // nullopt: there is none that can be searched
 };
 
 } // namespace dwunw::unwind

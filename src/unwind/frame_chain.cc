@@ -8,7 +8,8 @@
 namespace dwunw::unwind {
 namespace {
 
-// Whether a frame's caller is where a frame-pointer walk looks for it: at [FP + 8], with the caller's FP at [FP].
+// Whether a frame's caller is where a frame-pointer walk looks for it: the return address at [FP + 8], the caller's FP
+// at [FP].
 bool has_own_frame(const Rule &rule, const arch::Arch &arch) {
     constexpr int32_t kWord = sizeof(uint64_t);
     return rule.cfa_kind == CfaKind::kRegister && rule.cfa_reg == arch.fp && rule.cfa_offset == 2 * kWord &&
@@ -16,7 +17,7 @@ bool has_own_frame(const Rule &rule, const arch::Arch &arch) {
            rule.fp_offset == -2 * kWord && !rule.signal_frame;
 }
 
-// Where there are no rules, what the code does would have to be compared with the stack, which is gone.
+// Without rules, the code would have to be compared with the stack, which is gone.
 bool step_is_certain(const arch::Arch &arch, const CodeLocation &location, CodeAddr pc) {
     if (location.cfi == nullptr)
         return false;

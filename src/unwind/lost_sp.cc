@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Proved by tests/unit/unwind_lost_sp_test and, as the walks see it, by unwind_walk_test.
+// Proved by tests/unit/unwind_lost_sp_test, and for whole walks by unwind_walk_test.
 #include "unwind/lost_sp.h"
 
 #include <algorithm>
@@ -10,7 +10,7 @@ namespace dwunw::unwind {
 namespace {
 
 constexpr uint64_t kPiece = uint64_t{256} << 10;
-// What an instruction that begins in a piece may have behind it, for the search's sake.
+// Bytes behind a piece that an instruction at its end may need.
 constexpr uint64_t kBehind = 8;
 
 } // namespace
@@ -39,7 +39,7 @@ bool LostSp::may_replace(LinkAddr start, LinkAddr end) {
         if (at < piece_start_ || at >= piece_end_)
             read_piece(at, end);
         if (piece_start_ == piece_end_)
-            return false; // what cannot be read is left out
+            return false; // unreadable code is left out
         if (next_ < at)
             next_ = piece_start_ + arch_.find_sp_replacement(piece_, at - piece_start_);
         if (next_ < piece_end_)
@@ -48,7 +48,7 @@ bool LostSp::may_replace(LinkAddr start, LinkAddr end) {
     return false;
 }
 
-// Functions that keep their frame in another register replace SP all the time, and need not be followed for that.
+// Functions that keep their frame in another register replace SP often, and need not be followed.
 bool LostSp::may_contradict(std::span<const uint8_t> code, std::span<const arch::SpRow> rows) const {
     auto row = rows.begin();
     for (size_t place = arch_.find_sp_replacement(code, 0); place < code.size();

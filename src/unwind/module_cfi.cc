@@ -7,7 +7,7 @@
 namespace dwunw::unwind {
 namespace {
 
-// One FDE compiled to what the table would say of one address. Like there, a row that cannot be used spoils them all.
+// Compiles one FDE to the table's answer for one address. As in the table, an invalid row invalidates the whole FDE.
 class OneFde final : public dwarf::TableProgram::Visitor {
   public:
     OneFde(const ModuleCfi::FoundFde &found, const arch::Arch &arch, LinkAddr address, const ReadCode &read_code)
@@ -40,7 +40,7 @@ class OneFde final : public dwarf::TableProgram::Visitor {
     }
 
   private:
-    // A rule that the code contradicts. The result ends where that begins or ends.
+    // Replaces a rule that the code contradicts. The result ends where the contradiction begins or ends.
     void leave_out_lost() {
         LostSp lost_sp(read_code_, arch_, LostSp::Order::kOneFde);
         const LinkAddr start = found_.fde.start;
@@ -123,7 +123,7 @@ Result<const Table *> ModuleCfi::compile() const {
         compiled_ = std::make_unique<const Table>(Table::build(sections->views, index, *arch_, read_code_));
         table_.store(compiled_.get(), std::memory_order_release);
         const auto reader = this->reader();
-        // The header's search table stands in for the list once the rows are there.
+        // A reader with a header needs no list: the header's search table replaces it.
         if (reader == nullptr || !reader->has_header())
             keep_index(std::move(index));
         auto unread = reader != nullptr ? reader->unread() : nullptr;
@@ -151,7 +151,7 @@ ModuleCfi::RuleAt ModuleCfi::rule_at(LinkAddr address) const {
 
 Result<ModuleCfi::Place> ModuleCfi::find_place(LinkAddr address) const {
     const auto reader = this->reader();
-    const Table *table = this->table(); // knows all, where it is there
+    const Table *table = this->table(); // answers every question once it is there
     if (reader != nullptr) {
         const auto answer = reader->find(address);
         if (!answer)

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// One module's call-frame information: the sections, and the table compiled from them.
+// One module's call-frame information: the sections, and the table that is compiled from them.
 //
-// A big module takes some tens of milliseconds to compile, and some to read, and the first stack through it shall not
-// wait for that. So build() only takes the sections, and until compile() has run (in whatever thread), rule_at()
-// executes the one FDE that is asked for, which FdeReader finds; where that does not know, every FDE is listed. Once
-// there is a table, .eh_frame is not needed any more but for what the interpreter is asked, so what was read of it is
-// given back, and those few FDEs are read again.
+//     build()      takes the sections, compiles nothing
+//     rule_at()    one FDE, found by FdeReader ─────── until compile() has run ──────► the table
+//     compile()    in any thread; tens of milliseconds for a big module
+//
+// A big module takes tens of milliseconds to compile, and some to read, and the first stack through it must not wait.
+// Until there is a table, rule_at() executes the one FDE that covers the address. If FdeReader cannot find it, every
+// FDE is listed. Once there is a table, only the interpreter needs .eh_frame: the bytes that were read are dropped, and
+// the interpreter reads its few FDEs again.
 //
 // Thread-safe after build().
 #pragma once
@@ -31,11 +34,11 @@ struct CfiInput {
     std::optional<LazySection> eh_frame{};
     std::optional<LazySection> eh_frame_hdr{}; // of that section
     std::optional<SectionBytes> debug_frame{};
-    LinkAddr text_base{};  // what DW_EH_PE_textrel pointers are relative to
-    LinkAddr data_base{};  // and DW_EH_PE_datarel ones
+    LinkAddr text_base{};  // base of DW_EH_PE_textrel pointers
+    LinkAddr data_base{};  // base of DW_EH_PE_datarel pointers
     uint16_t machine = 0;  // e_machine
-    Budget::Share share{}; // of the bytes that are here; kept as long as they are
-    ReadCode read_code{};  // empty: rules are what the sections say, whatever the code does
+    Budget::Share share{}; // of a budget, for the bytes in this struct
+    ReadCode read_code{};  // empty: the code is not read, the rules are the sections' own
 };
 
 class ModuleCfi {
@@ -43,45 +46,45 @@ class ModuleCfi {
     // DWUNW_ERR_UNSUPPORTED_ARCH, DWUNW_ERR_NO_CFI (neither section). Compiles nothing.
     static Result<std::unique_ptr<ModuleCfi>> build(CfiInput input);
 
-    // The table, compiled now unless it has been. Waits for another thread that is at it. LazySection::whole()'s
-    // errors, which stay: the file is another one by now.
+    // The table. Compiles it if it does not exist yet; waits if another thread is compiling it. LazySection::whole()'s
+    // errors, which are permanent: the file has changed.
     Result<const Table *> compile() const;
-    // True for the first who asks: whose business it is to have it compiled.
+    // True for the first caller, which must have the table compiled.
     bool claim_compile() const { return !claimed_.exchange(true, std::memory_order_relaxed); }
-    // nullptr until it is compiled.
+    // nullptr: not compiled yet.
     const Table *table() const { return table_.load(std::memory_order_acquire); }
 
-    // The rule in force at an address, from the table or, before there is one, from its FDE.
+    // The rule that covers an address: from the table or, before there is one, from the FDE.
     struct RuleAt {
-        // DWUNW_OK; DWUNW_ERR_NO_CFI; why the FDE was refused or cannot be read.
+        // DWUNW_OK; DWUNW_ERR_NO_CFI; or the reason why the FDE was refused or cannot be read.
         dwunw_status status = DWUNW_ERR_NO_CFI;
         Rule rule;
-        // At least up to here; what a table and an FDE say may differ.
+        // The rule holds at least up to here. The table and an FDE may give different ends.
         LinkAddr end;
     };
     RuleAt rule_at(LinkAddr address) const;
 
-    // The FDE that covers an address, .eh_frame before .debug_frame, and the section its expressions' offsets refer to;
-    // DWUNW_ERR_NO_CFI where none does; why it cannot be read.
+    // The FDE that covers an address, .eh_frame before .debug_frame, and the section to which offsets of its
+    // expressions refer. DWUNW_ERR_NO_CFI: none covers it; other errors: it cannot be read.
     struct FoundFde {
         dwarf::Fde fde;
         std::span<const uint8_t> section;
-        std::shared_ptr<const FdeReader> bytes{}; // what both are views of, unless the module itself holds it
+        std::shared_ptr<const FdeReader> bytes{}; // owner of the bytes of both, unless the module itself owns them
     };
     Result<FoundFde> find_fde(LinkAddr address) const;
-    // Every FDE, listed now unless it has been, without the CIEs. Errors as compile()'s.
+    // Every FDE, without the CIEs. Lists them if that has not happened yet. compile()'s errors.
     Result<const FdeIndex *> fdes() const;
-    // The sections' bytes, which decide how long compile() takes.
+    // The size of the sections, which decides how long compile() takes.
     size_t section_bytes() const;
-    // Of its sections, what was taken from a budget.
+    // The bytes of a budget that its sections have taken.
     uint64_t share_bytes() const { return share_.bytes(); }
-    // What it holds by now, in bytes.
+    // The memory that it holds now, in bytes.
     size_t memory_bytes() const;
 
   private:
     ModuleCfi() = default;
 
-    // Every section whole, in order of preference.
+    // Every section, complete, in order of preference.
     struct Sections {
         std::optional<LazySection::Whole> eh_frame;
         std::vector<dwarf::CfiSection> views;
@@ -90,7 +93,7 @@ class ModuleCfi {
     void keep_index(FdeIndex index) const;
 
     std::shared_ptr<const FdeReader> reader() const;
-    // Where an address lies: in an FDE, or before `next`.
+    // Where an address lies: in an FDE, or in a gap that ends at `next`.
     struct Place {
         std::optional<FoundFde> fde;
         LinkAddr next;
@@ -98,7 +101,7 @@ class ModuleCfi {
     Result<Place> find_place(LinkAddr address) const;
 
     mutable std::mutex reader_mutex_;                 // only to copy or replace the pointer
-    mutable std::shared_ptr<const FdeReader> reader_; // of .eh_frame; nullptr where there is none
+    mutable std::shared_ptr<const FdeReader> reader_; // of .eh_frame; nullptr: the module has none
     size_t eh_frame_bytes_ = 0;
     std::optional<SectionBytes> debug_frame_;
     LinkAddr text_base_;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A frame's registers by DWARF number, each with whether its value is known, and whether it would be, had memory been
-// readable: then that is why a walk ends which needs it. A register that a call may change, and that the step from the
-// frame inside did not mention, is not known either; but what it held in that frame is kept.
+// A frame's registers by DWARF number. For each register: is its value known, and if not, would it be known if memory
+// had been readable? A walk that needs such a register ends with that reason. A register that a call may change, and
+// that the step from the inner frame did not mention, is not known; but its value in the inner frame is kept.
 #pragma once
 
 #include "dwarf/cfi_program.h"
@@ -18,7 +18,7 @@ namespace dwunw::unwind {
 class Registers {
   public:
     Registers() : values_{} {}
-    // `known` has bit n set where values[n] holds a value.
+    // Bit n of `known` is set if values[n] holds a value.
     Registers(std::span<const uint64_t, dwarf::kTrackedRegisters> values, uint64_t known)
         : known_(known & ((uint64_t{1} << dwarf::kTrackedRegisters) - 1)) {
         std::ranges::copy(values, values_.begin());
@@ -31,7 +31,7 @@ class Registers {
         known_ |= uint64_t{1} << reg;
         unmentioned_ &= ~(uint64_t{1} << reg);
     }
-    // `why`: what kept its value from being read, DWUNW_ERR_REGISTER_UNKNOWN where nothing did.
+    // `why`: the reason why its value could not be read; otherwise DWUNW_ERR_REGISTER_UNKNOWN.
     void forget(size_t reg, dwunw_status why = DWUNW_ERR_REGISTER_UNKNOWN) {
         const uint64_t bit = uint64_t{1} << reg;
         known_ &= ~bit;
@@ -41,7 +41,7 @@ class Registers {
         if (unread && why_unread_ == DWUNW_OK)
             why_unread_ = why;
     }
-    // Of a register that a call may change, at a step that does not mention it.
+    // For a register that a call may change, at a step that does not mention it.
     void leave_unmentioned(size_t reg) {
         const uint64_t bit = uint64_t{1} << reg;
         const bool was_known = (known_ & bit) != 0;
@@ -49,9 +49,9 @@ class Registers {
         if (was_known)
             unmentioned_ |= bit;
     }
-    // Whether its value is that of the frame inside, where it was known.
+    // Whether its value is known only from the inner frame.
     bool unmentioned(size_t reg) const { return reg < values_.size() && ((unmentioned_ >> reg) & 1) != 0; }
-    // Of a register that is not known.
+    // For a register that is not known.
     dwunw_status why_unknown(size_t reg) const {
         return reg < values_.size() && ((unread_ >> reg) & 1) != 0 ? why_unread_ : DWUNW_ERR_REGISTER_UNKNOWN;
     }
@@ -61,7 +61,7 @@ class Registers {
     uint64_t known_ = 0;
     uint64_t unread_ = 0;
     uint64_t unmentioned_ = 0;           // not known
-    dwunw_status why_unread_ = DWUNW_OK; // the first one's
+    dwunw_status why_unread_ = DWUNW_OK; // of the first one
 };
 
 } // namespace dwunw::unwind

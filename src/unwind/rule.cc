@@ -32,7 +32,7 @@ class RuleMaker {
         if (!set_cfa() || !set_value(state_.ra, &rule_.ra_kind, &rule_.ra_reg, &rule_.ra_offset) ||
             !set_value(state_.fp, &rule_.fp_kind, &rule_.fp_reg, &rule_.fp_offset))
             return Error{DWUNW_ERR_LIMIT, cie_.offset};
-        // A row that saves SP itself, elsewhere than in the CFA.
+        // The row saves SP itself, and not as the CFA.
         if (!sp_is_cfa())
             rule_.needs_interpreter = true;
         return rule_;
@@ -104,7 +104,7 @@ class RuleMaker {
         return false;
     }
 
-    // Outer SP is the CFA by definition. Signal frames say so again: CFA = [SP + n], SP saved at SP + n.
+    // The outer SP is the CFA by definition. Signal frames also say so: CFA = [SP + n], SP saved at SP + n.
     bool sp_is_cfa() const {
         const RegisterRule &sp = state_.sp;
         if (sp.kind == RuleKind::kUnspecified || (sp.kind == RuleKind::kValOffset && sp.value == 0))

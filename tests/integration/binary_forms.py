@@ -1,11 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-"""`dwunw stack` on one program in every form that a linker, a packager or a C library gives it.
+"""Runs `dwunw stack` on one program in every form that a linker, a packager or a C library gives it.
 
     binary_forms.py DWUNW
 
-Each form is built here, run, and stopped in a known place; its stack has to hold the program's own functions, in their
-order, and end at the root. Forms differ in where the call-frame information is, and what says so.
+The test builds each form, runs it, and stops it in a known place. Its stack must hold the program's own functions, in their
+order, and end at the root. The forms differ in where the call-frame information is, and in what leads to it.
 """
 
 import os

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-"""examples/bpf_memleak on a program that knows what it leaked: the same bytes, the same blocks, the same callers.
+"""Runs examples/bpf_memleak on a program that records its leaks, and compares bytes, blocks and callers.
 
     bpf_memleak_test.py path/to/memleak_user path/to/demo_leak
 """

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-"""bpf_walk_test.py USER TARGET PLUGIN_A PLUGIN_B SUBJECT: stacks walked inside the kernel, of a program whose stacks are
-known otherwise: from libgcc's unwinder within the program, from gdb, and from dwunw_capture at the same moment.
+"""bpf_walk_test.py USER TARGET PLUGIN_A PLUGIN_B SUBJECT: walks stacks inside the kernel, and compares them with the same
+stacks from libgcc's unwinder within the program, from gdb, and from dwunw_capture at the same moment.
 
-What every subject demands of every stack: a complete one is the true one, frame for frame; an incomplete one is the true
-one's beginning, and says why it ends; and nothing is lost that no counter tells of."""
+Every subject checks every stack: a complete stack is the true stack, frame for frame. An incomplete stack is the beginning
+of the true stack, and says why it ends. A counter counts everything that is lost."""
 
 import json
 import pathlib

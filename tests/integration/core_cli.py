@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-"""`dwunw core` and `dwunw stack --core`: cores of our own, of gcore and of the kernel, against the live process they were
-taken of, and against eu-stack and gdb on the same file.
+"""Tests `dwunw core` and `dwunw stack --core`: compares the stacks in cores of dwunw, gcore and the kernel with those of the
+live process, and with those of eu-stack and gdb on the same file.
 
     core_cli.py path/to/dwunw [test …]
 """

@@ -1,24 +1,24 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-"""`dwunw stack --core` against `eu-stack --core` and gdb: the same core file, every thread, frame for frame.
+"""Compares `dwunw stack --core` with `eu-stack --core` and gdb (the judges): the same core file, every thread, frame for frame.
 
     core_compare.py --dwunw … --corpus FOLDER      the cores that bench/collect.py took: a folder a program
     core_compare.py --dwunw … --take python3,…     takes cores of these programs itself, with `dwunw core`
 
-Each thread's stack is compared with each judge's:
+The result of each comparison is one of these:
 
   equal          the same return addresses from the innermost frame to the root;
-  judge shorter  the judge ended before the root, and what it found is the beginning of what dwunw found;
-  we shorter     dwunw gave a reason why it stopped, and what it found is the beginning of what the judge found, which
-                 reached the root, all of it by CFI;
-  guessed        as `we shorter`, or the judge differs, but only from a frame on that no CFI covers, where the judge goes
-                 on by a guess and dwunw stops or goes by a checked frame pointer; and the other judge does not agree;
-  judge wrong    dwunw reached the root, and the judge differs from it and from the other judge, who are equal; or it went
-                 on to an address that is no code (gdb does not know the dynamic linker before that has run);
-                 Also where it takes an address that the core does not hold for the root, which the two others say;
+  judge shorter  the judge ended before the root, and its frames are the beginning of dwunw's;
+  we shorter     dwunw gave a reason why it stopped, and its frames are the beginning of the judge's, which reached the
+                 root by CFI alone;
+  guessed        as `we shorter`, or the judge differs, but only from a frame on that no CFI covers: there the judge guesses,
+                 and dwunw stops or uses a checked frame pointer; and the other judge does not agree;
+  judge wrong    dwunw reached the root, and the other judge is equal to dwunw; or the judge went on to an address that is
+                 not code (gdb does not know the dynamic linker before that has run); or the judge takes an address that
+                 the core does not hold for the root, and the two others agree;
   different      anything else.
 
-Whether a frame is covered by CFI is not ours to say: readelf is asked (--debug-dump=frames, the FDEs' ranges).
+readelf says whether CFI covers a frame (--debug-dump=frames, the FDEs' ranges), not dwunw.
 
 Exit status: 0 if no stack is `different` or `we shorter`.
 """

@@ -1,16 +1,16 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-"""Stacks of code without CFI, beside the same stacks with it.
+"""Compares stacks of code without CFI with the same stacks with CFI.
 
     frames_without_cfi.py --dwunw …                     random programs, compiled half with frame pointers and half without
     frames_without_cfi.py --dwunw … --programs python3  real programs and their libraries
 
-Each program runs with its CFI. Cores of it are walked twice: with its files as they are, which is the truth, and with
-copies whose CFI has been taken out (strip_cfi.py).
+Each program runs with its CFI. The test walks cores of it twice: with its own files, which gives the truth, and with copies
+whose CFI was removed (strip_cfi.py).
 
   right   the whole stack;
-  short   a beginning of it, and a reason why it ends;
-  wrong   anything else: a frame that is none, one left out, or a part that is called whole.
+  short   the beginning of the stack, and a reason why it ends;
+  wrong   anything else: a false frame, a missing frame, or a part that is called complete.
 
 Exit status: 0 if no stack is wrong, at least --at-least were compared, and at least --right percent are right.
 """

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-"""A program whose path, symbols and thread names hold every byte and the bidirectional controls: nothing of it reaches the
-terminal as it is, from any command or mode, on either stream.
+"""Runs a program whose path, symbols and thread names hold every byte and the bidirectional controls. No command and no mode
+may print any of these unescaped, on either stream.
 
     hostile_names_test.py path/to/dwunw path/to/memleak_dwunw_user path/to/memleak_user
 """

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-"""many_mappings_test.py USER TARGET PLUGINS MAPPINGS [SECONDS]: a process with thousands of executable mappings that loads
-ten plugins a second. Every stack is there and is the true one; with fewer mappings than can be published, those that do
-not lead through a plugin are walked in the kernel; with more, user space walks what is not published, and it is counted.
-Prints what it costs."""
+"""many_mappings_test.py USER TARGET PLUGINS MAPPINGS [SECONDS]: walks a process with thousands of executable mappings that
+loads ten plugins a second. Every stack must be present and true. If all mappings can be published, the kernel walks the
+stacks that do not lead through a plugin. Otherwise user space walks the stacks through unpublished mappings, and a counter
+counts them. Prints the cost."""
 
 import collections
 import json

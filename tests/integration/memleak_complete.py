@@ -1,12 +1,12 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-"""memleak --dwunw-mode=force on programs that this project did not write, at work: how many stacks are complete.
+"""Runs memleak --dwunw-mode=force on programs of the distribution under load, and counts the complete stacks.
 
     memleak_complete.py --memleak FILE [--programs python3,redis-server,…|all] [--seconds N] [-- memleak options]
 
-For each process: what memleak says of all allocations it walked, and each stack of its report. Fails where less than 99 %
-of either are complete, where a frame that is not JIT code's has no module, or where a program's processes allocate next to
-nothing. JIT code is left by frame pointer: the frame around it is marked so.
+For each process it looks at memleak's counts of all walks, and at each stack of its report. It fails if less than 99 % of
+either are complete, if a frame outside JIT code has no module, or if a program's processes allocate almost nothing. A walk
+leaves JIT code by its frame pointer, and marks the next frame.
 """
 
 import argparse

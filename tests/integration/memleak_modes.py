@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-"""memleak on programs that know what they leaked: modes, options, and what it does when something goes wrong.
+"""Runs memleak on programs that record their leaks: modes, options, and behaviour on errors.
 
-    memleak_modes.py MEMLEAK TARGET FOLDER   FOLDER has the target built in other ways as well: memleak_target_fp (with
-                                             frame pointers), memleak_target_no_cfi (with them, without CFI)
+    memleak_modes.py MEMLEAK TARGET FOLDER   FOLDER also has the target built in other ways: memleak_target_fp (with frame
+                                             pointers), memleak_target_no_cfi (with frame pointers, without CFI)
 """
 
 import collections

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-"""memleak without what dwunw added: scripts/strip-dwunw-added's output, built without dwunw, is a memleak.
+"""Tests that the output of scripts/strip-dwunw-added, built without dwunw, is a working memleak.
 
     memleak_plain.py MEMLEAK PLAIN SOURCES ORIGINALS TARGET   PLAIN is built from SOURCES, stripped from ORIGINALS
 """

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-"""A report of memleak has one row for each call chain, and no frame in it that is none.
+"""Tests that a report of memleak has one row for each call chain, and no false frame.
 
     memleak_rows.py MEMLEAK DATA_IN_RBP RELOAD PLUGIN_A PLUGIN_B
 """

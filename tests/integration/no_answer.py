@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-"""Targets whose memory or files never answer: the dwunw command lets go of them and ends.
+"""Tests the dwunw command on targets whose memory or files never answer: it releases them and ends.
 
     no_answer.py path/to/dwunw path/to/no_answer_target path/to/no_answer_code.so [test …]
 """

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-"""A report that cannot be written, to a full disk or a closed stream, is an error of every command and example.
+"""Tests that every command and example fails if its report cannot be written, to a full disk or a closed stream.
 
     output_errors_test.py path/to/dwunw path/to/memleak_dwunw_user path/to/memleak_user
 """

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-"""Probe placement, run: what a probe sees at the entry it sees where it was moved to, in real allocators.
+"""Runs placed probes in real allocators: a moved probe must see what a probe at the entry sees.
 
     probe_placement_test.py path/to/probe_placement_run path/to/target path/to/musl_target
 """

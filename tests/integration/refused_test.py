@@ -1,11 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-"""What the tools say where the kernel refuses: the true reason, and nothing else before it.
+"""Tests the tools on a kernel that refuses: each must print the true reason, and nothing before it.
 
     refused_test.py path/to/dwunw path/to/memleak_dwunw_user path/to/memleak_user
 
-Two of the settings last until the next boot (kernel.yama.ptrace_scope=3, lockdown=confidentiality), and one is the whole
-machine's (net.core.bpf_jit_enable=0). Their tests run only with DWUNW_DISPOSABLE=1: in a guest.
+Two of the settings last until the next boot (kernel.yama.ptrace_scope=3, lockdown=confidentiality), and one affects the
+whole machine (net.core.bpf_jit_enable=0). Their tests run only with DWUNW_DISPOSABLE=1: in a guest.
 """
 
 import os

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-"""What return probes do to a program, and what is seen of it: return_probes_test.py RUN TARGET SUBJECT ROUNDS.
+"""return_probes_test.py RUN TARGET SUBJECT ROUNDS: tests what return probes do to a program, and which calls they see.
 
-The target calls two probed functions: from signal handlers on alternate stacks above and below, from fibers and
-coroutines that switch between calls and within them, and that move to another thread; it jumps out of calls. It checks
-every result of its own. Each attach form is run: the program never dies, and each return is seen with its own entry.
-Return probes without a session are not run: the kernel's fault in them is why there is another form.
+The target calls two probed functions: from signal handlers on alternate stacks above and below the thread's own; from
+fibers and coroutines that switch between calls and within them, and that move to another thread. It also jumps out of
+calls. It checks all its own results. The test runs each attach form: the program must never die, and each return must be
+paired with its own entry. It does not run return probes without a session, because the kernel's fault breaks them.
 """
 import json
 import os

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-"""The dwunw command as people meet it: layouts, JSON, error texts, exit codes, and what it does to its target.
+"""Tests the dwunw command as a user sees it: layouts, JSON, error texts, exit codes, and its effect on the target.
 
     stack_cli.py path/to/dwunw path/to/deep_target
 """

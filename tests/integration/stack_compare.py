@@ -1,25 +1,25 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-"""`dwunw stack` against `eu-stack`: the same stopped process, every thread, frame for frame.
+"""Compares `dwunw stack` with `eu-stack`: the same stopped process, every thread, frame for frame.
 
 Starts real programs under load (tests/support/workloads.py), stops each with SIGSTOP at many moments, and runs both
 tools on it. A thread's stacks are
 
   equal       the same return addresses from the innermost frame to the root;
-  eu shorter  eu-stack ended in an error of its own, and what it found is the beginning of what dwunw found;
-  eu wrong    dwunw reached the root, and eu-stack went on to an address that is no code, where it ended in an error;
-              or the thread stands in code without CFI that has no frame pointer of its own, and eu-stack, going by rbp,
-              left out its caller, which the code returns to;
-  we shorter  dwunw gave a reason why it stopped, and what it found is the beginning of what eu-stack found;
-  guessed     the thread stands in code without CFI that may not have set rbp up: dwunw ends there, saying so, and eu-stack
-              goes by rbp all the same;
+  eu shorter  eu-stack ended in an error of its own, and its frames are the beginning of dwunw's;
+  eu wrong    dwunw reached the root, and eu-stack went on to an address that is not code, where it ended in an error; or the
+              thread is in code without CFI and without a frame pointer of its own, and eu-stack, using rbp, left out the
+              caller to which the code returns;
+  we shorter  dwunw gave a reason why it stopped, and its frames are the beginning of eu-stack's;
+  guessed     the thread is in code without CFI that may not have set rbp up: dwunw ends there and says so, and eu-stack uses
+              rbp nevertheless;
   different   anything else.
 
-Names are compared where both tools have one; two names for one address (aliases) are equal if the process's own symbol
-tables say so.
+Names are compared if both tools have one. Two names for one address (aliases) are equal if the process's own symbol tables
+have both.
 
-Exit status: 0 if every thread was equal, or eu-stack stopped short, went astray or guessed; 1 otherwise;
---allow-shorter also accepts stacks that dwunw declares incomplete. --gdb asks gdb about every thread that is not equal.
+Exit status: 0 if every thread is `equal`, `eu shorter`, `eu wrong` or `guessed`; 1 otherwise. --allow-shorter also accepts
+`we shorter`. --gdb prints gdb's stack of every thread that is not equal.
 """
 
 import argparse

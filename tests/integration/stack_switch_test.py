@@ -1,11 +1,12 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-"""Stacks that go through a switch of stacks which call-frame information does not mention: they end there, and say so.
+"""Tests stacks through a function that switches stacks without call-frame information about it: they must end there, with the
+reason.
 
     stack_switch_test.py DWUNW MEMLEAK TARGET GO_SOURCE FOLDER   FOLDER keeps what Go builds
 
-By `dwunw stack`, which walks in user space, and by memleak, whose stacks the kernel walks. On a target in C and assembler,
-and on a program of Go's, whose runtime has many such functions.
+Runs `dwunw stack`, which walks in user space, and memleak, whose stacks the kernel walks: on a target in C and assembler, and
+on a Go program, whose runtime has many such functions.
 """
 
 import contextlib

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-"""storm_test.py --memleak FILE --target FILE --plugins DIR [--seconds N]: memleak on a program in which plugins, threads
+"""storm_test.py --memleak FILE --target FILE --plugins DIR [--seconds N]: runs memleak on a program in which plugins, threads
 and children come and go all the time.
 
-The program logs how each block that it keeps was allocated. Demanded: no stack in memleak's report differs from that by
-one frame; fewer than one block in a thousand is without a whole stack, and each of those says why; fewer than one stack in
-a thousand found the ring buffer full; memleak's memory stays below 100 MB and no longer grows in the second half."""
+The program logs the callers of each block that it keeps. The test demands: no stack in memleak's report differs from the
+log by one frame; fewer than one block in a thousand has no complete stack, and each of those says why; fewer than one stack
+in a thousand found the ring buffer full; memleak's memory stays below 100 MB and does not grow in the second half."""
 
 import argparse
 import json

@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-"""Callers that no call-frame information leads to for certain: of code that is none, and through a register that no rule
-mentions. Found in use: OpenSSL in AES-GCM ended after two frames, a call through a null pointer after one.
+"""Tests two kinds of caller that call-frame information alone does not prove: the caller of a pc that is not code, and a CFA
+from a register that no rule mentions. Real cases: OpenSSL in AES-GCM once ended after two frames, a call through a null
+pointer after one.
 
     uncertain_callers.py DWUNW NO_CODE_TARGET UNMENTIONED_REGISTER_TARGET [test …]
 """
