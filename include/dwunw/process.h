@@ -16,7 +16,6 @@
 extern "C" {
 #endif
 
-/* Has grown: the fields from `exe` on may be missing. */
 struct dwunw_process_options {
     uint32_t size;
     int32_t pid; /* a live process; 0: none, `maps` alone says what is mapped */

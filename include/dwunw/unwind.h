@@ -131,7 +131,7 @@ struct dwunw_frame {
 /*
  * Walks one stack. Fills frames innermost first, sets *written, and returns DWUNW_OK when the outermost frame was
  * reached, otherwise why the walk stopped. Frame 0 is written even when it stops at once, except for
- * DWUNW_ERR_INVALID_ARGUMENT and DWUNW_ERR_UNSUPPORTED_ARCH, which write none.
+ * DWUNW_ERR_INVALID_ARGUMENT, DWUNW_ERR_STRUCT_SIZE and DWUNW_ERR_UNSUPPORTED_ARCH, which write none.
  *
  * Thread-safe: many threads may capture in one context and one process at once. Allocates when it meets a module for
  * the first time (a small one's table is compiled then, a big one's in the background, and never waited for), and where

@@ -9,6 +9,18 @@ target_link_libraries(capi_c_test PRIVATE dwunw)
 add_test(NAME unit.capi_c COMMAND capi_c_test)
 set_tests_properties(unit.capi_c PROPERTIES LABELS unit TIMEOUT 120)
 
+# A caller of another version, which includes none of the headers.
+foreach(version IN ITEMS older newer)
+    set(test capi_${version}_caller_test)
+    add_executable(${test} capi_caller_test.c)
+    set_target_properties(${test} PROPERTIES C_STANDARD 11 C_EXTENSIONS ON LINKER_LANGUAGE CXX)
+    target_compile_options(${test} PRIVATE -Wall -Wextra -Wpedantic -Werror)
+    target_link_libraries(${test} PRIVATE dwunw_bpf dwunw)
+    add_test(NAME unit.capi_${version}_caller COMMAND ${test})
+    set_tests_properties(unit.capi_${version}_caller PROPERTIES LABELS unit TIMEOUT 120)
+endforeach()
+target_compile_definitions(capi_newer_caller_test PRIVATE NEWER_THAN_THE_LIBRARY)
+
 foreach(name IN ITEMS core dwunw_api process table threads unwind)
     set(test capi_${name}_test)
     add_executable(${test} ${test}.cc)

@@ -216,7 +216,7 @@ static void test_refusals(void) {
     CHECK_STATUS(DWUNW_ERR_INVALID_ARGUMENT, dwunw_capture(context, NULL, &count));
     CHECK_STATUS(DWUNW_ERR_INVALID_ARGUMENT, dwunw_capture(context, &request, NULL));
     request.size--;
-    CHECK_STATUS(DWUNW_ERR_INVALID_ARGUMENT, dwunw_capture(context, &request, &count));
+    CHECK_STATUS(DWUNW_ERR_STRUCT_SIZE, dwunw_capture(context, &request, &count));
     request = request_for(stack_size);
     request.options = 1u << 31;
     CHECK_STATUS(DWUNW_ERR_INVALID_ARGUMENT, dwunw_capture(context, &request, &count));
@@ -247,7 +247,7 @@ static void test_refusals(void) {
     options.pid = 0;
     options.maps = "not a map";
     CHECK_STATUS(DWUNW_ERR_MAPS_MALFORMED, dwunw_process_open(context, &options, &none));
-    CHECK_STATUS(DWUNW_ERR_INVALID_ARGUMENT, dwunw_process_get_counters(process, &counters));
+    CHECK_STATUS(DWUNW_ERR_STRUCT_SIZE, dwunw_process_get_counters(process, &counters));
     CHECK_STATUS(DWUNW_ERR_NO_FILE, dwunw_table_open(context, "/no/such/file", &table));
     CHECK_STATUS(DWUNW_ERR_NOT_ELF, dwunw_table_open(context, "/etc/passwd", &table));
     CHECK_STATUS(DWUNW_ERR_INVALID_ARGUMENT, dwunw_table_open(context, NULL, &table));
