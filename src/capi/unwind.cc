@@ -2,7 +2,7 @@
 #include <dwunw/process.h>
 #include <dwunw/unwind.h>
 
-#include "arch/x86_64/arch.h"
+#include "arch/arch.h"
 #include "capi/handles.h"
 #include "process/recent_page.h"
 
@@ -51,20 +51,6 @@ dwunw_status capture(const dwunw_unwind_request &request, const dwunw_regset &re
 
 } // namespace
 } // namespace dwunw::capi
-
-extern "C" void dwunw_regset_from_x86_64_pt_regs(struct dwunw_regset *out,
-                                                 const uint64_t pt_regs[DWUNW_X86_64_PT_REGS]) {
-    *out = {};
-    out->size = sizeof(*out);
-    out->arch = DWUNW_ARCH_X86_64;
-    for (size_t i = 0; i < DWUNW_X86_64_PT_REGS; ++i) {
-        const uint8_t reg = dwunw::arch::x86_64::kPtRegs[i];
-        if (reg == dwunw::arch::x86_64::kNone)
-            continue;
-        out->regs[reg] = pt_regs[i];
-        out->valid |= uint64_t{1} << reg;
-    }
-}
 
 extern "C" dwunw_status dwunw_capture(struct dwunw_context *context, const struct dwunw_unwind_request *given,
                                       size_t *written) {

@@ -21,7 +21,7 @@ foreach(version IN ITEMS older newer)
 endforeach()
 target_compile_definitions(capi_newer_caller_test PRIVATE NEWER_THAN_THE_LIBRARY)
 
-foreach(name IN ITEMS core dwunw_api process table threads unwind)
+foreach(name IN ITEMS core dwunw_api process regset table threads unwind)
     set(test capi_${name}_test)
     add_executable(${test} ${test}.cc)
     target_include_directories(${test} PRIVATE "${PROJECT_SOURCE_DIR}/src")
