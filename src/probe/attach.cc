@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include "base/guarded.h"
+#include "base/sized_structs.h"
 #include "base/unique_fd.h"
 #include "bpf/uprobe_link.h"
 #include "probe/function_file.h"
@@ -278,21 +279,34 @@ dwunw_status attach(const dwunw_attach_programs &programs, const dwunw_attach_pl
 
 } // namespace
 
-extern "C" dwunw_status dwunw_attach_prepare(const struct dwunw_attach_programs *programs,
-                                             struct dwunw_attach_plan *out) {
-    if (programs == nullptr || programs->size != sizeof(*programs) || programs->form > DWUNW_ATTACH_SINGLE ||
-        programs->returns > DWUNW_ATTACH_RETURN_INSTRUCTIONS || programs->reserved != 0 || out == nullptr ||
-        out->size != sizeof(*out))
+extern "C" dwunw_status dwunw_attach_prepare(const struct dwunw_attach_programs *given_programs,
+                                             struct dwunw_attach_plan *given_out) {
+    const dwunw::Sized programs(given_programs);
+    if (!programs)
+        return programs.status();
+    const dwunw::Sized out(given_out);
+    if (!out)
+        return out.status();
+    if (programs->form > DWUNW_ATTACH_SINGLE || programs->returns > DWUNW_ATTACH_RETURN_INSTRUCTIONS ||
+        programs->reserved != 0)
         return DWUNW_ERR_INVALID_ARGUMENT;
-    return dwunw::guarded([&] { return prepare(*programs, out); });
+    return dwunw::guarded([&] { return prepare(*programs, &*out); });
 }
 
-extern "C" dwunw_status dwunw_attach(const struct dwunw_attach_programs *programs, const struct dwunw_attach_plan *plan,
-                                     const struct dwunw_attach_request *request, struct dwunw_attachment **out) {
-    if (programs == nullptr || programs->size != sizeof(*programs) || plan == nullptr || plan->size != sizeof(*plan) ||
-        plan->form == DWUNW_ATTACH_AUTO || plan->form > DWUNW_ATTACH_SINGLE || request == nullptr ||
-        request->size != sizeof(*request) || request->pid < 0 || request->path == nullptr || out == nullptr ||
-        !are_points(*request))
+extern "C" dwunw_status dwunw_attach(const struct dwunw_attach_programs *given_programs,
+                                     const struct dwunw_attach_plan *given_plan,
+                                     const struct dwunw_attach_request *given_request, struct dwunw_attachment **out) {
+    const dwunw::Sized programs(given_programs);
+    if (!programs)
+        return programs.status();
+    const dwunw::Sized plan(given_plan);
+    if (!plan)
+        return plan.status();
+    const dwunw::Sized request(given_request);
+    if (!request)
+        return request.status();
+    if (plan->form == DWUNW_ATTACH_AUTO || plan->form > DWUNW_ATTACH_SINGLE || request->pid < 0 ||
+        request->path == nullptr || out == nullptr || !are_points(*request))
         return DWUNW_ERR_INVALID_ARGUMENT;
     if (request->count > kMaxPoints)
         return DWUNW_ERR_LIMIT;

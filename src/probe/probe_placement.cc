@@ -4,6 +4,7 @@
 #include <dwunw/process.h>
 
 #include "base/guarded.h"
+#include "base/sized_structs.h"
 #include "probe/function_file.h"
 #include "probe/instruction.h"
 #include "process/file_source.h"
@@ -50,22 +51,25 @@ uint32_t running_kernel() {
     return dwunw::probe::kernel_version(major, minor);
 }
 
+using Out = dwunw::Sized<dwunw_probe_placement>;
+
 // The options with their defaults filled in.
-Result<dwunw_probe_options> checked(const dwunw_probe_options *given, const dwunw_probe_placement *out) {
-    dwunw_probe_options options{};
-    options.size = sizeof(options);
-    if (given != nullptr)
-        options = *given;
+Result<dwunw_probe_options> checked(const dwunw_probe_options *given, const Out &out) {
+    const dwunw::Sized known(given, dwunw::IfNull::kDefaults);
+    if (!known)
+        return Error{known.status()};
+    if (!out)
+        return Error{out.status()};
+    dwunw_probe_options options = *known;
     constexpr uint32_t kKnown = DWUNW_PROBE_AT_ENTRY | DWUNW_PROBE_SKIP_MODULE_READS;
-    if (out == nullptr || out->size != sizeof(*out) || out->reserved != 0 || options.size != sizeof(options) ||
-        (options.flags & ~kKnown) != 0 || options.arguments > DWUNW_PROBE_MAX_ARGUMENTS)
+    if (out->reserved != 0 || (options.flags & ~kKnown) != 0 || options.arguments > DWUNW_PROBE_MAX_ARGUMENTS)
         return Error{DWUNW_ERR_INVALID_ARGUMENT};
     if (options.kernel == 0)
         options.kernel = running_kernel();
     return options;
 }
 
-void fill(const Placement &placement, LinkAddr entry, FileOffset file_entry, dwunw_probe_placement *out) {
+void fill(const Placement &placement, LinkAddr entry, FileOffset file_entry, const Out &out) {
     out->why = placement.why;
     out->offset = placement.offset;
     out->link_address = entry.value + placement.offset;
@@ -77,7 +81,7 @@ void fill(const Placement &placement, LinkAddr entry, FileOffset file_entry, dwu
 }
 
 dwunw_status place_function(const dwunw_probe_file *file, Function function, const dwunw_probe_options &options,
-                            dwunw_probe_placement *out) {
+                            const Out &out) {
     const auto placed = file->impl->place(function, options);
     if (!placed)
         return placed.error().status;
@@ -116,9 +120,10 @@ extern "C" void dwunw_probe_file_close(struct dwunw_probe_file *file) { delete f
 
 extern "C" dwunw_status dwunw_probe_place_symbol(const struct dwunw_probe_file *file, const char *symbol,
                                                  const struct dwunw_probe_options *given,
-                                                 struct dwunw_probe_placement *out) {
+                                                 struct dwunw_probe_placement *given_out) {
     if (file == nullptr || symbol == nullptr)
         return DWUNW_ERR_INVALID_ARGUMENT;
+    const Out out(given_out);
     return dwunw::guarded([&] {
         const auto options = checked(given, out);
         if (!options)
@@ -132,9 +137,10 @@ extern "C" dwunw_status dwunw_probe_place_symbol(const struct dwunw_probe_file *
 
 extern "C" dwunw_status dwunw_probe_place_address(const struct dwunw_probe_file *file, uint64_t link_address,
                                                   uint64_t function_size, const struct dwunw_probe_options *given,
-                                                  struct dwunw_probe_placement *out) {
+                                                  struct dwunw_probe_placement *given_out) {
     if (file == nullptr)
         return DWUNW_ERR_INVALID_ARGUMENT;
+    const Out out(given_out);
     return dwunw::guarded([&] {
         const auto options = checked(given, out);
         if (!options)
@@ -148,9 +154,10 @@ extern "C" dwunw_status dwunw_probe_place_address(const struct dwunw_probe_file 
 
 extern "C" dwunw_status dwunw_probe_place_code(const void *code, size_t code_size,
                                                const struct dwunw_probe_options *given,
-                                               struct dwunw_probe_placement *out) {
+                                               struct dwunw_probe_placement *given_out) {
     if (code == nullptr || code_size == 0)
         return DWUNW_ERR_INVALID_ARGUMENT;
+    const Out out(given_out);
     return dwunw::guarded([&]() -> dwunw_status {
         const auto options = checked(given, out);
         if (!options)

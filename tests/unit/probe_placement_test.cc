@@ -295,13 +295,13 @@ TEST(Placement, ArgumentsOfTheAbi) {
     EXPECT_EQ(dwunw_probe_place_code(kRet.data(), 0, nullptr, &out), DWUNW_ERR_INVALID_ARGUMENT);
     EXPECT_EQ(dwunw_probe_place_code(kRet.data(), 1, nullptr, nullptr), DWUNW_ERR_INVALID_ARGUMENT);
     out.size = 1;
-    EXPECT_EQ(dwunw_probe_place_code(kRet.data(), 1, nullptr, &out), DWUNW_ERR_INVALID_ARGUMENT);
+    EXPECT_EQ(dwunw_probe_place_code(kRet.data(), 1, nullptr, &out), DWUNW_ERR_STRUCT_SIZE);
     out.size = sizeof(out);
-    for (int field = 0; field < 3; ++field) {
+    for (int field = 0; field < 2; ++field) {
         dwunw_probe_options options{};
-        options.size = field == 0 ? 1 : sizeof(options);
-        options.flags = field == 1 ? 1U << 31 : 0;
-        options.arguments = field == 2 ? 7 : 0;
+        options.size = sizeof(options);
+        options.flags = field == 0 ? 1U << 31 : 0;
+        options.arguments = field == 1 ? 7 : 0;
         EXPECT_EQ(dwunw_probe_place_code(kRet.data(), 1, &options, &out), DWUNW_ERR_INVALID_ARGUMENT);
     }
 }
