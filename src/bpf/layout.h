@@ -29,18 +29,15 @@ class Layout {
     // Takes in what is mapped now, ascending. False, and unchanged, where an address has meant something else.
     bool extend(std::span<const process::Process::CodeMapping> mappings);
 
-    struct Place {
-        const dwunw_module *module = nullptr; // nullptr: code without a file
-        LoadBias bias;
-    };
-    std::optional<Place> find(RunAddr address) const;
+    // The module is nullptr for code without a file.
+    std::optional<unwind::PlacedModule> find(RunAddr address) const;
 
   private:
     struct Range {
         RunAddr start;
         RunAddr end;
         unwind::CodeKind kind;
-        Place place;
+        unwind::PlacedModule place;
     };
     static bool same(const Range &a, const Range &b) {
         return a.kind == b.kind && a.place.module == b.place.module && a.place.bias.value == b.place.bias.value;

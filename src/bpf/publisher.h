@@ -19,15 +19,16 @@
 // Not thread-safe.
 #pragma once
 
+#include "abi/handles.h"
 #include "bpf/block_allocator.h"
-#include "bpf/kernel_maps.h"
+#include "bpf/bpf_maps.h"
 #include "bpf/lasting.h"
 #include "bpf/layout.h"
 #include "bpf/linker_probe.h"
 #include "bpf/map_history.h"
+#include "bpf/map_validity.h"
 #include "bpf/map_watch.h"
 #include "bpf/moment.h"
-#include "bpf/published.h"
 #include "bpf/table_pool.h"
 
 #include <dwunw/process.h>
@@ -47,21 +48,21 @@ struct ProcessCloser {
 
 class Publisher {
   public:
-    struct Known {
+    struct TrackedProcess {
         int32_t pid = 0;
         uint32_t slot = 0;
         std::unique_ptr<dwunw_process, ProcessCloser> process;
         std::optional<AttachedProbe> linker_probe;
         const dwunw_module *linker = nullptr; // that it is on, or could not be put on
         std::shared_ptr<Layout> layout;
-        Published published;
+        PublishedMap published;
         std::vector<dwunw_mapping> mappings; // all
         uint32_t first = 0;                  // of those that are published
         uint32_t count = 0;
         uint32_t generation = 0;
         bool incomplete = false;
         bool lasting_whole = false;
-        std::vector<const process::ModuleFile *> tables; // acquired
+        std::vector<const process::Module *> tables; // acquired
         // What lasts.
         std::shared_ptr<Layout> lasting_layout;
         std::vector<dwunw_mapping> lasting;
@@ -87,7 +88,7 @@ class Publisher {
         bool may_wait() const { return reading.has_value() && lasting_generation != 0; }
     };
 
-    Publisher(dwunw_context *context, KernelMaps &maps, std::optional<LinkerProbe> linker_probe,
+    Publisher(dwunw_context *context, BpfMaps &maps, std::optional<LinkerProbe> linker_probe,
               uint32_t first_generation);
 
     // Adds a process, or looks at it again. dwunw_process_open's errors, DWUNW_ERR_LIMIT, DWUNW_ERR_BPF.
@@ -96,24 +97,24 @@ class Publisher {
     // The kernel has said so; it knows the process no more.
     void exited(int32_t pid);
     // What is published is true; let the kernel ask again when it is not.
-    void rearm(const Known &known);
+    void rearm(const TrackedProcess &tracked);
     // The kernel has found that what is published is not true any more, at a moment when there were so many pages.
     void asked(int32_t pid, uint64_t exec_pages);
     // Looks at the processes that are to be, as far as it is time; returns when the next one is due, 0: none.
     uint64_t look_again(uint64_t now);
 
-    Known *find(int32_t pid);
+    TrackedProcess *find(int32_t pid);
     // nullptr: no such layout, or no stack has it any more.
     std::shared_ptr<const Layout> layout(uint64_t number) const;
     // The kernel's count of changes.
-    uint64_t changes(const Known &known) const;
+    uint64_t changes(const TrackedProcess &tracked) const;
     // Publishes the map as it is now.
-    dwunw_status publish(Known &known);
+    dwunw_status publish(TrackedProcess &tracked);
     // The same, but not at once again where it has failed or takes long: DWUNW_ERR_LIMIT.
-    dwunw_status publish_in_time(Known &known);
+    dwunw_status publish_in_time(TrackedProcess &tracked);
 
     // The process's code at a moment when it had executed so many programs; nullopt where that is not known.
-    std::optional<Moment> moment(Known &known, uint64_t time, uint64_t execs, uint64_t now);
+    std::optional<Moment> moment(TrackedProcess &tracked, uint64_t time, uint64_t execs, uint64_t now);
     // What has come to be mapped until now, anywhere.
     void watch_maps();
     // Every record of a moment before `time` has been taken in.
@@ -124,7 +125,7 @@ class Publisher {
     uint32_t mappings_used() const { return mapping_blocks_.used(); }
     const MapWatch &map_watch() const { return watch_; }
     size_t watched_linkers() const;
-    size_t size() const { return known_.size(); }
+    size_t size() const { return tracked_.size(); }
 
   private:
     struct Entries; // a map as it is published
@@ -133,24 +134,24 @@ class Publisher {
         uint32_t count = 0;
     };
 
-    dwunw_status publish_timed(Known &known);
-    void watch_linker(Known &known);
+    dwunw_status publish_timed(TrackedProcess &tracked);
+    void watch_linker(TrackedProcess &tracked);
     Entries entries_of(const process::Process::CodeMappings &code);
     std::optional<Block> store(std::span<const dwunw_mapping> mappings);
-    Block store_map(Known &known, const Entries &entries);
-    void publish_lasting(Known &known, const process::Process::CodeMappings &code, const Entries &entries,
+    Block store_map(TrackedProcess &tracked, const Entries &entries);
+    void publish_lasting(TrackedProcess &tracked, const process::Process::CodeMappings &code, const Entries &entries,
                          uint64_t execs, Block &before);
-    void write(Known &known, const Published &published, uint64_t code_filter);
-    void withdraw(Known &known);
+    void write(TrackedProcess &tracked, const PublishedMap &published, uint64_t code_filter);
+    void withdraw(TrackedProcess &tracked);
     bool generations_for_one_more();
     // A layout that takes in the mappings: `layout`, or where that is not possible a new one.
     bool extend(std::shared_ptr<Layout> &layout, std::span<const process::Process::CodeMapping> mappings);
-    void note_reading(Known &known, const MapReading &reading);
+    void note_reading(TrackedProcess &tracked, const MapReading &reading);
     void retire(std::shared_ptr<const Layout> layout);
     const elf::Dynamic &dynamic(const dwunw_module &module);
 
     dwunw_context *context_;
-    KernelMaps &maps_;
+    BpfMaps &maps_;
     std::optional<LinkerProbe> linker_probe_;
     TablePool pool_;
     BlockAllocator mapping_blocks_;
@@ -158,14 +159,14 @@ class Publisher {
     uint32_t generation_;
     uint64_t layouts_ = 0;
     uint64_t publications_ = 0;
-    std::map<int32_t, std::unique_ptr<Known>> known_;
+    std::map<int32_t, std::unique_ptr<TrackedProcess>> tracked_;
     std::unordered_map<uint64_t, std::weak_ptr<const Layout>> layout_numbers_;
     // Layouts that came to an end: records of their time may still be on their way.
     std::deque<std::shared_ptr<const Layout>> former_layouts_;
     size_t former_bytes_ = 0;
     MapWatch watch_;
     FileChecks file_checks_;
-    std::unordered_map<const process::ModuleFile *, elf::Dynamic> dynamics_;
+    std::unordered_map<const process::Module *, elf::Dynamic> dynamics_;
 };
 
 } // namespace dwunw::bpf

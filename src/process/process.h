@@ -26,7 +26,7 @@
 
 #include "process/live_target.h"
 #include "process/maps.h"
-#include "process/module_open.h"
+#include "process/module_locator.h"
 #include "process/module_store.h"
 #include "process/moved_code.h"
 #include "process/proc_dir.h"
@@ -43,8 +43,6 @@
 #include <set>
 #include <string>
 #include <string_view>
-
-struct dwunw_process;
 
 namespace dwunw::process {
 
@@ -246,7 +244,7 @@ class View final : public unwind::AddressSpace {
     // As the snapshot has it: numbers that look like addresses must not make the map be read again.
     bool is_code(RunAddr address) override;
     Warm warm() override { return {&process_.rules_, snapshot_->generation, now_}; }
-    std::optional<unwind::Place> place(uint32_t number, uint64_t generation) override;
+    std::optional<unwind::PlacedModule> place(uint32_t number, uint64_t generation) override;
     bool is_warm_code(RunAddr address, uint64_t generation) override;
     Result<Process::ModuleAt> find_module(RunAddr address);
     // Pin::seat()
@@ -272,8 +270,5 @@ class View final : public unwind::AddressSpace {
     Pin snapshot_;
     uint64_t now_;
 };
-
-// What a handle of the C ABI stands for; defined beside it.
-Process &of_handle(struct ::dwunw_process &handle);
 
 } // namespace dwunw::process

@@ -2,7 +2,7 @@
 // How much one poll takes in, however much more there is: so many records, or those of so much time. A record may cost
 // a reading of its process's map, and how large that is is the process's own choice.
 //
-// Proved by tests/unit/bpf_portion_test.
+// Proved by tests/unit/bpf_poll_budget_test.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,7 @@
 
 namespace dwunw::bpf {
 
-class Portion {
+class PollBudget {
   public:
     static constexpr size_t kRecords = 16384;
     static constexpr uint64_t kTime = 200'000'000; // ns, from the first record on

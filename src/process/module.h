@@ -27,13 +27,13 @@ struct ModuleBudget {
     Budget sections; // those that are read or unpacked whole, as long as the CFI is kept
 };
 
-class ModuleFile {
+class Module {
   public:
     // `identity`: of a file, whose content is checked not to change while it is parsed; none for an image from memory.
     // `budget`: shared with other modules; nullptr: it has what one file may have. `debug_root`: where separate debug
     // files are.
-    ModuleFile(std::shared_ptr<const ByteSource> source, int fd, std::optional<FileIdentity> identity,
-               std::shared_ptr<ModuleBudget> budget = nullptr, const char *debug_root = kDebugRoot);
+    Module(std::shared_ptr<const ByteSource> source, int fd, std::optional<FileIdentity> identity,
+           std::shared_ptr<ModuleBudget> budget = nullptr, const char *debug_root = kDebugRoot);
 
     const ByteSource &source() const { return *source_; }
     int fd() const { return fd_; } // −1 for an image from memory
@@ -96,9 +96,9 @@ std::optional<LoadBias> load_bias(const elf::Image &image, const Mapping &mappin
 } // namespace dwunw::process
 
 // The C ABI's module: a name for an image. Two maps that show different paths for one file have two modules and one
-// ModuleFile. Made by ModuleStore, lives as long as that.
+// Module. Made by ModuleStore, lives as long as that.
 struct dwunw_module {
     std::string path;
-    const dwunw::process::ModuleFile *file = nullptr; // nullptr: it could not be opened
-    dwunw_status status = DWUNW_OK;                   // why not
+    const dwunw::process::Module *file = nullptr; // nullptr: it could not be opened
+    dwunw_status status = DWUNW_OK;               // why not
 };
