@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The compiled unwind table of a module: immutable, in link addresses. doc/table_format.md is its layout, four arrays
-// of plain integers, which another walker may read as well.
+// The compiled unwind table of a module: immutable, in link addresses. doc/table_format.md has the layout: four arrays
+// of plain integers, which the walk in BPF reads, too.
 #pragma once
 
 #include "arch/arch.h"
@@ -17,26 +17,26 @@
 
 namespace dwunw::unwind {
 
-// The format's numbers: what the writer and a reader share.
+// The format's numbers, shared by the writer and the readers.
 namespace table_format {
 
 inline constexpr unsigned kPageBits = 16;  // a page is 64 KiB of code
 inline constexpr unsigned kBlockBits = 10; // a block 1 KiB
 inline constexpr size_t kBlocks = size_t{1} << (kPageBits - kBlockBits);
-inline constexpr uint32_t kUniformPage = 0x80000000; // a page's entry is in its reference
+inline constexpr uint32_t kUniformPage = 0x80000000; // the page's reference holds its entry
 inline constexpr unsigned kSlotBits = 6;
-inline constexpr uint16_t kEscape = (1u << kSlotBits) - 1; // a row's entry is in the overflow list
-inline constexpr unsigned kEntryBits = 12;                 // of a dictionary word; the rest is the gap before the row
+inline constexpr uint16_t kEscape = (1u << kSlotBits) - 1; // the row's entry is in the overflow list
+inline constexpr unsigned kEntryBits = 12; // bits of a dictionary word; the others are the gap before the row
 inline constexpr uint32_t kMaxPad = (1u << (16 - kEntryBits)) - 1;
 
-// Entries: what holds from a row on.
+// Entries: a row's rule.
 inline constexpr uint32_t kGap = 0;     // no FDE
 inline constexpr uint32_t kRefused = 1; // an FDE that was refused
 inline constexpr uint32_t kFirstRule = 2;
 
-// A row that no dictionary has.
+// A row whose entry is in no dictionary.
 struct Overflow {
-    uint32_t unit; // of the row, ascending
+    uint32_t unit; // the row's unit; ascending
     uint32_t entry;
 };
 
@@ -50,12 +50,12 @@ class Table {
         const Rule *rule = nullptr;
     };
     struct Row : Lookup {
-        // The same holds up to here; behind it, it may go on.
+        // The answer holds at least up to here.
         LinkAddr end;
     };
 
-    // `index` is of the same sections. Where `read_code` shows that a row does not hold, its rule is CfaKind::kLost;
-    // without it, the table is what the sections say.
+    // `index` must be of the same sections. If `read_code` shows that a row is wrong, its rule is CfaKind::kLost.
+    // Without `read_code`, the table has the sections' own rows.
     static Table build(std::span<const dwarf::CfiSection> sections, const FdeIndex &index, const arch::Arch &arch,
                        const ReadCode &read_code = {});
 
@@ -70,15 +70,15 @@ class Table {
 
     const arch::Arch *arch() const { return arch_; }
     size_t rule_count() const { return rules_.size(); }
-    size_t fde_count() const { return compiled_fdes_; } // those that have rows
-    // FDEs that could be listed and not executed; FdeIndex has those that could not be listed.
-    // The first kMaxRefusals of refusal_count().
+    size_t fde_count() const { return compiled_fdes_; } // FDEs that have rows
+    // FDEs that could be listed but not executed; FdeIndex has those that could not be listed. Keeps the first
+    // kMaxRefusals of refusal_count().
     const std::vector<Refusal> &refusals() const { return refusals_; }
     size_t refusal_count() const { return refusal_count_; }
-    // Of the arrays.
+    // The memory of the arrays.
     size_t memory_bytes() const;
 
-    // The arrays themselves, for another walker (doc/table_format.md).
+    // The arrays, for another reader (doc/table_format.md).
     LinkAddr base() const { return base_; }
     std::span<const uint32_t> pages() const { return pages_; }
     std::span<const uint16_t> units() const { return units_; }
@@ -97,7 +97,7 @@ class Table {
     }
 
     LinkAddr base_;
-    std::vector<uint32_t> pages_; // one for each page from base_ on
+    std::vector<uint32_t> pages_; // one for each page, from base_ on
     std::vector<uint16_t> units_;
     std::vector<Rule> rules_;
     std::vector<table_format::Overflow> overflow_;
