@@ -33,8 +33,8 @@ class TableWriter {
     static uint16_t word_of(const Row &row) {
         return static_cast<uint16_t>(row.pad << table_format::kEntryBits | row.entry);
     }
-    // The index of a word by entry and gap. Most modules have a few dozen entries, and the array for the words is as
-    // long.
+    // The index of a word: by entry, then by gap. Most modules have a few dozen entries, so the arrays that are indexed
+    // by it stay short.
     static size_t place_of(uint16_t word) {
         constexpr unsigned kPadBits = 16 - table_format::kEntryBits;
         return static_cast<size_t>((word & ((1u << table_format::kEntryBits) - 1)) << kPadBits |
