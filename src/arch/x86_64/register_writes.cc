@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // Proves that a function's code does not write a register:
 //
-//     OpenSSL's gcm helper, and rax:   mov, movdqu, pxor, pclmulqdq … ret     no instruction writes rax: proved
-//                                      one unknown instruction, a call, a jump out of it: not proved
+//     pxor %xmm0, %xmm1; movdqu %xmm1, (%rdi); ret    does not write rax: proved
+//     xor %eax, %eax; ret                             writes rax
+//     call helper; ret                                not proved: the helper may write rax
 //
 // Every instruction is decoded for its length and for the general registers that it writes (Intel SDM volume 2, chapter
 // 2 and appendix A). An instruction that is not listed here makes the answer no. So does a call, and a jump out of the

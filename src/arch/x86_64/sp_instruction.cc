@@ -494,7 +494,7 @@ class Decoder {
         }
     }
 
-    // Without REX, a one-byte operand with SP's number is ah, bh, ch or dh.
+    // Without REX, a one-byte operand with SP's number is ah.
     bool reg_counts() const { return (opcode_ & 1) != 0 || rex_ != 0; }
 
     void classify_arithmetic(SpInstruction &out) const {
