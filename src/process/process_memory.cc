@@ -17,9 +17,9 @@ ProcessMemory ProcessMemory::open(const ProcDir &directory) {
     memory.pid_ = directory.pid();
     if (auto mem = directory.open_file("mem", O_RDONLY))
         memory.mem_ = std::move(*mem);
-    // Fails for a thread that is not its process's main thread; /proc/PID/mem then does it alone.
+    // Fails for a thread that is not its process's main thread; then only /proc/PID/mem is used.
     UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, memory.pid_, 0)));
-    // Still there: so the number was its own when the descriptor was made.
+    // The process still exists, so the number was its own when the descriptor was made.
     if (pidfd.valid() && directory.state(directory.pid()) == ProcDir::State::kAlive)
         memory.pidfd_ = std::move(pidfd);
     return memory;
@@ -28,7 +28,7 @@ ProcessMemory ProcessMemory::open(const ProcDir &directory) {
 size_t ProcessMemory::read_with_readv(RunAddr address, std::span<uint8_t> buffer) const {
     if (!pidfd_.valid())
         return 0;
-    // Partial transfers are promised per element only: one element a page.
+    // The kernel promises partial transfers only between elements: make one element for each page.
     static const uint64_t page_size = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
     std::array<iovec, 64> remote;
     size_t done = 0;
@@ -49,7 +49,7 @@ size_t ProcessMemory::read_with_readv(RunAddr address, std::span<uint8_t> buffer
         if (static_cast<size_t>(got) < planned)
             break;
     }
-    // The process was there after the reading, so the number was its own all along.
+    // The process existed after the read, so the number was its own during the read.
     if (done > 0 && ::syscall(SYS_pidfd_send_signal, pidfd_.get(), 0, nullptr, 0) != 0)
         return 0;
     return done;
@@ -66,13 +66,13 @@ Result<std::shared_ptr<const Target>> Target::open(const ProcDir &process) {
     auto target = std::make_shared<Target>();
     target->process_fd_ = process.fd();
     const ProcDir *directory = &process;
-    // A main thread that ended keeps its number until the others have ended, and has no address space.
+    // A main thread that has ended keeps its number until the other threads have ended. It has no address space.
     if (process.state(process.pid()) == ProcDir::State::kZombie) {
         for (const pid_t thread : process.threads()) {
             if (thread == process.pid())
                 continue;
             auto opened = ProcDir::open(thread);
-            // Still a thread of ours after the opening: so it is not another process's that took the number.
+            // Still a thread of this process after the opening: so the number is not another process's.
             if (opened && process.state(thread) == ProcDir::State::kAlive) {
                 target->thread_ = std::move(*opened);
                 directory = &*target->thread_;

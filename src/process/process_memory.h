@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The memory of a live process, and the handles on its address space that reading it takes.
+// The memory of a live process, and the handles on its address space that reading needs.
 //
 // Immutable; thread-safe; reading allocates nothing.
 #pragma once
@@ -16,11 +16,11 @@ namespace dwunw::process {
 
 class ProcessMemory {
   public:
-    // Where the caller may not read the process, read() reads nothing.
+    // If the caller may not read the process, read() reads nothing.
     static ProcessMemory open(const ProcDir &directory);
 
-    // As dwunw_read_memory_fn: how many bytes could be read from the start, up to the first page that cannot be.
-    // process_vm_readv first; /proc/PID/mem for what it refuses (a page without read permission).
+    // As dwunw_read_memory_fn: the number of bytes read from the start, up to the first unreadable page. Uses
+    // process_vm_readv first, and /proc/PID/mem for pages that it refuses (pages without read permission).
     size_t read(RunAddr address, std::span<uint8_t> buffer) const;
 
     pid_t pid() const { return pid_; }
@@ -29,26 +29,26 @@ class ProcessMemory {
     size_t read_with_readv(RunAddr address, std::span<uint8_t> buffer) const;
 
     pid_t pid_ = 0;
-    UniqueFd pidfd_; // process_vm_readv goes by number: this tells whether it still was our process
-    UniqueFd mem_;   // tied by the kernel to the address space
+    UniqueFd pidfd_; // process_vm_readv uses a number: this tells whether it was still our process
+    UniqueFd mem_;   // the kernel ties it to the address space
 };
 
-// One address space of a process: what its map, its mapped files and its memory are read through. All of it stays tied
-// to that address space; after an exec it reads as empty, and a new one has to be opened.
+// One address space of a process: the handles for its map, its mapped files and its memory. All of them stay tied to
+// that address space. After an exec they read as empty, and a new Target must be opened.
 class Target {
   public:
-    // A zombie and a kernel thread open, too: their map is empty. `process` outlives it. DWUNW_ERR_NO_PROCESS,
+    // Also opens a zombie and a kernel thread, whose map is empty. `process` must outlive it. DWUNW_ERR_NO_PROCESS,
     // DWUNW_ERR_PERMISSION, DWUNW_ERR_TOO_MANY_FILES.
     static Result<std::shared_ptr<const Target>> open(const ProcDir &process);
 
     int maps_fd() const { return maps_.get(); }
-    // Where map_files/ and root/ are.
+    // The folder of map_files/ and root/.
     int directory_fd() const { return thread_ ? thread_->fd() : process_fd_; }
     const ProcessMemory &memory() const { return memory_; }
 
   private:
-    int process_fd_ = -1;           // of the ProcDir, which outlives this
-    std::optional<ProcDir> thread_; // where the main thread has ended and others run: one of those
+    int process_fd_ = -1;           // the ProcDir's, which outlives this
+    std::optional<ProcDir> thread_; // if the main thread has ended and others run: one of those
     UniqueFd maps_;
     ProcessMemory memory_;
 };
