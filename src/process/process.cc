@@ -405,8 +405,8 @@ Result<Process::ModuleAt> Process::find_module(RunAddr address) { return View(*t
 
 Process::CodeMappings Process::code_mappings() {
     constexpr uint64_t kPage = 4096;
-    constexpr uint64_t kUserEnd = uint64_t{1}
-                                  << 56; // with 5-level paging; [vsyscall] lies beyond, outside the address space
+    // With 5-level paging; [vsyscall] lies beyond, outside the address space.
+    constexpr uint64_t kUserEnd = uint64_t{1} << 56;
     const Pin now(*this);
     CodeMappings result;
     result.generation = now->generation;
