@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// dwunw table FILE: the rows that the library compiled from a file's call-frame information.
+// dwunw table FILE: prints the rows that the library compiles from a file's call-frame information.
 #include "command.h"
 #include "output.h"
 
@@ -110,7 +110,7 @@ int print_summary(const TableOptions &options, const dwunw_table *table, const d
     return kExitOk;
 }
 
-// ELF addresses as the table prints them: hexadecimal, with or without 0x.
+// Parses ELF addresses as the table prints them: hexadecimal, with or without 0x.
 bool parse_address(const std::string &text, uint64_t &address) {
     if (text.empty() || text.find_first_not_of("0123456789abcdefABCDEFxX") != std::string::npos)
         return false;
