@@ -17,7 +17,7 @@
 #include "dwunw_output.h"
 #include "dwunw_probes.h"
 
-/* What an allocator's file is called. */
+/* Names of the files of allocators. */
 static const char *const libraries[] = {
 	"libc.so",
 	"libc-2.",
@@ -30,7 +30,7 @@ static const char *const libraries[] = {
 	"libhoard",
 };
 
-/* What an allocator inside of the program is called. */
+/* Names of allocators inside the program. */
 static const char *const symbols[] = {
 	"malloc",
 	"je_malloc",
@@ -63,8 +63,8 @@ static bool is_library(const char *path)
 }
 
 /*
- * Whether a mapping is of the object. The kernel's own numbers in a map are another file system's where there are layers
- * (overlayfs, btrfs), so the mapping is followed, and the numbers are for those who may not do that.
+ * Whether a mapping is of the object. With layered file systems (overlayfs, btrfs) the numbers in a map are those of
+ * another file system. So this follows the mapping; it uses the numbers only without the privilege to follow it.
  */
 static bool is_object(pid_t pid, const char *range, dev_t device, unsigned long inode, const struct stat *object)
 {
