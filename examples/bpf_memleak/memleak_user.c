@@ -195,7 +195,7 @@ int main(int argc, char **argv)
 			err(1, "ring buffer");
 	ring_buffer__consume(ring); /* records between the last poll and the end */
 	twalk(stack_tree, print_stack);
-	printf("lost for want of room: %llu records\n", (long long)skel->bss->lost);
+	printf("lost, because the ring buffer was full: %llu records\n", (long long)skel->bss->lost);
 	if (fflush(stdout) || ferror(stdout))
 		err(1, "standard output");
 	return 0;

@@ -162,13 +162,13 @@ void dwunw_allocators__check(pid_t pid, const char *object, bool others)
 	if (!seen.anything || (seen.object && !(others && found)))
 		goto out;
 	if (seen.object) {
-		fprintf(stderr, "WARNING: process %d may not allocate by ", pid);
+		fprintf(stderr, "WARNING: process %d may not allocate with ", pid);
 		dwunw_output__text(stderr, path);
 		fprintf(stderr, ", which is watched");
 	} else {
 		fprintf(stderr, "WARNING: process %d does not map ", pid);
 		dwunw_output__text(stderr, path);
-		fprintf(stderr, ", nothing of it will be seen");
+		fprintf(stderr, ", so none of its functions will be seen");
 	}
 	for (size_t i = 0; i < seen.library_count; i++) {
 		fprintf(stderr, "%s", separator);
@@ -183,7 +183,7 @@ void dwunw_allocators__check(pid_t pid, const char *object, bool others)
 		separator = ", ";
 	}
 	if (!found)
-		fprintf(stderr, "; no allocator that is known here was found in it");
+		fprintf(stderr, "; it has no allocator that memleak knows");
 	if (is_32_bit(exe))
 		fprintf(stderr, "; it is a 32-bit program");
 	fprintf(stderr, "\n");

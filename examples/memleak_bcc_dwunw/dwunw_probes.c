@@ -66,8 +66,8 @@ static void set_autoload(struct bpf_object *object, const char *name, bool load)
 /* Return probes that no session can refuse: dwunw/bpf_attach.h says what they can do to the program. */
 static void warn_of_return_probes(void)
 {
-	fprintf(stderr, "WARNING: this kernel's return probes can end the traced program: when a signal handler on an "
-			"alternate stack allocates while an allocation is under way. --dwunw-returns=instruction avoids it.\n");
+	fprintf(stderr, "WARNING: this kernel's return probes can end the traced program, if a signal handler on an "
+			"alternate stack allocates during an allocation. --dwunw-returns=instruction avoids this.\n");
 }
 
 int dwunw_probes__prepare(struct dwunw_probes **out, struct bpf_object *object, bool use, unsigned int returns,
@@ -188,7 +188,7 @@ static int place_all(const struct dwunw_probes *probes, const struct dwunw_probe
 			continue;
 		}
 		if (function->returns && !sees_returns(probes, file, placement.file_offset, why, sizeof(why))) {
-			fprintf(stderr, "the returns of %s are not known: %s; --dwunw-returns=probe goes without them\n", symbol,
+			fprintf(stderr, "the returns of %s are not known: %s; --dwunw-returns=probe does not need them\n", symbol,
 				why);
 			if (prefix[0] ? function->required : function->required_without_prefix)
 				return -ENOTSUP;

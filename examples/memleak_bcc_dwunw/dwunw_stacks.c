@@ -471,17 +471,17 @@ void dwunw_stacks__end_report(struct dwunw_stacks *stacks, uint64_t blocks_lost)
 			printf(" [%s: %" PRIu64 "]", dwunw_status_string((dwunw_status)status), stacks->partial[status]);
 	printf(", %" PRIu64 " dropped (ring buffer full)\n", counters.reasons[DWUNW_BPF_DROPPED]);
 
-	print_reasons("left to user space", &counters, DWUNW_BPF_COMPLETE + 1, DWUNW_BPF_FORCED - 1);
+	print_reasons("sent to user space", &counters, DWUNW_BPF_COMPLETE + 1, DWUNW_BPF_FORCED - 1);
 	print_reasons("without a stack", &counters, DWUNW_BPF_LAST_FALLBACK + 1, DWUNW_BPF_REASONS - 1);
-	print_loss("blocks that the map of outstanding ones had no room for", blocks_lost, "--dwunw-blocks");
-	print_loss("calls that there was no memory for", counters.lost_calls, NULL);
-	print_loss("calls left alone because another one may be pending on another stack", counters.other_stack_calls, NULL);
-	print_loss("calls that never returned, as after longjmp", counters.abandoned_calls, NULL);
-	print_loss("stacks that there was no room for", counters.lost_to_memory, "--dwunw-kept-size");
+	print_loss("blocks that found the map of outstanding blocks full", blocks_lost, "--dwunw-blocks");
+	print_loss("calls that found no memory", counters.lost_calls, NULL);
+	print_loss("calls not followed, because another may be pending on another stack", counters.other_stack_calls, NULL);
+	print_loss("calls that ended without a return, as by longjmp", counters.abandoned_calls, NULL);
+	print_loss("stacks that found no room", counters.lost_to_memory, "--dwunw-kept-size");
 	print_loss("modules whose tables found no room", counters.modules_without_room, "--dwunw-table-size");
-	print_loss("stack ids that came with other frames than before", counters.id_collisions, NULL);
+	print_loss("stack ids that came again with other frames", counters.id_collisions, NULL);
 	print_loss("stack ids that could not be noted as sent", counters.failed_inserts, NULL);
-	print_loss("looks at the map that were put off", counters.requests_dropped, "--dwunw-ring-size");
+	print_loss("readings of the map that were postponed", counters.requests_dropped, "--dwunw-ring-size");
 	print_loss("malformed records", counters.records_malformed, NULL);
 
 	if (counters.kept_bytes >= FORGET_FROM && stacks->id_count >= 0)

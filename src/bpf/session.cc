@@ -507,20 +507,20 @@ std::string Session::describe() const {
         return std::string(has ? with : without) +
                (has   ? ""
                 : off ? " (switched off)"
-                      : " (the kernel has no other)") +
+                      : " (the kernel lacks the better form)") +
                "\n";
     };
     std::string text;
     text += "frame loop: " + choice(features_.loop, features_.loop_off, "bpf_loop, 512 frames",
                                     "global function in a bounded loop, 128 frames");
     if (!features_.jit)
-        text += "JIT: off (net.core.bpf_jit_enable), which bpf_loop and bpf_find_vma need\n";
+        text += "JIT: off (net.core.bpf_jit_enable); bpf_loop and bpf_find_vma need it\n";
     text += "state of a walk: " +
             choice(features_.task_storage, features_.task_storage_off, "task storage", "hash by thread");
     if (!refused_.empty())
-        text += "refused: dwunw_get_stackid takes a pt_regs, and is called by program " + refused_ + "\n";
+        text += "refused: dwunw_get_stackid needs a pt_regs, but its caller is program " + refused_ + "\n";
     if (pid_namespace_ != 0)
-        text += "processes: by their numbers in pid namespace " + std::to_string(pid_namespace_) + "\n";
+        text += "process numbers: those of pid namespace " + std::to_string(pid_namespace_) + "\n";
     if (started())
         text += "dynamic linker: watched in " + std::to_string(publisher_->watched_linkers()) + " of " +
                 std::to_string(publisher_->size()) + " processes\n";

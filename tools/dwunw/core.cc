@@ -154,13 +154,14 @@ int run_core(const CoreOptions &options) {
 
 void add_core_command(CLI::App &app, int &exit_code) {
     auto options = std::make_shared<CoreOptions>();
-    CLI::App *command = app.add_subcommand("core", "Write a small core file of a process, which runs on");
+    CLI::App *command = app.add_subcommand("core", "Write a small core file of a process; the process runs on");
     command->add_option("-p,--pid", options->pid, "the process")
         ->required()
         ->type_name("PID")
         ->check(CLI::Range(1, INT32_MAX));
     command->add_option("-o,--output", options->output, "the file to write")->required()->type_name("FILE");
-    command->add_option("--stack-bytes", options->stack_bytes, "at most this much of each stack; 0: all of it")
+    command
+        ->add_option("--stack-bytes", options->stack_bytes, "at most this many bytes of each stack; 0: the whole stack")
         ->type_name("N")
         ->check(CLI::NonNegativeNumber)
         ->capture_default_str();

@@ -140,7 +140,7 @@ class Holder {
             return;
         stopped_.reset();
         if (options_.verbose)
-            std::fprintf(stderr, "dwunw: %d: held for %s\n", pid_, seconds(since(begin_)).c_str());
+            std::fprintf(stderr, "dwunw: %d: stopped for %s\n", pid_, seconds(since(begin_)).c_str());
     }
 
     int give_up() {
@@ -148,7 +148,7 @@ class Holder {
         const std::string cause = waits_for(reader_);
         ::kill(reader_, SIGKILL);
         // Say it first: letting the process go waits for threads that do not stop.
-        fail(std::to_string(pid_), "let go after " + seconds(options_.limit) + ", " +
+        fail(std::to_string(pid_), "released after " + seconds(options_.limit) + ", " +
                                        (cause.empty() ? "with more to read" : "waiting for " + cause));
         let_go();
         return kExitFailure; // even if the reader does not end now
@@ -192,12 +192,12 @@ class Holder {
 
 std::vector<CLI::Option *> add_hold_options(CLI::App &command, HoldOptions &options) {
     CLI::Option *const limit =
-        command.add_option("--max-hold", options.limit, "stop the process for at most so long; 0: no limit")
+        command.add_option("--max-hold", options.limit, "stop the process for at most this long; 0: no limit")
             ->type_name("SECONDS")
             ->check(CLI::Range(0.0, kMostSeconds))
             ->capture_default_str();
     CLI::Option *const verbose =
-        command.add_flag("-v,--verbose", options.verbose, "say on standard error for how long the process was stopped");
+        command.add_flag("-v,--verbose", options.verbose, "say on standard error how long the process was stopped");
     return {limit, verbose};
 }
 

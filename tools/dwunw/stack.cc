@@ -315,10 +315,10 @@ void add_stack_command(CLI::App &app, int &exit_code) {
     CLI::Option *const core =
         target->add_option("--core", options->core, "a core file instead of a process")->type_name("FILE");
     target->require_option(1);
-    command->add_option("--exe", options->exe, "the core's program, if it is not where the core says")
+    command->add_option("--exe", options->exe, "the core's program, if it is not at the path in the core")
         ->type_name("FILE")
         ->needs(core);
-    command->add_option("--sysroot", options->sysroot, "the folder under which the core's files are")
+    command->add_option("--sysroot", options->sysroot, "the root folder of the core's files")
         ->type_name("DIR")
         ->needs(core);
     command->add_option("-n", options->max_frames, "at most this many frames a thread; 0: no limit")
