@@ -3,7 +3,7 @@
 # The libraries the project stands on, as targets:
 #   ZLIB::ZLIB, PkgConfig::libzstd   the core (compressed sections)
 #   PkgConfig::libdw, liblzma        src/symbolize
-#   Zydis::Zydis                     src/bpf (a disassembler)
+#   Zydis::Zydis                     src/probe (a disassembler)
 #   dwunw_libbpf                     src/bpf, examples and BPF tools; honours LIBBPF_CFLAGS and LIBBPF_LDLIBS
 find_package(Threads REQUIRED)
 find_package(ZLIB REQUIRED)

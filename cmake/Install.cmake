@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
-# What `make install` puts where: headers, the libraries, a CMake package (dwunw::dwunw, dwunw::symbolize,
-# dwunw::bpf) and pkg-config files (dwunw, dwunw-symbolize, dwunw-bpf). Tools install themselves in their own folders. The packages find everything
-# relative to themselves: an installed tree can be moved, and a DESTDIR can be used in place.
+# What `make install` puts where: headers, the libraries, a CMake package (dwunw::dwunw, dwunw::symbolize, dwunw::bpf,
+# dwunw::probe) and pkg-config files (dwunw, dwunw-symbolize, dwunw-bpf, dwunw-probe). Tools install themselves in their
+# own folders. The packages find everything relative to themselves: an installed tree can be moved, and a DESTDIR can be
+# used in place.
 include(CMakePackageConfigHelpers)
 
 set(dwunw_package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/dwunw")
@@ -16,10 +17,13 @@ set_target_properties(dwunw_symbolize PROPERTIES EXPORT_NAME symbolize)
 install(TARGETS dwunw_symbolize EXPORT dwunwSymbolizeTargets ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
 install(EXPORT dwunwSymbolizeTargets NAMESPACE dwunw:: DESTINATION "${dwunw_package_dir}")
 
-# Likewise: neither Zydis nor libbpf for who only unwinds.
+# Likewise: who only unwinds needs no libbpf, and who walks in BPF no Zydis.
 set_target_properties(dwunw_bpf PROPERTIES EXPORT_NAME bpf)
 install(TARGETS dwunw_bpf EXPORT dwunwBpfTargets ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
 install(EXPORT dwunwBpfTargets NAMESPACE dwunw:: DESTINATION "${dwunw_package_dir}")
+set_target_properties(dwunw_probe PROPERTIES EXPORT_NAME probe)
+install(TARGETS dwunw_probe EXPORT dwunwProbeTargets ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
+install(EXPORT dwunwProbeTargets NAMESPACE dwunw:: DESTINATION "${dwunw_package_dir}")
 
 configure_package_config_file(cmake/dwunwConfig.cmake.in "${PROJECT_BINARY_DIR}/cmake/dwunwConfig.cmake"
     INSTALL_DESTINATION "${dwunw_package_dir}" NO_SET_AND_CHECK_MACRO)
@@ -34,7 +38,7 @@ install(FILES
 cmake_path(SET pc_dir NORMALIZE "/${CMAKE_INSTALL_LIBDIR}/pkgconfig")
 cmake_path(RELATIVE_PATH pc_dir BASE_DIRECTORY "/" OUTPUT_VARIABLE pc_depth)
 string(REGEX REPLACE "[^/]+" ".." DWUNW_PC_TO_PREFIX "${pc_depth}")
-foreach(package IN ITEMS dwunw dwunw-symbolize dwunw-bpf)
+foreach(package IN ITEMS dwunw dwunw-symbolize dwunw-bpf dwunw-probe)
     configure_file(cmake/${package}.pc.in "${PROJECT_BINARY_DIR}/cmake/${package}.pc" @ONLY)
     install(FILES "${PROJECT_BINARY_DIR}/cmake/${package}.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
 endforeach()

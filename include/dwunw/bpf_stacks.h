@@ -145,23 +145,26 @@ void dwunw_bpf_each_stack(const struct dwunw_bpf *bpf, void (*visit)(void *arg, 
  */
 dwunw_status dwunw_bpf_retain(struct dwunw_bpf *bpf, const uint64_t *ids, size_t count);
 
+/* The reasons that dwunw_bpf_counters has room for: more than DWUNW_BPF_REASONS, so that a new one moves no field. */
+#define DWUNW_BPF_REASON_ROOM 32
+
 struct dwunw_bpf_counters {
     uint32_t size;
     uint32_t reserved;
-    uint64_t walks;                      /* calls of dwunw_get_stackid */
-    uint64_t reasons[DWUNW_BPF_REASONS]; /* by enum dwunw_bpf_reason: [0] complete in the kernel; up to
+    uint64_t walks;                          /* calls of dwunw_get_stackid */
+    uint64_t reasons[DWUNW_BPF_REASON_ROOM]; /* by enum dwunw_bpf_reason: [0] complete in the kernel; up to
                                             DWUNW_BPF_LAST_FALLBACK sent to user space; the others without an id */
-    uint64_t frames;                     /* found in the kernel */
-    uint64_t cache_misses;               /* frames whose rule had to be looked up in a table */
-    uint64_t trampoline_frames;          /* frames taken from a pending return */
-    uint64_t new_stacks;                 /* records with frames */
-    uint64_t user_walks;                 /* records with registers and stack bytes */
-    uint64_t deduplicated;               /* stacks for user space that user space already had */
-    uint64_t failed_inserts;             /* ids that could not be noted as sent */
-    uint64_t process_requests;           /* the kernel asked user space to read a process's map again */
-    uint64_t requests_dropped;           /* requests that found the ring buffer full; the kernel repeats them */
-    uint64_t linker_events;              /* changes that the dynamic linker announced, and exec */
-    uint64_t lost_calls;                 /* dwunw_calls.bpf.h: entries that found no memory */
+    uint64_t frames;                         /* found in the kernel */
+    uint64_t cache_misses;                   /* frames whose rule had to be looked up in a table */
+    uint64_t trampoline_frames;              /* frames taken from a pending return */
+    uint64_t new_stacks;                     /* records with frames */
+    uint64_t user_walks;                     /* records with registers and stack bytes */
+    uint64_t deduplicated;                   /* stacks for user space that user space already had */
+    uint64_t failed_inserts;                 /* ids that could not be noted as sent */
+    uint64_t process_requests;               /* the kernel asked user space to read a process's map again */
+    uint64_t requests_dropped;               /* requests that found the ring buffer full; the kernel repeats them */
+    uint64_t linker_events;                  /* changes that the dynamic linker announced, and exec */
+    uint64_t lost_calls;                     /* dwunw_calls.bpf.h: entries that found no memory */
     uint64_t publications;
     uint64_t user_walks_complete;
     uint64_t user_walks_stale; /* ended with DWUNW_ERR_MODULE_CHANGED: the map had changed before the walk */

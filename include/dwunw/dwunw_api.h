@@ -6,9 +6,12 @@
  *   Status     A function that can fail returns a dwunw_status. Results go through pointers, and are written only as
  *              each function says. No function prints, aborts, or throws across this interface.
  *   Handles    Opaque. One function makes a handle, its counterpart ends it and accepts NULL.
- *   Structs    The caller sets `size` to sizeof the struct and zeroes the rest, so that fields can be added at the end.
- *              A size the library does not know, or a reserved field that is not zero, is DWUNW_ERR_INVALID_ARGUMENT. A
- *              struct that has grown says so: its older, smaller size is known, too.
+ *   Structs    The caller sets `size` to sizeof the struct and zeroes the rest. Later versions add fields at the end.
+ *              The library accepts an older, smaller struct: a missing input field is zero, which is its default, and a
+ *              missing result is not written. It accepts a newer, larger struct if every field that it does not know
+ *              is zero. DWUNW_ERR_STRUCT_SIZE: `size` is below the struct's first version (doc/c_api.md), or no struct
+ *              has it, or an unknown field is not zero. A reserved field that is not zero is
+ *              DWUNW_ERR_INVALID_ARGUMENT. A struct without `size` never changes.
  *   Threads    No globals, no thread-local state. Many threads may capture in one context at once. A function that is
  *              not thread-safe says so.
  *   Units      Addresses and sizes are bytes, times nanoseconds.
@@ -66,7 +69,8 @@ extern "C" {
     X(DWUNW_ERR_PID_NAMESPACE, 28, "/proc is of another pid namespace")                                                \
     X(DWUNW_ERR_NOT_EXECUTABLE, 29, "memory at this address is not executable")                                        \
     X(DWUNW_ERR_NO_BTF, 30, "the kernel has no BTF: /sys/kernel/btf/vmlinux is not there")                             \
-    X(DWUNW_ERR_LOCKED_DOWN, 31, "the kernel is locked down (confidentiality): no BPF program may read its memory")
+    X(DWUNW_ERR_LOCKED_DOWN, 31, "the kernel is locked down (confidentiality): no BPF program may read its memory")    \
+    X(DWUNW_ERR_STRUCT_SIZE, 32, "a struct is smaller than its first version, or sets fields that the library lacks")
 
 typedef enum dwunw_status {
 #define DWUNW_STATUS_ENUM(name, value, text) name = (value),

@@ -17,7 +17,6 @@
 extern "C" {
 #endif
 
-/* This struct has grown: an older, smaller one that ends before `exe` is accepted. */
 struct dwunw_process_options {
     uint32_t size;
     int32_t pid; /* a live process; 0: no process, only `maps` */

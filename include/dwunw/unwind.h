@@ -53,6 +53,25 @@ struct dwunw_regset {
 void dwunw_regset_from_x86_64_pt_regs(struct dwunw_regset *out, const uint64_t pt_regs[DWUNW_X86_64_PT_REGS]);
 
 /*
+ * Fill `out` from other forms of x86-64 registers. As above, a caller need not set out->size. A register that the form
+ * does not hold is not valid. Thread-safe. They allocate nothing and may be called in a signal handler.
+ */
+
+/* `ucontext` is the third argument of a signal handler with SA_SIGINFO: a ucontext_t * that the kernel filled. All
+   registers are valid. */
+void dwunw_regset_from_x86_64_signal_context(struct dwunw_regset *out, const void *ucontext);
+
+/* `ucontext` is a ucontext_t * that getcontext or swapcontext filled. Only rbx, rbp, rsp, r12–r15 and rip are valid:
+   the other registers have changed when the call returns. */
+void dwunw_regset_from_x86_64_getcontext(struct dwunw_regset *out, const void *ucontext);
+
+/* `regs` holds one value for each bit of `mask`, in ascending order of the bits, as a perf sample does:
+   PERF_SAMPLE_REGS_USER with PERF_SAMPLE_REGS_ABI_64, the mask being perf_event_attr.sample_regs_user (bits are
+   PERF_REG_X86_…, <asm/perf_regs.h>). A walk needs PERF_REG_X86_IP, _SP and _BP in it, and _BX and _R12 to _R15 where
+   a function keeps its caller's frame in those. */
+void dwunw_regset_from_x86_64_perf_regs(struct dwunw_regset *out, uint64_t mask, const uint64_t *regs);
+
+/*
  * Reads `length` bytes at `address` of the target into `buffer`. Returns the number of bytes read, counted from
  * `address` (0 to `length`). dwunw_capture calls it on the thread that called dwunw_capture.
  */
@@ -137,7 +156,7 @@ struct dwunw_frame {
 /*
  * Walks one stack. Fills `frames`, innermost first, and sets *written to their number. Returns DWUNW_OK if the walk
  * reached the outermost frame, otherwise the reason why it stopped. Frame 0 is written even if the walk stops at
- * once, except with DWUNW_ERR_INVALID_ARGUMENT and DWUNW_ERR_UNSUPPORTED_ARCH.
+ * once, except with DWUNW_ERR_INVALID_ARGUMENT, DWUNW_ERR_STRUCT_SIZE and DWUNW_ERR_UNSUPPORTED_ARCH.
  *
  * Thread-safe: many threads may capture in one context and one process at once. The call allocates memory only
  *   - when it meets a module for the first time. It compiles the table of a small module at once. The table of a big

@@ -3,6 +3,7 @@
 #include <dwunw/bpf_stacks.h>
 
 #include "base/guarded.h"
+#include "base/sized_structs.h"
 #include "bpf/session.h"
 
 #include <algorithm>
@@ -24,6 +25,8 @@ struct dwunw_bpf {
 
 namespace {
 
+static_assert(DWUNW_BPF_REASONS <= DWUNW_BPF_REASON_ROOM);
+
 constexpr uint32_t kKnownFlags =
     DWUNW_BPF_ADD_UNKNOWN | DWUNW_BPF_NO_LOOP | DWUNW_BPF_NO_TASK_STORAGE | DWUNW_BPF_NO_LINKER_PROBE | DWUNW_BPF_OFF;
 
@@ -38,18 +41,15 @@ bool ready(const struct dwunw_bpf *bpf) { return bpf != nullptr && bpf->session.
 } // namespace
 
 extern "C" dwunw_status dwunw_bpf_open(struct dwunw_context *context, struct bpf_object *object,
-                                       const struct dwunw_bpf_options *options, struct dwunw_bpf **out) {
-    if (context == nullptr || object == nullptr || out == nullptr)
+                                       const struct dwunw_bpf_options *given, struct dwunw_bpf **out) {
+    const dwunw::Sized options(given, dwunw::IfNull::kDefaults);
+    if (!options)
+        return options.status();
+    if (context == nullptr || object == nullptr || out == nullptr || (options->flags & ~kKnownFlags) != 0 ||
+        options->first_generation > DWUNW_BPF_MAX_GENERATION)
         return DWUNW_ERR_INVALID_ARGUMENT;
-    struct dwunw_bpf_options chosen = {};
-    if (options != nullptr) {
-        if (options->size != sizeof(*options) || (options->flags & ~kKnownFlags) != 0 ||
-            options->first_generation > DWUNW_BPF_MAX_GENERATION)
-            return DWUNW_ERR_INVALID_ARGUMENT;
-        chosen = *options;
-    }
     return dwunw::guarded([&]() -> dwunw_status {
-        std::unique_ptr<dwunw_bpf> bpf(new dwunw_bpf{dwunw::bpf::Session(context, object, chosen)});
+        std::unique_ptr<dwunw_bpf> bpf(new dwunw_bpf{dwunw::bpf::Session(context, object, *options)});
         if (const dwunw_status status = bpf->session.open(); status != DWUNW_OK)
             return status;
         *out = bpf.release();
@@ -119,9 +119,12 @@ extern "C" dwunw_status dwunw_bpf_poll(struct dwunw_bpf *bpf, int timeout_ms, si
 
 extern "C" int dwunw_bpf_epoll_fd(const struct dwunw_bpf *bpf) { return ready(bpf) ? bpf->session.epoll_fd() : -1; }
 
-extern "C" dwunw_status dwunw_bpf_lookup(const struct dwunw_bpf *bpf, uint64_t id, struct dwunw_bpf_stack *stack,
+extern "C" dwunw_status dwunw_bpf_lookup(const struct dwunw_bpf *bpf, uint64_t id, struct dwunw_bpf_stack *given,
                                          struct dwunw_frame *frames, size_t max_frames) {
-    if (bpf == nullptr || stack == nullptr || stack->size != sizeof(*stack) || (frames == nullptr && max_frames != 0))
+    const dwunw::Sized stack(given);
+    if (!stack)
+        return stack.status();
+    if (bpf == nullptr || (frames == nullptr && max_frames != 0))
         return DWUNW_ERR_INVALID_ARGUMENT;
     return bpf->session.dictionary().lookup(id, *stack, {frames, max_frames});
 }
@@ -137,11 +140,13 @@ extern "C" dwunw_status dwunw_bpf_retain(struct dwunw_bpf *bpf, const uint64_t *
     return dwunw::guarded([&] { return bpf->session.retain({ids, count}); });
 }
 
-extern "C" dwunw_status dwunw_bpf_get_counters(const struct dwunw_bpf *bpf, struct dwunw_bpf_counters *out) {
-    if (bpf == nullptr || out == nullptr || out->size != sizeof(*out) || out->reserved != 0)
+extern "C" dwunw_status dwunw_bpf_get_counters(const struct dwunw_bpf *bpf, struct dwunw_bpf_counters *given) {
+    const dwunw::Sized out(given);
+    if (!out)
+        return out.status();
+    if (bpf == nullptr || out->reserved != 0)
         return DWUNW_ERR_INVALID_ARGUMENT;
-    *out = {};
-    out->size = sizeof(*out);
+    out.clear();
     return dwunw::guarded([&] {
         bpf->session.read_counters(*out);
         return DWUNW_OK;

@@ -2,8 +2,6 @@
 // Proved by tests/integration/bpf_walk_test.py: a storm of dlopen and dlclose, exec after exec, fork.
 #include "bpf/publisher.h"
 
-#include <dwunw/probe_placement.h>
-
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <elf.h>
@@ -91,26 +89,6 @@ uint64_t code_filter(std::span<const dwunw_mapping> mappings) {
     return filter;
 }
 
-// Attaches at _dl_debug_state. nullptr: the linker has none, or the kernel refused.
-dwunw_attachment *attach_linker_probe(const LinkerProbe &probe, const dwunw_module &linker, int32_t pid,
-                                      const char *path) {
-    dwunw_probe_file *file = nullptr;
-    if (dwunw_probe_file_open_module(&linker, &file) != DWUNW_OK)
-        return nullptr;
-    dwunw_probe_placement placement{};
-    placement.size = sizeof(placement);
-    const dwunw_status found = dwunw_probe_place_symbol(file, "_dl_debug_state", nullptr, &placement);
-    dwunw_probe_file_close(file);
-    if (found != DWUNW_OK)
-        return nullptr;
-    const dwunw_attach_point point = {
-        .file_offset = placement.file_offset, .cookie = 0, .when = DWUNW_ATTACH_AT_ENTRY, .reserved = 0};
-    const dwunw_attach_request request = {
-        .size = sizeof(request), .pid = pid, .path = path, .points = &point, .count = 1};
-    dwunw_attachment *attachment = nullptr;
-    return dwunw_attach(&probe.programs, &probe.plan, &request, &attachment) == DWUNW_OK ? attachment : nullptr;
-}
-
 } // namespace
 
 Publisher::Publisher(dwunw_context *context, KernelMaps &maps, std::optional<LinkerProbe> linker_probe,
@@ -138,7 +116,7 @@ uint64_t Publisher::changes(const Known &known) const { return load(maps_.proces
 
 size_t Publisher::watched_linkers() const {
     return static_cast<size_t>(
-        std::ranges::count_if(known_, [](const auto &entry) { return entry.second->linker_probe != nullptr; }));
+        std::ranges::count_if(known_, [](const auto &entry) { return entry.second->linker_probe.has_value(); }));
 }
 
 dwunw_status Publisher::add(int32_t pid) {
@@ -198,7 +176,8 @@ void Publisher::watch_linker(Known &known) {
         std::array<char, 96> path{};
         std::snprintf(path.data(), path.size(), "/proc/%d/map_files/%lx-%lx", known.pid, mapping.start.value,
                       mapping.end.value);
-        known.linker_probe.reset(attach_linker_probe(*linker_probe_, *known.linker, known.pid, path.data()));
+        if (known.linker->file != nullptr)
+            known.linker_probe = linker_probe_->attach(*known.linker->file, known.pid, path.data());
         return;
     }
 }

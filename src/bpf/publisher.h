@@ -28,13 +28,13 @@
 #include "bpf/kernel_maps.h"
 #include "bpf/lasting.h"
 #include "bpf/layout.h"
+#include "bpf/linker_probe.h"
 #include "bpf/map_history.h"
 #include "bpf/map_watch.h"
 #include "bpf/moment.h"
 #include "bpf/published.h"
 #include "bpf/table_pool.h"
 
-#include <dwunw/bpf_attach.h>
 #include <dwunw/process.h>
 
 #include <deque>
@@ -46,16 +46,6 @@
 
 namespace dwunw::bpf {
 
-struct Detacher {
-    void operator()(dwunw_attachment *attachment) const { dwunw_detach(attachment); }
-};
-
-// The program that counts the dynamic linker's changes, and the form in which it is attached.
-struct LinkerProbe {
-    dwunw_attach_programs programs{};
-    dwunw_attach_plan plan{};
-};
-
 struct ProcessCloser {
     void operator()(dwunw_process *process) const { dwunw_process_close(process); }
 };
@@ -66,7 +56,7 @@ class Publisher {
         int32_t pid = 0;
         uint32_t slot = 0;
         std::unique_ptr<dwunw_process, ProcessCloser> process;
-        std::unique_ptr<dwunw_attachment, Detacher> linker_probe;
+        std::optional<AttachedProbe> linker_probe;
         const dwunw_module *linker = nullptr; // the linker with the probe, or the one that refused it
         std::shared_ptr<Layout> layout;
         Published published;

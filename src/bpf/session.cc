@@ -113,8 +113,6 @@ uint64_t random_number() {
     return number;
 }
 
-void LinkDestroyer::operator()(bpf_link *link) const { bpf_link__destroy(link); }
-
 void RingDestroyer::operator()(ring_buffer *ring) const { ring_buffer__free(ring); }
 
 dwunw_status Session::open() {
@@ -132,7 +130,8 @@ dwunw_status Session::open() {
         settings_map != nullptr
             ? static_cast<dwunw_settings *>(const_cast<void *>(bpf_map__initial_value(settings_map, &size)))
             : nullptr;
-    if (settings == nullptr || size != sizeof(*settings))
+    // Objects that were linked to one all have a copy; the first one's is used.
+    if (settings == nullptr || size == 0 || size % sizeof(*settings) != 0)
         return DWUNW_ERR_INVALID_ARGUMENT;
     options_.slice_bytes =
         std::min<uint32_t>(or_default(options_.slice_bytes, DWUNW_BPF_SLICE_MAX), DWUNW_BPF_SLICE_MAX);
@@ -179,11 +178,8 @@ dwunw_status Session::open() {
         if (off)
             bpf_program__set_autoload(program, false);
     }
-    linker_probe_.emplace();
-    linker_probe_->programs.size = sizeof(linker_probe_->programs);
-    linker_probe_->programs.entry = bpf_object__find_program_by_name(object_, "dwunw_on_linker");
-    linker_probe_->plan.size = sizeof(linker_probe_->plan);
-    return dwunw_attach_prepare(&linker_probe_->programs, &linker_probe_->plan);
+    linker_probe_ = LinkerProbe::prepare(bpf_object__find_program_by_name(object_, "dwunw_on_linker"));
+    return linker_probe_ ? DWUNW_OK : DWUNW_ERR_INVALID_ARGUMENT;
 }
 
 dwunw_status Session::start() {

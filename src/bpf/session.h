@@ -9,6 +9,7 @@
 #include "bpf/kernel_maps.h"
 #include "bpf/portion.h"
 #include "bpf/publisher.h"
+#include "bpf/uprobe_link.h"
 
 #include <dwunw/bpf_stacks.h>
 
@@ -17,15 +18,9 @@
 #include <string>
 #include <vector>
 
-struct bpf_link;
 struct ring_buffer;
 
 namespace dwunw::bpf {
-
-struct LinkDestroyer {
-    void operator()(bpf_link *link) const;
-};
-using Link = std::unique_ptr<bpf_link, LinkDestroyer>;
 
 struct RingDestroyer {
     void operator()(ring_buffer *ring) const;

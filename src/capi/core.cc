@@ -2,14 +2,14 @@
 #include <dwunw/core.h>
 
 #include "capi/handles.h"
-#include "process/core_target.h"
-#include "process/core_write.h"
+#include "core/target.h"
+#include "core/write.h"
 
 #include <cerrno>
 #include <cstring>
 
-using dwunw::process::CoreFile;
-using dwunw::process::CoreTarget;
+using dwunw::core::CoreFile;
+using dwunw::core::CoreTarget;
 
 struct dwunw_core {
     std::shared_ptr<const CoreTarget> target;
@@ -28,7 +28,7 @@ dwunw_status open_core(dwunw_context *context, const dwunw_core_options &options
     auto core = std::make_unique<dwunw_core>();
     core->target = std::make_shared<const CoreTarget>(std::move(*file), options.exe != nullptr ? options.exe : "",
                                                       options.sysroot != nullptr ? options.sysroot : "");
-    auto impl = dwunw::process::Process::open(context->modules, core->target);
+    auto impl = dwunw::process::Process::open(context->modules, core->target, core->target->maps());
     if (!impl)
         return impl.error().status;
     core->process.context = context;
@@ -39,10 +39,12 @@ dwunw_status open_core(dwunw_context *context, const dwunw_core_options &options
 
 } // namespace
 
-extern "C" dwunw_status dwunw_core_open(struct dwunw_context *context, const struct dwunw_core_options *options,
+extern "C" dwunw_status dwunw_core_open(struct dwunw_context *context, const struct dwunw_core_options *given,
                                         struct dwunw_core **out) {
-    if (context == nullptr || options == nullptr || options->size != sizeof(*options) || options->reserved != 0 ||
-        options->path == nullptr || out == nullptr)
+    const dwunw::Sized options(given);
+    if (!options)
+        return options.status();
+    if (context == nullptr || options->reserved != 0 || options->path == nullptr || out == nullptr)
         return DWUNW_ERR_INVALID_ARGUMENT;
     return dwunw::guarded([&] { return open_core(context, *options, out); });
 }
@@ -65,8 +67,11 @@ extern "C" size_t dwunw_core_thread_count(const struct dwunw_core *core) {
     return core != nullptr ? core->target->core().threads().size() : 0;
 }
 
-extern "C" dwunw_status dwunw_core_thread(const struct dwunw_core *core, size_t index, struct dwunw_thread *out) {
-    if (core == nullptr || out == nullptr || out->size != sizeof(*out))
+extern "C" dwunw_status dwunw_core_thread(const struct dwunw_core *core, size_t index, struct dwunw_thread *given) {
+    const dwunw::Sized out(given);
+    if (!out)
+        return out.status();
+    if (core == nullptr)
         return DWUNW_ERR_INVALID_ARGUMENT;
     const CoreFile &file = core->target->core();
     if (index >= file.threads().size())
@@ -88,12 +93,14 @@ extern "C" size_t dwunw_core_read_memory(void *arg, uint64_t address, void *buff
 }
 
 extern "C" dwunw_status dwunw_core_write(struct dwunw_process *process, struct dwunw_stopped *stopped,
-                                         const struct dwunw_core_write_options *options, int fd) {
-    if (process == nullptr || stopped == nullptr || options == nullptr || options->size != sizeof(*options) ||
-        options->reserved != 0)
+                                         const struct dwunw_core_write_options *given, int fd) {
+    const dwunw::Sized options(given);
+    if (!options)
+        return options.status();
+    if (process == nullptr || stopped == nullptr || options->reserved != 0)
         return DWUNW_ERR_INVALID_ARGUMENT;
     return dwunw::guarded([&] {
-        const auto status = dwunw::process::write_core(*process->impl, *stopped->impl, options->stack_bytes, fd);
+        const auto status = dwunw::core::write_core(*process->impl, *stopped->impl, options->stack_bytes, fd);
         if (status.status() == DWUNW_ERR_WRITE)
             errno = static_cast<int>(status.error().value);
         return status.status();

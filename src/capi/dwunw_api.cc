@@ -14,12 +14,15 @@ extern "C" const char *dwunw_status_string(dwunw_status status) {
     return "unknown status";
 }
 
-extern "C" dwunw_status dwunw_init(const struct dwunw_config *config, struct dwunw_context **out) {
-    if (out == nullptr || (config != nullptr && (config->size != sizeof(*config) || config->reserved != 0)))
+extern "C" dwunw_status dwunw_init(const struct dwunw_config *given, struct dwunw_context **out) {
+    const dwunw::Sized config(given, dwunw::IfNull::kDefaults);
+    if (!config)
+        return config.status();
+    if (out == nullptr || config->reserved != 0)
         return DWUNW_ERR_INVALID_ARGUMENT;
     return dwunw::guarded([&]() -> dwunw_status {
-        const bool given = config != nullptr && config->table_budget != 0;
-        *out = new dwunw_context(given ? config->table_budget : dwunw::process::ModuleStore::kDefaultBudget);
+        *out = new dwunw_context(config->table_budget != 0 ? config->table_budget
+                                                           : dwunw::process::ModuleStore::kDefaultBudget);
         return DWUNW_OK;
     });
 }
@@ -30,8 +33,11 @@ extern "C" void dwunw_wait_for_tables(struct dwunw_context *context) {
 }
 
 extern "C" dwunw_status dwunw_context_get_counters(const struct dwunw_context *context,
-                                                   struct dwunw_context_counters *out) {
-    if (context == nullptr || out == nullptr || out->size != sizeof(*out) || out->reserved != 0)
+                                                   struct dwunw_context_counters *given) {
+    const dwunw::Sized out(given);
+    if (!out)
+        return out.status();
+    if (context == nullptr || out->reserved != 0)
         return DWUNW_ERR_INVALID_ARGUMENT;
     return dwunw::guarded([&]() -> dwunw_status {
         const auto totals = context->modules.totals();

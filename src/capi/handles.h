@@ -3,37 +3,17 @@
 #pragma once
 
 #include "base/guarded.h"
+#include "base/sized_structs.h"
 #include "process/module_store.h"
 #include "process/process.h"
 #include "unwind/walk.h"
 
 #include <dwunw/process.h>
 
-#include <algorithm>
 #include <array>
 #include <atomic>
-#include <cstring>
-#include <optional>
 
 namespace dwunw::capi {
-
-// Reads a caller's options. An older caller's struct is shorter, but has at least `oldest` bytes; its missing fields
-// are zero. A newer caller's may be longer if the unknown rest is zero. Otherwise nullopt.
-template <typename Options> std::optional<Options> read_options(const Options *given, size_t oldest) {
-    if (given == nullptr || given->size < oldest)
-        return std::nullopt;
-    const size_t size = given->size;
-    const auto *bytes = reinterpret_cast<const unsigned char *>(given);
-    constexpr size_t kLargest = 4096;
-    if (size > kLargest)
-        return std::nullopt;
-    for (size_t i = sizeof(Options); i < size; ++i)
-        if (bytes[i] != 0)
-            return std::nullopt;
-    Options known{};
-    std::memcpy(&known, given, std::min(size, sizeof(Options)));
-    return known;
-}
 
 // Totals of one process. Each counter is exact, but two counters that are read together may be of different moments.
 struct alignas(64) Counters {

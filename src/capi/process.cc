@@ -18,8 +18,10 @@ dwunw::process::Process &dwunw::process::of_handle(dwunw_process &handle) { retu
 
 extern "C" dwunw_status dwunw_process_open(struct dwunw_context *context, const struct dwunw_process_options *options,
                                            struct dwunw_process **out) {
-    const auto given = dwunw::capi::read_options(options, offsetof(dwunw_process_options, exe));
-    if (context == nullptr || !given || out == nullptr)
+    const dwunw::Sized given(options);
+    if (!given)
+        return given.status();
+    if (context == nullptr || out == nullptr)
         return DWUNW_ERR_INVALID_ARGUMENT;
     return dwunw::guarded([&]() -> dwunw_status {
         std::optional<std::string_view> maps;
@@ -115,11 +117,13 @@ extern "C" int dwunw_module_fd(const struct dwunw_module *module) {
 }
 
 extern "C" dwunw_status dwunw_process_get_counters(const struct dwunw_process *process,
-                                                   struct dwunw_process_counters *out) {
-    if (process == nullptr || out == nullptr || out->size != sizeof(*out) || out->reserved != 0)
+                                                   struct dwunw_process_counters *given) {
+    const dwunw::Sized out(given);
+    if (!out)
+        return out.status();
+    if (process == nullptr || out->reserved != 0)
         return DWUNW_ERR_INVALID_ARGUMENT;
-    *out = {};
-    out->size = sizeof(*out);
+    out.clear();
     for (const dwunw::capi::Counters &counters : process->counters)
         counters.add_to(*out);
     out->map_reads = process->impl->map_reads();
@@ -172,8 +176,11 @@ extern "C" size_t dwunw_stopped_thread_count(const struct dwunw_stopped *stopped
 }
 
 extern "C" dwunw_status dwunw_stopped_thread(const struct dwunw_stopped *stopped, size_t index,
-                                             struct dwunw_thread *out) {
-    if (stopped == nullptr || out == nullptr || out->size != sizeof(*out))
+                                             struct dwunw_thread *given) {
+    const dwunw::Sized out(given);
+    if (!out)
+        return out.status();
+    if (stopped == nullptr)
         return DWUNW_ERR_INVALID_ARGUMENT;
     const auto &threads = stopped->impl->threads();
     if (index >= threads.size())

@@ -3,6 +3,7 @@
 
 #include "arch/arch.h"
 #include "base/guarded.h"
+#include "base/sized_structs.h"
 #include "process/module_file.h"
 #include "unwind/module_cfi.h"
 
@@ -159,8 +160,11 @@ extern "C" dwunw_status dwunw_table_open(struct dwunw_context *context, const ch
 
 extern "C" void dwunw_table_close(struct dwunw_table *table) { delete table; }
 
-extern "C" dwunw_status dwunw_table_get_summary(const struct dwunw_table *table, struct dwunw_table_summary *out) {
-    if (table == nullptr || out == nullptr || out->size != sizeof(*out))
+extern "C" dwunw_status dwunw_table_get_summary(const struct dwunw_table *table, struct dwunw_table_summary *given) {
+    const dwunw::Sized out(given);
+    if (!out)
+        return out.status();
+    if (table == nullptr)
         return DWUNW_ERR_INVALID_ARGUMENT;
     const Table &compiled = *table->table;
     out->arch = compiled.arch()->id;
@@ -174,30 +178,39 @@ extern "C" dwunw_status dwunw_table_get_summary(const struct dwunw_table *table,
     return DWUNW_OK;
 }
 
-extern "C" dwunw_status dwunw_table_get_row(const struct dwunw_table *table, uint64_t index, struct dwunw_row *out) {
-    if (table == nullptr || out == nullptr || out->size != sizeof(*out) || out->reserved != 0)
+extern "C" dwunw_status dwunw_table_get_row(const struct dwunw_table *table, uint64_t index, struct dwunw_row *given) {
+    const dwunw::Sized out(given);
+    if (!out)
+        return out.status();
+    if (table == nullptr || out->reserved != 0)
         return DWUNW_ERR_INVALID_ARGUMENT;
     if (index >= table->rows.size())
         return DWUNW_ERR_NOT_FOUND;
-    dwunw::capi::fill_row(table->rows[index], out);
+    dwunw::capi::fill_row(table->rows[index], &*out);
     return DWUNW_OK;
 }
 
-extern "C" dwunw_status dwunw_table_lookup(const struct dwunw_table *table, uint64_t address, struct dwunw_row *out) {
-    if (table == nullptr || out == nullptr || out->size != sizeof(*out) || out->reserved != 0)
+extern "C" dwunw_status dwunw_table_lookup(const struct dwunw_table *table, uint64_t address, struct dwunw_row *given) {
+    const dwunw::Sized out(given);
+    if (!out)
+        return out.status();
+    if (table == nullptr || out->reserved != 0)
         return DWUNW_ERR_INVALID_ARGUMENT;
     const auto after =
         std::upper_bound(table->rows.begin(), table->rows.end(), dwunw::LinkAddr(address),
                          [](dwunw::LinkAddr value, const dwunw_table::ShownRow &row) { return value < row.start; });
     if (after == table->rows.begin() || dwunw::LinkAddr(address) >= std::prev(after)->end)
         return DWUNW_ERR_NOT_FOUND;
-    dwunw::capi::fill_row(*std::prev(after), out);
+    dwunw::capi::fill_row(*std::prev(after), &*out);
     return DWUNW_OK;
 }
 
 extern "C" dwunw_status dwunw_table_get_refusal(const struct dwunw_table *table, uint64_t index,
-                                                struct dwunw_refusal *out) {
-    if (table == nullptr || out == nullptr || out->size != sizeof(*out))
+                                                struct dwunw_refusal *given) {
+    const dwunw::Sized out(given);
+    if (!out)
+        return out.status();
+    if (table == nullptr)
         return DWUNW_ERR_INVALID_ARGUMENT;
     if (index >= table->refusals.size())
         return DWUNW_ERR_NOT_FOUND;

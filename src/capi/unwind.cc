@@ -2,7 +2,7 @@
 #include <dwunw/process.h>
 #include <dwunw/unwind.h>
 
-#include "arch/x86_64/arch.h"
+#include "arch/arch.h"
 #include "capi/handles.h"
 #include "process/recent_page.h"
 
@@ -11,20 +11,18 @@ namespace {
 
 constexpr uint32_t kKnownOptions = DWUNW_UNWIND_READ_PROCESS | DWUNW_UNWIND_CFI_ONLY;
 
-bool valid(const dwunw_unwind_request *request) {
-    return request != nullptr && request->size == sizeof(*request) && (request->options & ~kKnownOptions) == 0 &&
-           request->process != nullptr && request->regs != nullptr && request->regs->size == sizeof(*request->regs) &&
-           (request->stack != nullptr || request->stack_size == 0) &&
-           (request->pending_returns != nullptr || request->pending_return_count == 0) && request->frames != nullptr &&
-           request->max_frames > 0;
+bool valid(const dwunw_unwind_request &request) {
+    return (request.options & ~kKnownOptions) == 0 && request.process != nullptr &&
+           (request.stack != nullptr || request.stack_size == 0) &&
+           (request.pending_returns != nullptr || request.pending_return_count == 0) && request.frames != nullptr &&
+           request.max_frames > 0;
 }
 
-dwunw_status capture(const dwunw_unwind_request &request, size_t *written) {
-    const arch::Arch *arch = arch::find_by_id(request.regs->arch);
+dwunw_status capture(const dwunw_unwind_request &request, const dwunw_regset &regs, size_t *written) {
+    const arch::Arch *arch = arch::find_by_id(regs.arch);
     if (arch == nullptr)
         return DWUNW_ERR_UNSUPPORTED_ARCH;
-    const unwind::Registers registers(std::span(request.regs->regs).first<dwarf::kTrackedRegisters>(),
-                                      request.regs->valid);
+    const unwind::Registers registers(std::span(regs.regs).first<dwarf::kTrackedRegisters>(), regs.valid);
     if (!registers.known(arch->sp) || !registers.known(arch->ra))
         return DWUNW_ERR_INVALID_ARGUMENT;
 
@@ -54,26 +52,18 @@ dwunw_status capture(const dwunw_unwind_request &request, size_t *written) {
 } // namespace
 } // namespace dwunw::capi
 
-extern "C" void dwunw_regset_from_x86_64_pt_regs(struct dwunw_regset *out,
-                                                 const uint64_t pt_regs[DWUNW_X86_64_PT_REGS]) {
-    *out = {};
-    out->size = sizeof(*out);
-    out->arch = DWUNW_ARCH_X86_64;
-    for (size_t i = 0; i < DWUNW_X86_64_PT_REGS; ++i) {
-        const uint8_t reg = dwunw::arch::x86_64::kPtRegs[i];
-        if (reg == dwunw::arch::x86_64::kNone)
-            continue;
-        out->regs[reg] = pt_regs[i];
-        out->valid |= uint64_t{1} << reg;
-    }
-}
-
-extern "C" dwunw_status dwunw_capture(struct dwunw_context *context, const struct dwunw_unwind_request *request,
+extern "C" dwunw_status dwunw_capture(struct dwunw_context *context, const struct dwunw_unwind_request *given,
                                       size_t *written) {
     if (written == nullptr)
         return DWUNW_ERR_INVALID_ARGUMENT;
     *written = 0;
-    if (context == nullptr || !dwunw::capi::valid(request) || request->process->context != context)
+    const dwunw::Sized request(given);
+    if (!request)
+        return request.status();
+    const dwunw::Sized regs(request->regs);
+    if (!regs)
+        return regs.status();
+    if (context == nullptr || !dwunw::capi::valid(*request) || request->process->context != context)
         return DWUNW_ERR_INVALID_ARGUMENT;
-    return dwunw::guarded([&] { return dwunw::capi::capture(*request, written); });
+    return dwunw::guarded([&] { return dwunw::capi::capture(*request, *regs, written); });
 }

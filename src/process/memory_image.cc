@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include "process/memory_image.h"
 
+#include "process/target.h"
+
 #include <algorithm>
 #include <string_view>
 
@@ -13,17 +15,6 @@ bool same_placement(const Mapping &a, const Mapping &b) {
     if (a.inode == 0)
         return true;
     return a.executable == b.executable && a.start.value - a.offset.value == b.start.value - b.offset.value;
-}
-
-bool still_mapped(const Target &target, const Mapping &mapping) {
-    const MappingQuery query = query_mapping(target.maps_fd(), mapping.start);
-    if (query.outcome == MappingQuery::Outcome::kFound)
-        return same_placement(query.mapping, mapping);
-    if (query.outcome != MappingQuery::Outcome::kUnsupported)
-        return false;
-    auto maps = Maps::read(target.maps_fd());
-    const Mapping *now = maps ? maps->find(mapping.start) : nullptr;
-    return now != nullptr && same_placement(*now, mapping);
 }
 
 std::vector<const Mapping *> image_mappings(const Maps &maps, const Mapping &mapping) {
@@ -39,22 +30,6 @@ std::vector<const Mapping *> image_mappings(const Maps &maps, const Mapping &map
 
 Result<std::unique_ptr<const MemoryImage>> MemoryImage::copy(const Maps &maps, const Mapping &mapping,
                                                              const Target &target) {
-    return copy(
-        maps, mapping,
-        [&](RunAddr address, std::span<uint8_t> buffer) { return target.memory().read(address, buffer); },
-        [&](const Mapping &source) { return still_mapped(target, source); });
-}
-
-Result<std::unique_ptr<const MemoryImage>> MemoryImage::copy(const Maps &maps, const Mapping &mapping,
-                                                             const CoreFile &core) {
-    return copy(
-        maps, mapping, [&](RunAddr address, std::span<uint8_t> buffer) { return core.read(address, buffer); },
-        [](const Mapping &) { return true; });
-}
-
-template <typename Read, typename StillMapped>
-Result<std::unique_ptr<const MemoryImage>> MemoryImage::copy(const Maps &maps, const Mapping &mapping, Read read,
-                                                             StillMapped still_mapped) {
     std::unique_ptr<MemoryImage> image(new MemoryImage);
     uint64_t total = 0;
     for (const Mapping *source : image_mappings(maps, mapping)) {
@@ -67,9 +42,9 @@ Result<std::unique_ptr<const MemoryImage>> MemoryImage::copy(const Maps &maps, c
         if (total > kMaxMemoryImageBytes)
             return Error{DWUNW_ERR_LIMIT, total};
         Part part{source->offset + skip, std::vector<uint8_t>(length - skip)};
-        part.bytes.resize(read(source->start + skip, part.bytes));
+        part.bytes.resize(target.read(source->start + skip, part.bytes));
         // Memory has no identity: the bytes count only if the mapping was still there after the read.
-        if (!still_mapped(*source))
+        if (!target.still_mapped(*source))
             return Error{DWUNW_ERR_MODULE_CHANGED, source->start.value};
         if (part.bytes.empty())
             continue;

@@ -13,14 +13,14 @@
 
 #include "base/byte_source.h"
 #include "base/result.h"
-#include "process/core_file.h"
 #include "process/maps.h"
-#include "process/process_memory.h"
 
 #include <memory>
 #include <vector>
 
 namespace dwunw::process {
+
+class Target;
 
 // The largest text of a real program is some 200 MB.
 inline constexpr uint64_t kMaxMemoryImageBytes = uint64_t{256} << 20;
@@ -31,9 +31,6 @@ class MemoryImage final : public ByteSource {
     // DWUNW_ERR_MODULE_CHANGED: the mappings changed during the copy.
     static Result<std::unique_ptr<const MemoryImage>> copy(const Maps &maps, const Mapping &mapping,
                                                            const Target &target);
-    // The same from the bytes that a core file has.
-    static Result<std::unique_ptr<const MemoryImage>> copy(const Maps &maps, const Mapping &mapping,
-                                                           const CoreFile &core);
 
     uint64_t size() const override { return size_; }
     size_t read(FileOffset offset, std::span<uint8_t> buffer) const override;
@@ -49,10 +46,6 @@ class MemoryImage final : public ByteSource {
         bool operator==(const Part &) const = default;
     };
     MemoryImage() = default;
-    // `read` as ProcessMemory::read. `still_mapped` is called after each mapping was read.
-    template <typename Read, typename StillMapped>
-    static Result<std::unique_ptr<const MemoryImage>> copy(const Maps &maps, const Mapping &mapping, Read read,
-                                                           StillMapped still_mapped);
 
     std::vector<Part> parts_; // ascending, not overlapping
     uint64_t size_ = 0;
@@ -61,9 +54,6 @@ class MemoryImage final : public ByteSource {
 // The mappings that hold an image's bytes: the unwritable mappings of the file of `mapping`, in ascending order of file
 // offset. For the vDSO, the mapping itself.
 std::vector<const Mapping *> image_mappings(const Maps &maps, const Mapping &mapping);
-
-// Whether the process still has the mapping at mapping.start.
-bool still_mapped(const Target &target, const Mapping &mapping);
 
 // Whether two mappings of a common address put the same bytes of the same file there.
 bool same_placement(const Mapping &a, const Mapping &b);

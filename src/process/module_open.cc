@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include "process/module_open.h"
 
+#include "process/live_target.h"
 #include "process/memory_image.h"
 
 #include <fcntl.h>
@@ -39,8 +40,8 @@ int weight(dwunw_status status) {
 
 class Opener {
   public:
-    Opener(ModuleStore &store, const Maps &maps, const Mapping &mapping, const Target *target, const FilePlaces *places,
-           OpenedFiles *copied)
+    Opener(ModuleStore &store, const Maps &maps, const Mapping &mapping, const LiveTarget *target,
+           const FilePlaces *places, OpenedFiles *copied)
         : store_(store), maps_(maps), mapping_(mapping), target_(target), places_(places), copied_(copied) {}
 
     Result<const dwunw_module *> open() {
@@ -112,7 +113,7 @@ class Opener {
         // This is the file that is mapped there now. If the inode is the map's, it is also the file that the map means.
         // If not, either the file system shows other inodes in the map, or the mapping was replaced after the map was
         // read.
-        if (!same_inode(mapping_, file->identity()) && !still_mapped(*target_, mapping_))
+        if (!same_inode(mapping_, file->identity()) && !target_->still_mapped(mapping_))
             return Error{DWUNW_ERR_MODULE_CHANGED, file->identity().inode};
         return store_.intern(*file, mapping_.path);
     }
@@ -156,7 +157,7 @@ class Opener {
         std::array<uint8_t, 4096> in_file;
         std::array<uint8_t, 4096> in_memory;
         const size_t length = std::min<uint64_t>(source.read(FileOffset(0), in_file), first->end - first->start);
-        if (target_->memory().read(first->start, std::span(in_memory).first(length)) != length)
+        if (target_->read(first->start, std::span(in_memory).first(length)) != length)
             return false;
         const auto page = std::span(in_file).first(length);
         return std::ranges::equal(page, std::span(in_memory).first(length)) &&
@@ -166,7 +167,7 @@ class Opener {
     ModuleStore &store_;
     const Maps &maps_;
     const Mapping &mapping_;
-    const Target *target_;
+    const LiveTarget *target_;
     const FilePlaces *places_;
     OpenedFiles *copied_;
     Error error_{DWUNW_ERR_NO_FILE};
@@ -175,7 +176,7 @@ class Opener {
 } // namespace
 
 Result<const dwunw_module *> open_module(ModuleStore &store, const Maps &maps, const Mapping &mapping,
-                                         const Target *target, const FilePlaces *places, OpenedFiles *copied) {
+                                         const LiveTarget *target, const FilePlaces *places, OpenedFiles *copied) {
     return Opener(store, maps, mapping, target, places, copied).open();
 }
 

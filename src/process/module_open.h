@@ -17,13 +17,13 @@
 
 #include "process/maps.h"
 #include "process/module_store.h"
-#include "process/process_memory.h"
+#include "process/target.h"
 
-#include <mutex>
 #include <string>
-#include <unordered_map>
 
 namespace dwunw::process {
+
+class LiveTarget;
 
 // Where to find the files of a map without a process. With either field set, a file is accepted by its path alone: the
 // map's inodes are another machine's, or those of files that are gone.
@@ -33,41 +33,11 @@ struct FilePlaces {
     bool given() const { return !exe.empty() || !sysroot.empty(); }
 };
 
-// Results for the files of one map, shared by all mappings of a file: it can have as many as the map has lines, and an
-// image from memory is read from all of them. Thread-safe; does not hold its lock while a file is opened.
-class OpenedFiles {
-  public:
-    // The earlier result of `open` for a mapping of that file, or its result now. Every call must use the same map.
-    template <typename Open> Result<const dwunw_module *> get(const Maps &maps, const Mapping &mapping, Open open) {
-        const auto same = maps.of_same_file(mapping);
-        if (same.empty())
-            return open();
-        {
-            const std::lock_guard lock(mutex_);
-            if (const auto known = modules_.find(same.front()); known != modules_.end())
-                return known->second;
-        }
-        Result<const dwunw_module *> module = open();
-        // A failure for lack of room is tried again.
-        if (module ||
-            (module.error().status != DWUNW_ERR_TOO_MANY_FILES && module.error().status != DWUNW_ERR_OUT_OF_MEMORY)) {
-            const std::lock_guard lock(mutex_);
-            modules_.emplace(same.front(), module);
-        }
-        return module;
-    }
-
-  private:
-    std::mutex mutex_;
-    std::unordered_map<uint32_t, Result<const dwunw_module *>> modules_; // by the number of the file's first mapping
-};
-
-// `target`: nullptr for a map without a process. `places`: may be nullptr; only for a map without a process. A file of
-// such a map may be no ELF image; then only its bytes are known of its code. `copied`: of `maps`; may be nullptr.
-// Errors: DWUNW_ERR_MODULE_CHANGED (a file was found and is not the mapped one, or the mapping is gone),
-// DWUNW_ERR_NOT_ELF, DWUNW_ERR_TOO_MANY_FILES, DWUNW_ERR_PERMISSION, DWUNW_ERR_NO_FILE, DWUNW_ERR_LIMIT.
+// `target` is nullptr for a map without a process; `places` may be nullptr and counts for that alone. A file of such a
+// map may also be no ELF image: its bytes are then all that is known of its code. `copied`, of `maps`, may be nullptr.
+// Errors: Target::open_module's.
 Result<const dwunw_module *> open_module(ModuleStore &store, const Maps &maps, const Mapping &mapping,
-                                         const Target *target, const FilePlaces *places = nullptr,
+                                         const LiveTarget *target, const FilePlaces *places = nullptr,
                                          OpenedFiles *copied = nullptr);
 
 } // namespace dwunw::process

@@ -9,9 +9,9 @@ namespace {
 
 constexpr uint64_t kPage = 4096;
 
-bool same_piece(const MemoryReader &memory, RunAddr start, const ByteSource &file, FileOffset offset,
+bool same_piece(const Target &target, RunAddr start, const ByteSource &file, FileOffset offset,
                 std::span<uint8_t> in_memory, std::span<uint8_t> in_file) {
-    return memory(start, in_memory) == in_memory.size() && file.read_exactly(offset, in_file) &&
+    return target.read(start, in_memory) == in_memory.size() && file.read_exactly(offset, in_file) &&
            std::ranges::equal(in_memory, in_file);
 }
 
@@ -61,7 +61,7 @@ std::optional<MovedCode> place_moved_code(const elf::Image &image, LoadBias bias
     return std::nullopt;
 }
 
-bool same_bytes(const MemoryReader &memory, RunAddr start, const ByteSource &file, const MovedCode &code) {
+bool same_bytes(const Target &target, RunAddr start, const ByteSource &file, const MovedCode &code) {
     // Most other memory differs at once.
     constexpr uint64_t kPiece = 256 << 10;
     std::vector<uint8_t> buffer(2 * std::min(kPiece, code.length));
@@ -69,21 +69,20 @@ bool same_bytes(const MemoryReader &memory, RunAddr start, const ByteSource &fil
     const auto in_file = std::span(buffer).last(buffer.size() / 2);
     for (uint64_t done = 0, size = 0; done < code.length; done += size) {
         size = std::min(done == 0 ? kPage : kPiece, code.length - done);
-        if (!same_piece(memory, start + done, file, code.offset + done, in_memory.first(size), in_file.first(size)))
+        if (!same_piece(target, start + done, file, code.offset + done, in_memory.first(size), in_file.first(size)))
             return false;
     }
     return true;
 }
 
-bool same_page(const MemoryReader &memory, RunAddr start, const ByteSource &file, const MovedCode &code,
-               RunAddr address) {
+bool same_page(const Target &target, RunAddr start, const ByteSource &file, const MovedCode &code, RunAddr address) {
     const uint64_t at = (address - start) & ~(kPage - 1);
     if (at >= code.length)
         return true; // behind the file's code: there is nothing to compare
     std::array<uint8_t, 2 * kPage> buffer;
     const uint64_t size = std::min(kPage, code.length - at);
     const auto both = std::span(buffer);
-    return same_piece(memory, start + at, file, code.offset + at, both.first(size), both.last(size));
+    return same_piece(target, start + at, file, code.offset + at, both.first(size), both.last(size));
 }
 
 } // namespace dwunw::process

@@ -16,16 +16,13 @@
 
 #include "elf/image.h"
 #include "process/maps.h"
+#include "process/target.h"
 
-#include <functional>
 #include <optional>
 #include <span>
 #include <vector>
 
 namespace dwunw::process {
-
-// Reads the process's memory, as dwunw_read_memory_fn does.
-using MemoryReader = std::function<size_t(RunAddr address, std::span<uint8_t> buffer)>;
 
 // The mappings beside `mapping` whose file's code it may be, at most one on each side. Empty: it cannot be moved code.
 std::vector<const Mapping *> moved_code_neighbours(const Maps &maps, const Mapping &mapping);
@@ -39,9 +36,8 @@ struct MovedCode {
 std::optional<MovedCode> place_moved_code(const elf::Image &image, LoadBias bias, const Mapping &mapping);
 
 // Whether the memory from `start` on is equal to the file. Reads all of it.
-bool same_bytes(const MemoryReader &memory, RunAddr start, const ByteSource &file, const MovedCode &code);
+bool same_bytes(const Target &target, RunAddr start, const ByteSource &file, const MovedCode &code);
 // The same for the page that holds `address`.
-bool same_page(const MemoryReader &memory, RunAddr start, const ByteSource &file, const MovedCode &code,
-               RunAddr address);
+bool same_page(const Target &target, RunAddr start, const ByteSource &file, const MovedCode &code, RunAddr address);
 
 } // namespace dwunw::process

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include "process/process.h"
 
+#include "process/map_target.h"
 #include "process/memory_image.h"
 #include "process/module_open.h"
 
@@ -63,7 +64,7 @@ Result<std::unique_ptr<Process>> Process::open(ModuleStore &store, pid_t pid, st
     if (pid < 0 || (pid == 0 && !maps) || (pid != 0 && places.given()))
         return Error{DWUNW_ERR_INVALID_ARGUMENT, static_cast<uint64_t>(pid)};
     std::unique_ptr<Process> process(new Process(store));
-    process->places_ = std::move(places);
+    process->fixed_target_ = std::make_shared<const MapTarget>(std::move(places));
     if (pid != 0) {
         auto directory = ProcDir::open(pid);
         if (!directory)
@@ -77,10 +78,10 @@ Result<std::unique_ptr<Process>> Process::open(ModuleStore &store, pid_t pid, st
         if (!parsed)
             return parsed.error();
         if (pid != 0) {
-            auto target = Target::open(*process->directory_);
+            auto target = LiveTarget::open(*process->directory_);
             if (!target)
                 return target.error();
-            process->target_ = std::move(*target);
+            process->live_ = std::move(*target);
         }
         process->install(std::move(*parsed));
         return process;
@@ -93,12 +94,12 @@ Result<std::unique_ptr<Process>> Process::open(ModuleStore &store, pid_t pid, st
     return process;
 }
 
-Result<std::unique_ptr<Process>> Process::open(ModuleStore &store, std::shared_ptr<const CoreTarget> core) {
+Result<std::unique_ptr<Process>> Process::open(ModuleStore &store, std::shared_ptr<const Target> target, Maps maps) {
     std::unique_ptr<Process> process(new Process(store));
-    process->core_ = std::move(core);
+    process->fixed_target_ = std::move(target);
     process->fixed_map_ = true;
     const std::lock_guard lock(process->refresh_mutex_);
-    process->install(process->core_->maps());
+    process->install(std::move(maps));
     return process;
 }
 
@@ -118,9 +119,9 @@ Status Process::read_map() {
     // Two attempts suffice for one exec. More of them catch a process that executes program after program.
     constexpr int kAttempts = 8;
     for (int attempt = 0; attempt < kAttempts; ++attempt) {
-        const bool opened_now = target_ == nullptr;
+        const bool opened_now = live_ == nullptr;
         if (opened_now) {
-            auto target = Target::open(*directory_);
+            auto target = LiveTarget::open(*directory_);
             if (!target) {
                 if (target.error().status == DWUNW_ERR_NO_PROCESS)
                     gone_ = true;
@@ -128,9 +129,9 @@ Status Process::read_map() {
                     install({}); // it executed a program that we may not read: the old map is wrong now
                 return target.error();
             }
-            target_ = std::move(*target);
+            live_ = std::move(*target);
         }
-        auto maps = Maps::read(target_->maps_fd());
+        auto maps = Maps::read(live_->maps_fd());
         map_reads_.fetch_add(1, std::memory_order_relaxed);
         if (maps && !maps->mappings().empty()) {
             install(std::move(*maps));
@@ -149,7 +150,7 @@ Status Process::read_map() {
             install({});
             return {};
         }
-        target_ = nullptr;
+        live_ = nullptr;
     }
     return no_process;
 }
@@ -158,7 +159,8 @@ void Process::install(Maps maps) {
     auto next = std::make_shared<Snapshot>();
     next->maps = std::move(maps);
     next->generation = snapshot_ != nullptr ? snapshot_->generation + 1 : 1;
-    next->target = target_;
+    next->live = live_.get();
+    next->target = live_ != nullptr ? live_ : fixed_target_;
     const uint64_t now = exact_now();
     const auto &mappings = next->maps.mappings();
     next->slots = std::make_unique<Snapshot::Slot[]>(mappings.size());
@@ -173,7 +175,7 @@ void Process::install(Maps maps) {
             const Snapshot::Slot &slot = snapshot_->slots[old];
             if (before[old] == mappings[i] && slot.bound.load(std::memory_order_acquire) &&
                 !slot.refuted.load(std::memory_order_relaxed) &&
-                still_valid(slot.binding, mappings[i], snapshot_->target == target_)) {
+                still_valid(slot.binding, mappings[i], snapshot_->live == live_.get())) {
                 next->slots[i].binding = slot.binding;
                 next->slots[i].bound.store(true, std::memory_order_relaxed);
             }
@@ -252,11 +254,7 @@ Binding Process::make_binding(const Snapshot &snapshot, const Mapping &mapping) 
         count_failure(mapping);
         return {CodeKind::kUnusableModule, status, module, {}, mapping.offset};
     };
-    const auto open_in_core = [&] { return core_->open_module(store_, snapshot.maps, mapping); };
-    auto module = core_ == nullptr
-                      ? open_module(store_, snapshot.maps, mapping, snapshot.target.get(), &places_, &snapshot.opened)
-                  : mapping.kind == Mapping::Kind::kFile ? snapshot.opened.get(snapshot.maps, mapping, open_in_core)
-                                                         : open_in_core();
+    auto module = snapshot.target->open_module(store_, snapshot.maps, mapping, &snapshot.opened);
     const dwunw_status status = !module                     ? module.error().status
                                 : !(*module)->file->image() ? (*module)->file->image().error().status
                                                             : DWUNW_OK;
@@ -275,24 +273,15 @@ Binding Process::make_binding(const Snapshot &snapshot, const Mapping &mapping) 
     return {CodeKind::kModule, DWUNW_OK, *module, *bias, mapping.offset};
 }
 
-MemoryReader Process::memory_of(const Snapshot &snapshot) const {
-    return [this, target = snapshot.target.get()](RunAddr address, std::span<uint8_t> buffer) -> size_t {
-        if (core_ != nullptr)
-            return core_->core().read(address, buffer);
-        return target != nullptr ? target->memory().read(address, buffer) : 0;
-    };
-}
-
 // The neighbours are files, and binding a file reads no other mapping.
 std::optional<Binding> Process::bind_moved_code(const Snapshot &snapshot, const Mapping &mapping) {
-    const MemoryReader memory = memory_of(snapshot);
     for (const Mapping *neighbour : moved_code_neighbours(snapshot.maps, mapping)) {
         const Binding &beside = bind(snapshot, snapshot.maps.index_of(*neighbour));
         if (beside.kind != CodeKind::kModule)
             continue;
         const ModuleFile &file = *beside.module->file;
         const auto code = place_moved_code(*file.image(), beside.bias, mapping);
-        if (!code || !same_page(memory, mapping.start, file.source(), *code, mapping.start))
+        if (!code || !same_page(*snapshot.target, mapping.start, file.source(), *code, mapping.start))
             continue;
         // A process must not make us compare without end.
         if (snapshot.compared.fetch_add(code->length, std::memory_order_relaxed) + code->length >
@@ -300,7 +289,7 @@ std::optional<Binding> Process::bind_moved_code(const Snapshot &snapshot, const 
             count_failure(mapping);
             continue;
         }
-        if (same_bytes(memory, mapping.start, file.source(), *code) && file.unchanged())
+        if (same_bytes(*snapshot.target, mapping.start, file.source(), *code) && file.unchanged())
             return Binding{CodeKind::kModule, DWUNW_OK, beside.module, beside.bias, code->offset, code->length};
     }
     return std::nullopt;
@@ -317,8 +306,8 @@ const Binding *Process::moved_code(const Snapshot &snapshot, const Mapping &mapp
 
 bool Process::is_still_moved_code(const Snapshot &snapshot, const Mapping &mapping, const Binding &binding,
                                   RunAddr address) const {
-    return same_page(memory_of(snapshot), mapping.start, binding.module->file->source(),
-                     {binding.offset, binding.moved}, address);
+    return same_page(*snapshot.target, mapping.start, binding.module->file->source(), {binding.offset, binding.moved},
+                     address);
 }
 
 std::shared_ptr<const Snapshot> Process::snapshot() const {
@@ -337,13 +326,13 @@ Binding Process::bind_past(const Mapping &mapping, uint64_t time) {
     const Binding unknown{CodeKind::kUnusableModule, DWUNW_ERR_MODULE_CHANGED, nullptr, {}};
     if (mapping.kind != Mapping::Kind::kFile)
         return unknown;
-    const std::shared_ptr<const Target> target = snapshot()->target;
-    if (target == nullptr)
+    const std::shared_ptr<const Snapshot> now = snapshot();
+    if (now->live == nullptr)
         return unknown;
     const dwunw_module *module =
         store_.current(makedev(mapping.device_major, mapping.device_minor), mapping.inode, mapping.path);
     if (module == nullptr) {
-        const auto opened = open_module(store_, Maps::assemble({mapping}, {}), mapping, target.get());
+        const auto opened = now->live->open_module(store_, Maps::assemble({mapping}, {}), mapping, nullptr);
         if (!opened)
             return unknown;
         module = *opened;
@@ -354,7 +343,7 @@ Binding Process::bind_past(const Mapping &mapping, uint64_t time) {
         return unknown;
     const bool is_the_file =
         identity->inode == mapping.inode && identity->device == makedev(mapping.device_major, mapping.device_minor);
-    if ((!is_the_file || changed_since(*identity, time)) && !still_mapped(*target, mapping))
+    if ((!is_the_file || changed_since(*identity, time)) && !now->live->still_mapped(mapping))
         return unknown;
     const Result<elf::Image> &image = module->file->image();
     const auto bias = image ? load_bias(*image, mapping) : std::nullopt;
@@ -427,21 +416,18 @@ Process::CodeMappings Process::code_mappings() {
     return result;
 }
 
-// The parts of a mapped file that a core leaves out are the file's.
-size_t Process::read_core(RunAddr address, std::span<uint8_t> buffer) {
+size_t Process::read_memory(RunAddr address, std::span<uint8_t> buffer) {
     const Pin now(*this);
     size_t done = 0;
     while (done < buffer.size()) {
         const RunAddr at = address + done;
         const auto rest = buffer.subspan(done);
-        if (const size_t got = core_->core().read(at, rest); got > 0) {
+        if (const size_t got = now->target->read(at, rest); got > 0) {
             done += got;
             continue;
         }
-        const Mapping *mapping = now->maps.find(at);
-        const CoreFile::Segment *segment = core_->core().segment_at(at);
-        const bool cut_off = segment != nullptr && at - segment->start < segment->file_size;
-        if (mapping == nullptr || mapping->kind != Mapping::Kind::kFile || cut_off)
+        const Mapping *mapping = now->target->is_left_out(at) ? now->maps.find(at) : nullptr;
+        if (mapping == nullptr || mapping->kind != Mapping::Kind::kFile)
             break;
         const Binding &binding = bind(*now, now->maps.index_of(*mapping));
         if (binding.kind != CodeKind::kModule)
@@ -453,13 +439,6 @@ size_t Process::read_core(RunAddr address, std::span<uint8_t> buffer) {
         done += got;
     }
     return done;
-}
-
-size_t Process::read_memory(RunAddr address, std::span<uint8_t> buffer) {
-    if (core_ != nullptr)
-        return read_core(address, buffer);
-    const Pin now(*this);
-    return now->target != nullptr ? now->target->memory().read(address, buffer) : 0;
 }
 
 Result<std::unique_ptr<StoppedThreads>> Process::stop(std::chrono::nanoseconds patience) const {
@@ -501,7 +480,7 @@ View::Trust View::trust(RunAddr address, const Answer &answer) const {
     Snapshot::Slot &slot = snapshot_->slots[snapshot_->maps.index_of(*answer.mapping)];
     if (!verified_lately(slot)) {
         const uint64_t verified = slot.verified_at.load(std::memory_order_relaxed);
-        const MappingQuery query = query_mapping(snapshot_->target->maps_fd(), address);
+        const MappingQuery query = query_mapping(snapshot_->live->maps_fd(), address);
         if (query.outcome == MappingQuery::Outcome::kUnsupported) {
             if (now_ - verified > Process::kRereadAfter)
                 return Trust::kOld;
@@ -580,11 +559,7 @@ bool View::read_code(RunAddr address, std::span<uint8_t> buffer) {
     const auto in_file = [&] {
         return binding.module->file->source().read_exactly(binding.offset + (address - answer.mapping->start), buffer);
     };
-    const auto in_memory = [&] {
-        if (process_.core_ != nullptr)
-            return process_.core_->core().read(address, buffer) == buffer.size();
-        return snapshot_->target != nullptr && snapshot_->target->memory().read(address, buffer) == buffer.size();
-    };
+    const auto in_memory = [&] { return snapshot_->target->read(address, buffer) == buffer.size(); };
     switch (binding.kind) {
     case CodeKind::kModule:
         return in_file();
@@ -595,7 +570,7 @@ bool View::read_code(RunAddr address, std::span<uint8_t> buffer) {
         // behind a program. Only its bytes are known.
         if (binding.status != DWUNW_ERR_NOT_ELF && binding.status != DWUNW_ERR_ELF_MALFORMED)
             return false;
-        return in_memory() || (snapshot_->target == nullptr && process_.core_ == nullptr && binding.module != nullptr &&
+        return in_memory() || (!snapshot_->target->has_memory() && binding.module != nullptr &&
                                binding.module->file != nullptr && in_file());
     default:
         return false;

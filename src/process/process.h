@@ -29,13 +29,12 @@
 // Thread-safe, except for destruction. A View belongs to one thread.
 #pragma once
 
-#include "process/core_target.h"
+#include "process/live_target.h"
 #include "process/maps.h"
 #include "process/module_open.h"
 #include "process/module_store.h"
 #include "process/moved_code.h"
 #include "process/proc_dir.h"
-#include "process/process_memory.h"
 #include "process/refresh_budget.h"
 #include "process/stopped.h"
 #include "unwind/address_space.h"
@@ -76,11 +75,12 @@ struct Snapshot {
     };
 
     Maps maps;
-    uint64_t generation = 0;              // counts this process's snapshots from 1
-    std::shared_ptr<const Target> target; // nullptr: a map without a process
-    std::unique_ptr<Slot[]> slots;        // one for each mapping
-    mutable OpenedFiles opened;           // for a core; for a live process, only copies of its memory
-    // The number of bytes that were compared to find moved code.
+    uint64_t generation = 0; // of this process's snapshots, counted from 1
+    std::shared_ptr<const Target> target;
+    const LiveTarget *live = nullptr; // the same, of a live process
+    std::unique_ptr<Slot[]> slots;    // one a mapping
+    mutable OpenedFiles opened;       // of a core; of a live process those that are copies of its memory
+    // How many bytes were compared to find moved code.
     static constexpr uint64_t kMaxCompared = uint64_t{1} << 30;
     mutable std::atomic<uint64_t> compared = 0;
 };
@@ -105,8 +105,8 @@ class Process final : public unwind::AddressSpace {
     static Result<std::unique_ptr<Process>> open(ModuleStore &store, pid_t pid, std::optional<std::string_view> maps,
                                                  FilePlaces places = {});
 
-    // A process in a core file; its map does not change.
-    static Result<std::unique_ptr<Process>> open(ModuleStore &store, std::shared_ptr<const CoreTarget> core);
+    // What a core file holds, say; the map stays as it is.
+    static Result<std::unique_ptr<Process>> open(ModuleStore &store, std::shared_ptr<const Target> target, Maps maps);
 
     // 0: none.
     pid_t pid() const { return directory_ ? directory_->pid() : 0; }
@@ -155,8 +155,7 @@ class Process final : public unwind::AddressSpace {
     // The binding of memory without a file, if it is moved code; otherwise nullptr. Lives as long as the snapshot.
     const Binding *moved_code(const Snapshot &snapshot, const Mapping &mapping);
 
-    // As dwunw_read_memory_fn; 0 without a pid. For a core: its memory, and the parts of modules' files that it leaves
-    // out.
+    // As Target::read; what the target left out (Target::is_left_out) is taken from the file mapped there.
     size_t read_memory(RunAddr address, std::span<uint8_t> buffer);
 
     // DWUNW_ERR_INVALID_ARGUMENT without a pid; otherwise StoppedThreads::stop's.
@@ -182,8 +181,6 @@ class Process final : public unwind::AddressSpace {
     Binding make_binding(const Snapshot &snapshot, const Mapping &mapping);
     // nullopt: it is not moved code.
     std::optional<Binding> bind_moved_code(const Snapshot &snapshot, const Mapping &mapping);
-    // The memory of a snapshot: a live process's, or a core's.
-    MemoryReader memory_of(const Snapshot &snapshot) const;
     bool is_still_moved_code(const Snapshot &snapshot, const Mapping &mapping, const Binding &binding,
                              RunAddr address) const;
     void count_failure(const Mapping &mapping);
@@ -197,19 +194,16 @@ class Process final : public unwind::AddressSpace {
     Status read_map(); // refresh_mutex_ must be held
     void install(Maps maps);
 
-    size_t read_core(RunAddr address, std::span<uint8_t> buffer);
-
     ModuleStore &store_;
     std::optional<ProcDir> directory_;
-    std::shared_ptr<const CoreTarget> core_; // instead of directory_
-    FilePlaces places_;                      // only with neither
+    std::shared_ptr<const Target> fixed_target_; // where there is no address space to read
     bool fixed_map_ = false;
     std::atomic<bool> gone_ = false;
     std::atomic<uint64_t> map_reads_ = 0;
     std::atomic<uint64_t> modules_failed_ = 0;
 
-    std::mutex refresh_mutex_; // one reading at a time; guards target_ and budget_
-    std::shared_ptr<const Target> target_;
+    std::mutex refresh_mutex_;               // one reading at a time; guards live_ and budget_
+    std::shared_ptr<const LiveTarget> live_; // nullptr: none could be opened
     RefreshBudget budget_;
 
     std::shared_ptr<const Snapshot> snapshot_; // guarded by refresh_mutex_; readers use published_

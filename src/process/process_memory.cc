@@ -62,30 +62,4 @@ size_t ProcessMemory::read(RunAddr address, std::span<uint8_t> buffer) const {
     return done;
 }
 
-Result<std::shared_ptr<const Target>> Target::open(const ProcDir &process) {
-    auto target = std::make_shared<Target>();
-    target->process_fd_ = process.fd();
-    const ProcDir *directory = &process;
-    // A main thread that has ended keeps its number until the other threads have ended. It has no address space.
-    if (process.state(process.pid()) == ProcDir::State::kZombie) {
-        for (const pid_t thread : process.threads()) {
-            if (thread == process.pid())
-                continue;
-            auto opened = ProcDir::open(thread);
-            // Still a thread of this process after the opening: so the number is not another process's.
-            if (opened && process.state(thread) == ProcDir::State::kAlive) {
-                target->thread_ = std::move(*opened);
-                directory = &*target->thread_;
-                break;
-            }
-        }
-    }
-    auto maps = directory->open_file("maps", O_RDONLY);
-    if (!maps)
-        return maps.error();
-    target->maps_ = std::move(*maps);
-    target->memory_ = ProcessMemory::open(*directory);
-    return std::shared_ptr<const Target>(std::move(target));
-}
-
 } // namespace dwunw::process

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // The C ABI of dwunw/symbolize.h. Reads the symbols of a module once, when a frame first falls into it.
+#include "base/sized_structs.h"
 #include "symbolize/module_symbols.h"
 
 #include <dwunw/process.h>
@@ -64,8 +65,11 @@ dwunw_status dwunw_symbolizer_create(struct dwunw_symbolizer **out) {
 void dwunw_symbolizer_destroy(struct dwunw_symbolizer *symbolizer) { delete symbolizer; }
 
 dwunw_status dwunw_symbolize_frame(struct dwunw_symbolizer *symbolizer, const struct dwunw_frame *frame,
-                                   struct dwunw_symbol *out) try {
-    if (!symbolizer || !frame || !out || out->size != sizeof *out || out->reserved != 0)
+                                   struct dwunw_symbol *given) try {
+    const dwunw::Sized out(given);
+    if (!out)
+        return out.status();
+    if (!symbolizer || !frame || out->reserved != 0)
         return DWUNW_ERR_INVALID_ARGUMENT;
     if (!frame->module)
         return DWUNW_ERR_NO_MAPPING;

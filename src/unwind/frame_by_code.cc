@@ -245,17 +245,11 @@ class StepByCode {
         return result;
     }
 
-    // Whether a word between SP and FP may be a return address.
+    // Whether a word between SP and FP may be a return address. Where that cannot be told, it may.
     bool may_be_callers() {
-        if (fp_ - sp_ > kSearchedFrame)
-            return true;
-        for (RunAddr slot = sp_; slot < fp_; slot = slot + kWord) {
-            const auto word = memory_.read_word(slot);
-            if (!word ||
-                (space_.is_code(RunAddr(*word) - 1) && follows_call(arch_, space_, RunAddr(*word)).value_or(true)))
-                return true;
-        }
-        return false;
+        const auto read = [&](RunAddr slot) { return memory_.read_word(slot); };
+        const auto is_call = [&](RunAddr address) { return follows_call(arch_, space_, address); };
+        return unwind::may_be_callers(space_, sp_, fp_, read, is_call).value_or(true);
     }
 
     bool may_be_frame_pointer() {

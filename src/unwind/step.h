@@ -65,4 +65,23 @@ std::optional<bool> follows_call(const arch::Arch &arch, AddressSpace &space, Ru
 // The most between SP and FP that is searched for a return address; a larger frame is none.
 inline constexpr uint64_t kSearchedFrame = uint64_t{1} << 16;
 
+// Whether a word in [sp, fp) may be a return address; nullopt where that cannot be told. `read` gives the word at a
+// slot as an optional or a Result; `is_call` whether a call can end at an address, nullopt where it cannot tell.
+template <typename Read, typename IsCall>
+std::optional<bool> may_be_callers(AddressSpace &space, RunAddr sp, RunAddr fp, Read read, IsCall is_call) {
+    if (fp - sp > kSearchedFrame)
+        return true;
+    for (RunAddr slot = sp; slot < fp; slot = slot + sizeof(uint64_t)) {
+        const auto word = read(slot);
+        if (!word)
+            return std::nullopt;
+        if (!space.is_code(RunAddr(*word) - 1))
+            continue;
+        const std::optional<bool> called = is_call(RunAddr(*word));
+        if (!called || *called)
+            return called;
+    }
+    return false;
+}
+
 } // namespace dwunw::unwind

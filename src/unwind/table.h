@@ -11,28 +11,28 @@
 #include "unwind/lost_sp.h"
 #include "unwind/rule.h"
 
+#include <dwunw/bpf/dwunw_table_format.h>
+
 #include <array>
 #include <span>
 #include <vector>
 
 namespace dwunw::unwind {
 
-// The format's numbers, shared by the writer and the readers.
+// The format's numbers, typed; the walk in the kernel has the same ones.
 namespace table_format {
 
-inline constexpr unsigned kPageBits = 16;  // a page is 64 KiB of code
-inline constexpr unsigned kBlockBits = 10; // a block 1 KiB
-inline constexpr size_t kBlocks = size_t{1} << (kPageBits - kBlockBits);
-inline constexpr uint32_t kUniformPage = 0x80000000; // the page's reference holds its entry
-inline constexpr unsigned kSlotBits = 6;
-inline constexpr uint16_t kEscape = (1u << kSlotBits) - 1; // the row's entry is in the overflow list
-inline constexpr unsigned kEntryBits = 12; // bits of a dictionary word; the others are the gap before the row
-inline constexpr uint32_t kMaxPad = (1u << (16 - kEntryBits)) - 1;
-
-// Entries: a row's rule.
-inline constexpr uint32_t kGap = 0;     // no FDE
-inline constexpr uint32_t kRefused = 1; // an FDE that was refused
-inline constexpr uint32_t kFirstRule = 2;
+inline constexpr unsigned kPageBits = DWUNW_TABLE_PAGE_BITS;
+inline constexpr unsigned kBlockBits = DWUNW_TABLE_BLOCK_BITS;
+inline constexpr size_t kBlocks = DWUNW_TABLE_BLOCKS;
+inline constexpr uint32_t kUniformPage = DWUNW_TABLE_UNIFORM_PAGE;
+inline constexpr unsigned kSlotBits = DWUNW_TABLE_SLOT_BITS;
+inline constexpr uint16_t kEscape = DWUNW_TABLE_ESCAPE;
+inline constexpr unsigned kEntryBits = DWUNW_TABLE_ENTRY_BITS;
+inline constexpr uint32_t kMaxPad = DWUNW_TABLE_MAX_GAP;
+inline constexpr uint32_t kGap = DWUNW_TABLE_GAP;
+inline constexpr uint32_t kRefused = DWUNW_TABLE_REFUSED;
+inline constexpr uint32_t kFirstRule = DWUNW_TABLE_FIRST_RULE;
 
 // A row whose entry is in no dictionary.
 struct Overflow {

@@ -4,11 +4,11 @@
 // and that every walk ends with frames in the map.
 //
 // Modules are looked for under a folder that does not exist: what a core names is no file of this machine's.
-#include "process/core_file.h"
+#include "core/file.h"
 
 #include "arch/arch.h"
+#include "core/target.h"
 #include "fuzz.h"
-#include "process/core_target.h"
 #include "process/process.h"
 #include "unwind/walk.h"
 
@@ -17,8 +17,8 @@
 namespace dwunw {
 namespace {
 
+using core::CoreFile;
 using fuzz::require;
-using process::CoreFile;
 
 constexpr size_t kThreadsWalked = 4;
 constexpr size_t kSegmentsRead = 64;
@@ -42,14 +42,14 @@ void check_segments(const CoreFile &core, size_t file_size) {
 
 void walk_threads(const CoreFile &core) {
     process::ModuleStore store;
-    auto target = std::make_shared<const process::CoreTarget>(core, "", "/nonexistent");
+    auto target = std::make_shared<const core::CoreTarget>(core, "", "/nonexistent");
     const auto maps = target->maps();
     RunAddr end;
     for (const process::Mapping &mapping : maps.mappings()) {
         require(end <= mapping.start && mapping.start < mapping.end, "the map ascends");
         end = mapping.end;
     }
-    const auto process = process::Process::open(store, target);
+    const auto process = process::Process::open(store, target, target->maps());
     require(process.ok(), "a core that parses opens");
     const auto read = [](void *arg, uint64_t address, void *buffer, size_t length) {
         return static_cast<process::Process *>(arg)->read_memory(RunAddr(address),

@@ -4,7 +4,7 @@
 #include "dwarf/cfi_program.h"
 #include "elf/decompress.h"
 #include "elf/image.h"
-#include "process/core_layout.h"
+#include "core/layout.h"
 #include "process/file_source.h"
 #include "support/cfi_bytes.h"
 #include "support/elf_builder.h"
@@ -300,11 +300,11 @@ template <typename T> Data bytes_of(const T &value) {
 Data core(bool with_module_bytes) {
     constexpr uint64_t kBase = 0x400000;
     constexpr uint64_t kStack = 0x7ff000;
-    process::CorePrStatus status{};
+    core::CorePrStatus status{};
     status.tid = 42;
     status.registers[16] = kBase + 0x1000; // rip
     status.registers[19] = kStack;         // rsp
-    process::CorePrPsInfo info{};
+    core::CorePrPsInfo info{};
     info.pid = 42;
     info.name = {'s', 'e', 'e', 'd'};
     const Data image = image_builder().build();

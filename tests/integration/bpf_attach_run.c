@@ -102,7 +102,7 @@ static void check_errors(const struct dwunw_attach_programs *programs, const str
     CHECK(dwunw_attach(programs, plan, &request, &attachment) == DWUNW_ERR_INVALID_ARGUMENT, "a point for nothing");
     request = *good;
     request.size--;
-    CHECK(dwunw_attach(programs, plan, &request, &attachment) == DWUNW_ERR_INVALID_ARGUMENT, "a size unknown");
+    CHECK(dwunw_attach(programs, plan, &request, &attachment) == DWUNW_ERR_STRUCT_SIZE, "too small");
     CHECK(attachment == NULL, "attached all the same");
 }
 

@@ -6,7 +6,7 @@ find_program(MUSL_GCC musl-gcc REQUIRED)
 
 add_executable(probe_placement_run probe_placement_run.c)
 dwunw_add_bpf_skeleton(probe_placement_run probe_placement.bpf.c NAME probe_placement_bpf)
-target_link_libraries(probe_placement_run PRIVATE dwunw::bpf dwunw_libbpf)
+target_link_libraries(probe_placement_run PRIVATE dwunw::probe dwunw_libbpf)
 set_target_properties(probe_placement_run PROPERTIES LINKER_LANGUAGE CXX)
 
 # With the operators of C++, which it names by their symbols. The calls are all there: no builtins, nothing paired off.
@@ -29,7 +29,7 @@ set_tests_properties(integration.probe_placement PROPERTIES LABELS integration T
 add_executable(bpf_attach_run bpf_attach_run.c)
 add_dependencies(bpf_attach_run probe_placement_run) # which makes the skeleton for both
 target_include_directories(bpf_attach_run SYSTEM PRIVATE "${CMAKE_CURRENT_BINARY_DIR}")
-target_link_libraries(bpf_attach_run PRIVATE dwunw::bpf dwunw_libbpf)
+target_link_libraries(bpf_attach_run PRIVATE dwunw::probe dwunw_libbpf)
 set_target_properties(bpf_attach_run PROPERTIES LINKER_LANGUAGE CXX)
 add_test(NAME integration.bpf_attach
     COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/bpf_attach_test.sh" "${PROJECT_SOURCE_DIR}" "$<TARGET_FILE:bpf_attach_run>")

@@ -3,7 +3,7 @@
 # What return probes do to a program, and what is seen of calls that are left in odd ways: every form, every subject.
 add_executable(return_probes_run return_probes_run.c)
 dwunw_add_bpf_skeleton(return_probes_run return_probes.bpf.c NAME return_probes)
-target_link_libraries(return_probes_run PRIVATE dwunw::bpf dwunw::dwunw dwunw_libbpf)
+target_link_libraries(return_probes_run PRIVATE dwunw::probe dwunw::bpf dwunw::dwunw dwunw_libbpf)
 set_target_properties(return_probes_run PROPERTIES LINKER_LANGUAGE CXX)
 
 add_executable(return_probes_target return_probes_target.c)

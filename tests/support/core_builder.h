@@ -3,7 +3,7 @@
 #pragma once
 
 #include "base/byte_source.h"
-#include "process/core_layout.h"
+#include "core/layout.h"
 #include "support/elf_builder.h"
 
 #include <string>
@@ -50,14 +50,14 @@ class CoreBuilder {
     }
     // Registers hold their position plus tid × 1000.
     CoreBuilder &add_thread(int32_t tid) {
-        process::CorePrStatus status{};
+        core::CorePrStatus status{};
         status.tid = tid;
         for (size_t i = 0; i < status.registers.size(); ++i)
             status.registers[i] = static_cast<uint64_t>(tid) * 1000 + i;
         return add_note(NT_PRSTATUS, bytes_of(status));
     }
     CoreBuilder &add_process(int32_t pid, const std::string &name) {
-        process::CorePrPsInfo info{};
+        core::CorePrPsInfo info{};
         info.pid = pid;
         std::copy_n(name.begin(), std::min(name.size(), info.name.size()), info.name.begin());
         return add_note(NT_PRPSINFO, bytes_of(info));

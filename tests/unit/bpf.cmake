@@ -1,16 +1,22 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
-# Tests of src/bpf and of the walker in BPF as user code.
+# Tests of src/bpf and src/probe, and of the walker in BPF as user code.
 add_library(bpf_user_walk STATIC ../support/bpf_user_walk.c)
 target_link_libraries(bpf_user_walk PUBLIC dwunw)
 
-foreach(name IN ITEMS block_allocator calls dictionary function_file kernel_features lasting layout map_history map_watch
-                      moment number_index pid_namespace placement portion process_walk published return_instructions
-                      rule_word
-                      table_pool walk)
+foreach(name IN ITEMS block_allocator calls dictionary kernel_features lasting layout linker_probe map_history map_watch
+                      moment number_index pid_namespace portion process_walk published rule_word table_pool walk)
     set(test bpf_${name}_test)
     add_executable(${test} ${test}.cc)
     target_include_directories(${test} PRIVATE "${PROJECT_SOURCE_DIR}/src")
     target_link_libraries(${test} PRIVATE bpf_user_walk dwunw_bpf dwunw GTest::gtest_main)
+    gtest_discover_tests(${test} TEST_PREFIX unit. PROPERTIES LABELS unit TIMEOUT 120)
+endforeach()
+
+foreach(name IN ITEMS function_file placement return_instructions)
+    set(test probe_${name}_test)
+    add_executable(${test} ${test}.cc)
+    target_include_directories(${test} PRIVATE "${PROJECT_SOURCE_DIR}/src")
+    target_link_libraries(${test} PRIVATE dwunw_probe dwunw GTest::gtest_main)
     gtest_discover_tests(${test} TEST_PREFIX unit. PROPERTIES LABELS unit TIMEOUT 120)
 endforeach()

@@ -164,7 +164,7 @@ TEST_F(CoreTest, Arguments) {
     options.reserved = 1;
     EXPECT_EQ(dwunw_core_open(context_, &options, &core_), DWUNW_ERR_INVALID_ARGUMENT);
     options = {.size = sizeof(options) - 1, .reserved = 0, .path = "/bin/true", .exe = nullptr, .sysroot = nullptr};
-    EXPECT_EQ(dwunw_core_open(context_, &options, &core_), DWUNW_ERR_INVALID_ARGUMENT);
+    EXPECT_EQ(dwunw_core_open(context_, &options, &core_), DWUNW_ERR_STRUCT_SIZE);
     options = {.size = sizeof(options), .reserved = 0, .path = nullptr, .exe = nullptr, .sysroot = nullptr};
     EXPECT_EQ(dwunw_core_open(context_, &options, &core_), DWUNW_ERR_INVALID_ARGUMENT);
 

@@ -154,9 +154,9 @@ TEST_F(ProcessTest, OptionsOfOtherSizes) {
     dwunw_process_close(process_);
     process_ = nullptr;
     options.unknown = 1;
-    EXPECT_EQ(dwunw_process_open(context_, &options.known, &process_), DWUNW_ERR_INVALID_ARGUMENT);
+    EXPECT_EQ(dwunw_process_open(context_, &options.known, &process_), DWUNW_ERR_STRUCT_SIZE);
     options.known.size = 1 << 20;
-    EXPECT_EQ(dwunw_process_open(context_, &options.known, &process_), DWUNW_ERR_INVALID_ARGUMENT);
+    EXPECT_EQ(dwunw_process_open(context_, &options.known, &process_), DWUNW_ERR_STRUCT_SIZE);
 }
 
 TEST_F(ProcessTest, Memory) {
@@ -259,7 +259,7 @@ TEST_F(ProcessTest, StoppedThreads) {
     EXPECT_NE(thread.regs.regs[16], 0u);
     EXPECT_NE(dwunw_stopped_thread(stopped, 1, &thread), DWUNW_OK);
     thread.size = 1;
-    EXPECT_EQ(dwunw_stopped_thread(stopped, 0, &thread), DWUNW_ERR_INVALID_ARGUMENT);
+    EXPECT_EQ(dwunw_stopped_thread(stopped, 0, &thread), DWUNW_ERR_STRUCT_SIZE);
     dwunw_process_resume(stopped);
 }
 
@@ -303,9 +303,9 @@ TEST_F(ProcessTest, InvalidArguments) {
     EXPECT_EQ(dwunw_process_open(context_, &options, &process_), DWUNW_ERR_INVALID_ARGUMENT); // neither
     options = {
         .size = 8, .pid = ::getpid(), .maps = nullptr, .exe = nullptr, .sysroot = nullptr, .maps_error_line = nullptr};
-    EXPECT_EQ(dwunw_process_open(context_, &options, &process_), DWUNW_ERR_INVALID_ARGUMENT);
-    EXPECT_EQ(dwunw_process_open(nullptr, &options, &process_), DWUNW_ERR_INVALID_ARGUMENT);
+    EXPECT_EQ(dwunw_process_open(context_, &options, &process_), DWUNW_ERR_STRUCT_SIZE);
     options.size = sizeof(options);
+    EXPECT_EQ(dwunw_process_open(nullptr, &options, &process_), DWUNW_ERR_INVALID_ARGUMENT);
     options.exe = "/bin/cat"; // where the process's program is, the process says
     EXPECT_EQ(dwunw_process_open(context_, &options, &process_), DWUNW_ERR_INVALID_ARGUMENT);
     EXPECT_EQ(dwunw_process_refresh(nullptr), DWUNW_ERR_INVALID_ARGUMENT);

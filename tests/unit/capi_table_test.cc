@@ -151,7 +151,7 @@ TEST_F(TableTest, WhatCannotBeOpened) {
 
     ASSERT_EQ(open("/bin/true"), DWUNW_OK);
     dwunw_table_summary bad{};
-    EXPECT_EQ(dwunw_table_get_summary(table_, &bad), DWUNW_ERR_INVALID_ARGUMENT); // without its size
+    EXPECT_EQ(dwunw_table_get_summary(table_, &bad), DWUNW_ERR_STRUCT_SIZE); // without its size
     EXPECT_EQ(dwunw_table_get_summary(table_, nullptr), DWUNW_ERR_INVALID_ARGUMENT);
 }
 

@@ -9,27 +9,11 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <numeric>
 #include <thread>
 
 namespace {
 
 using dwunw::testing::Child;
-
-TEST(Regset, ComesInTheKernelsOrder) {
-    // r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss
-    uint64_t pt_regs[DWUNW_X86_64_PT_REGS];
-    std::iota(std::begin(pt_regs), std::end(pt_regs), 100);
-    dwunw_regset regs;
-    dwunw_regset_from_x86_64_pt_regs(&regs, pt_regs);
-    EXPECT_EQ(regs.size, sizeof(regs));
-    EXPECT_EQ(regs.arch, uint32_t{DWUNW_ARCH_X86_64});
-    EXPECT_EQ(regs.valid, 0x1ffffu);
-    // rax rdx rcx rbx rsi rdi rbp rsp r8…r15 rip
-    const uint64_t expected[] = {110, 112, 111, 105, 113, 114, 104, 119, 109, 108, 107, 106, 103, 102, 101, 100, 116};
-    for (size_t i = 0; i < std::size(expected); ++i)
-        EXPECT_EQ(regs.regs[i], expected[i]) << i;
-}
 
 // A child that sits in read(), four functions deep.
 [[gnu::noinline]] void deep(const Child::Line &line, int depth) {

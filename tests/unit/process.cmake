@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
-# Tests of src/process. The plugins they load: two that claim the same build-id, and one whose text lies at an address
+# Tests of src/process and src/core. The plugins they load: two that claim the same build-id, and one whose text lies at an address
 # that is not its file offset.
 function(add_process_plugin name value)
     add_library(${name} SHARED process_fixture.c)
@@ -12,10 +12,11 @@ add_process_plugin(process_plugin_a 1)
 add_process_plugin(process_plugin_b 2)
 add_process_plugin(process_plugin_moved 3 -Wl,-Ttext=0x5000000)
 
-foreach(name IN ITEMS compile_queue core_contents core_file core_target core_write debug_file file_source maps
-                      memory_image modified_pages module_file module_open module_store moved_code proc_dir process
-                      process_memory recent_page refresh_budget stopped)
-    set(test process_${name}_test)
+foreach(name IN ITEMS core_contents core_file core_target core_write process_compile_queue process_debug_file
+                      process_file_source process_live_target process_maps process_memory_image process_modified_pages
+                      process_module_file process_module_open process_module_store process_moved_code process_proc_dir
+                      process_process process_process_memory process_recent_page process_refresh_budget process_stopped)
+    set(test ${name}_test)
     add_executable(${test} ${test}.cc)
     target_compile_definitions(${test} PRIVATE
         "PLUGIN_A=\"$<TARGET_FILE:process_plugin_a>\""

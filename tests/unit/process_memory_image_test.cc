@@ -3,6 +3,7 @@
 
 #include "elf/image.h"
 #include "process/file_source.h"
+#include "process/live_target.h"
 #include "process_testing.h"
 
 #include <dlfcn.h>
@@ -14,7 +15,7 @@ namespace {
 using testing::TemporaryFolder;
 
 struct Self {
-    Self() : directory(testing::take(ProcDir::open(::getpid()))), target(testing::take(Target::open(directory))) {
+    Self() : directory(testing::take(ProcDir::open(::getpid()))), target(testing::take(LiveTarget::open(directory))) {
         read_maps();
     }
     void read_maps() { maps = testing::take(Maps::read(target->maps_fd())); }
@@ -22,7 +23,7 @@ struct Self {
     auto copy(const void *address) const { return MemoryImage::copy(maps, at(address), *target); }
 
     ProcDir directory;
-    std::shared_ptr<const Target> target;
+    std::shared_ptr<const LiveTarget> target;
     Maps maps;
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include "process/module_open.h"
 
+#include "process/live_target.h"
 #include "process_testing.h"
 
 #include <dlfcn.h>
@@ -27,12 +28,13 @@ class Loaded {
               line.hear();
           }),
           code(child_.hear()), directory_(testing::take(ProcDir::open(child_.pid()))),
-          target(testing::take(Target::open(directory_))) {
+          target(testing::take(LiveTarget::open(directory_))) {
         EXPECT_NE(code.value, 0u);
         read_maps();
     }
     void read_maps() { maps = testing::take(Maps::read(target->maps_fd())); }
     const Mapping &mapping() const { return *maps.find(code); }
+    pid_t pid() const { return child_.pid(); }
     Result<const dwunw_module *> open() { return open_module(store, maps, mapping(), target.get()); }
 
   private:
@@ -45,7 +47,7 @@ class Loaded {
     ProcDir directory_;
 
   public:
-    std::shared_ptr<const Target> target;
+    std::shared_ptr<const LiveTarget> target;
     Maps maps;
     ModuleStore store;
 };
@@ -127,7 +129,7 @@ TEST(OpenModule, AMappingReplacedAfterTheMapWasRead) {
     const size_t page = testing::page_size();
     ModuleStore store;
     const ProcDir self = testing::take(ProcDir::open(::getpid()));
-    const auto target = testing::take(Target::open(self));
+    const auto target = testing::take(LiveTarget::open(self));
     const UniqueFd a(::open(PLUGIN_A, O_RDONLY | O_CLOEXEC));
     const UniqueFd b(::open(PLUGIN_B, O_RDONLY | O_CLOEXEC));
     void *address = ::mmap(nullptr, page, PROT_READ | PROT_EXEC, MAP_PRIVATE, a.get(), 0);
@@ -192,7 +194,7 @@ TEST(OpenModule, OtherDeviceNumbersAreSettledByTheFirstPageInMemory) {
     // As a map of btrfs or overlayfs is: device and inode are not stat's.
     const std::string text = [&] {
         std::string out;
-        std::ifstream file("/proc/" + std::to_string(loaded.target->memory().pid()) + "/maps");
+        std::ifstream file("/proc/" + std::to_string(loaded.pid()) + "/maps");
         const std::string inode = " " + std::to_string(loaded.mapping().inode) + " ";
         for (std::string line; std::getline(file, line); out += line + "\n")
             if (const size_t at = line.find(inode); at != std::string::npos)
@@ -266,7 +268,7 @@ TEST(OpenModule, OfAMapWithoutAProcess) {
 
 TEST(OpenModule, TheVdso) {
     const ProcDir self = testing::take(ProcDir::open(::getpid()));
-    const auto target = testing::take(Target::open(self));
+    const auto target = testing::take(LiveTarget::open(self));
     const Maps maps = testing::take(Maps::read(target->maps_fd()));
     const Mapping &vdso = *maps.find(RunAddr(::getauxval(AT_SYSINFO_EHDR)));
     ModuleStore store;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include "process/module_store.h"
 
+#include "process/live_target.h"
 #include "process_testing.h"
 #include "support/elf_builder.h"
 #include "support/peak_memory.h"
@@ -134,7 +135,7 @@ TEST(ModuleStore, ADeletedFilesInodeCannotBecomeAnotherFiles) {
 
 TEST(ModuleStore, ImagesFromMemoryAreTheirBytes) {
     const ProcDir self = testing::take(ProcDir::open(::getpid()));
-    const auto target = testing::take(Target::open(self));
+    const auto target = testing::take(LiveTarget::open(self));
     const Maps maps = testing::take(Maps::read(target->maps_fd()));
     const Mapping &vdso = *maps.find(RunAddr(::getauxval(AT_SYSINFO_EHDR)));
     const Mapping &code = *maps.find(RunAddr(reinterpret_cast<uint64_t>(&open_descriptors)));
@@ -156,7 +157,7 @@ TEST(ModuleStore, ImagesFromMemoryAreNotTheirHashes) {
     const std::string first = testing::read_file(PLUGIN_A).substr(0, page);
     const std::string last(page, 'x');
     const ProcDir self = testing::take(ProcDir::open(::getpid()));
-    const auto target = testing::take(Target::open(self));
+    const auto target = testing::take(LiveTarget::open(self));
     std::vector<std::unique_ptr<const MemoryImage>> images;
     for (const size_t hole : {page, 2 * page}) {
         const std::string path = folder / std::to_string(hole);

@@ -93,6 +93,31 @@ TEST_F(PlacedCode, LiesWithinAnExecutableSegment) {
     EXPECT_FALSE(place(~uint64_t{0} - kPage + 1, 0x1000));
 }
 
+// A target that holds these bytes, and can read the first `readable` of them.
+class HeldMemory final : public Target {
+  public:
+    HeldMemory(RunAddr start, const std::vector<uint8_t> &bytes, const uint64_t &readable)
+        : start_(start), bytes_(bytes), readable_(readable) {}
+    size_t read(RunAddr address, std::span<uint8_t> buffer) const override {
+        const uint64_t at = address - start_;
+        const size_t count = at < readable_ ? std::min<uint64_t>(buffer.size(), readable_ - at) : 0;
+        std::copy_n(bytes_.begin() + static_cast<ptrdiff_t>(at), count, buffer.begin());
+        return count;
+    }
+    Result<const dwunw_module *> open_module(ModuleStore &, const Maps &, const Mapping &,
+                                             OpenedFiles *) const override {
+        return Error{DWUNW_ERR_NO_FILE};
+    }
+    bool still_mapped(const Mapping &) const override { return true; }
+    bool has_memory() const override { return true; }
+    bool is_left_out(RunAddr) const override { return false; }
+
+  private:
+    RunAddr start_;
+    const std::vector<uint8_t> &bytes_;
+    const uint64_t &readable_;
+};
+
 TEST_F(PlacedCode, EveryByteIsCompared) {
     const auto code = place(first_, last_);
     ASSERT_TRUE(code);
@@ -100,12 +125,7 @@ TEST_F(PlacedCode, EveryByteIsCompared) {
     ASSERT_TRUE(source_.read_exactly(code->offset, memory));
     const RunAddr start = kBias.run(LinkAddr(first_));
     uint64_t readable = memory.size();
-    const MemoryReader reader = [&](RunAddr address, std::span<uint8_t> buffer) {
-        const uint64_t at = address - start;
-        const size_t count = at < readable ? std::min<uint64_t>(buffer.size(), readable - at) : 0;
-        std::copy_n(memory.begin() + static_cast<ptrdiff_t>(at), count, buffer.begin());
-        return count;
-    };
+    const HeldMemory reader(start, memory, readable);
     EXPECT_TRUE(same_bytes(reader, start, source_, *code));
     for (const uint64_t at : {uint64_t{0}, memory.size() / 2, memory.size() - 1}) {
         memory[at] ^= 1;

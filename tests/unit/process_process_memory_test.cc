@@ -15,13 +15,10 @@ namespace {
 using testing::Child;
 
 struct Opened {
-    explicit Opened(pid_t pid)
-        : directory(testing::take(ProcDir::open(pid))), target(testing::take(Target::open(directory))) {}
-    size_t read(uint64_t address, std::span<uint8_t> buffer) const {
-        return target->memory().read(RunAddr(address), buffer);
-    }
+    explicit Opened(pid_t pid) : directory(testing::take(ProcDir::open(pid))), memory(ProcessMemory::open(directory)) {}
+    size_t read(uint64_t address, std::span<uint8_t> buffer) const { return memory.read(RunAddr(address), buffer); }
     ProcDir directory;
-    std::shared_ptr<const Target> target;
+    ProcessMemory memory;
 };
 
 // Pages of one child, filled with their number; the last one of them unmapped, the one before without read permission.
@@ -118,56 +115,6 @@ TEST(ProcessMemory, ANumberTakenBeforeThePidfdWasMadeIsNoticed) {
     std::vector<uint8_t> buffer(64);
     EXPECT_EQ(memory.read(RunAddr(pages), buffer), 0u);
     ::munmap(reinterpret_cast<void *>(pages), kPages * testing::page_size());
-}
-
-TEST(Target, OfAProcessWhoseMainThreadHasEnded) {
-    Child child([](const Child::Line &line) {
-        const uint64_t pages = map_pages();
-        std::thread([&line, pages] {
-            line.hear();
-            line.say(pages);
-            line.hear();
-            ::_exit(0);
-        }).detach();
-        ::syscall(SYS_exit, 0); // unlike pthread_exit it does not unwind, which would close the line
-    });
-    auto directory = ProcDir::open(child.pid());
-    ASSERT_TRUE(directory);
-    while (directory->state(child.pid()) != ProcDir::State::kZombie)
-        ::sched_yield();
-    child.say();
-    const uint64_t pages = child.hear();
-    const Opened opened(child.pid());
-    auto maps = Maps::read(opened.target->maps_fd());
-    ASSERT_TRUE(maps);
-    EXPECT_NE(maps->find(RunAddr(pages)), nullptr);
-    std::vector<uint8_t> buffer(64);
-    EXPECT_EQ(opened.read(pages + testing::page_size(), buffer), 64u);
-    EXPECT_EQ(buffer[0], 1);
-    EXPECT_EQ(::faccessat(opened.target->directory_fd(), "map_files", R_OK, 0), 0);
-}
-
-TEST(Target, WithoutAnAddressSpaceTheMapIsEmpty) {
-    Child child([](const Child::Line &) {});
-    child.wait_for_zombie();
-    const Opened opened(child.pid());
-    auto maps = Maps::read(opened.target->maps_fd());
-    ASSERT_TRUE(maps);
-    EXPECT_TRUE(maps->mappings().empty());
-}
-
-TEST(Target, NoRights) {
-    if (const auto why = testing::rights_missing(); !why.empty())
-        GTEST_SKIP() << why;
-    const pid_t other = ::getpid();
-    Child child([&](const Child::Line &line) {
-        if (::setresuid(65534, 65534, 65534) != 0)
-            ::_exit(1);
-        auto directory = ProcDir::open(other);
-        auto target = directory ? Target::open(*directory) : directory.error();
-        line.say(target ? DWUNW_OK : target.error().status);
-    });
-    EXPECT_EQ(child.hear(), DWUNW_ERR_PERMISSION);
 }
 
 } // namespace

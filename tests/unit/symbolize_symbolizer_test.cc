@@ -133,7 +133,7 @@ TEST_F(SymbolizerTest, ErrorsAreTyped) {
     EXPECT_EQ(symbolize(elsewhere), DWUNW_ERR_NOT_FOUND);
 
     dwunw_symbol of_another_size{};
-    EXPECT_EQ(dwunw_symbolize_frame(symbolizer_, &no_module, &of_another_size), DWUNW_ERR_INVALID_ARGUMENT);
+    EXPECT_EQ(dwunw_symbolize_frame(symbolizer_, &no_module, &of_another_size), DWUNW_ERR_STRUCT_SIZE);
     dwunw_symbol reserved{};
     reserved.size = sizeof reserved;
     reserved.reserved = 1;

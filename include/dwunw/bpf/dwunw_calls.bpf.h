@@ -90,7 +90,7 @@ struct {
     __uint(map_flags, BPF_F_NO_PREALLOC);
     __type(key, int);
     __type(value, struct dwunw_call);
-} dwunw_calls SEC(".maps");
+} dwunw_calls SEC(".maps") DWUNW_SHARED;
 
 /* tid → pending call, without task storage */
 struct {
@@ -98,7 +98,7 @@ struct {
     __uint(max_entries, 1);
     __type(key, __u32);
     __type(value, struct dwunw_call);
-} dwunw_thread_calls SEC(".maps");
+} dwunw_thread_calls SEC(".maps") DWUNW_SHARED;
 
 /* Whether two addresses are on the same stack. */
 enum dwunw_stacks {
@@ -285,7 +285,7 @@ static __noinline int dwunw_drops_a_return(const struct dwunw_call *call, __u64 
 }
 
 /* 1: the call must not be followed. Runs only while something is pending. Global: the verifier checks it once. */
-__noinline int dwunw_refuses_call(__u64 sp, __u64 flags) {
+DWUNW_SHARED __noinline int dwunw_refuses_call(__u64 sp, __u64 flags) {
     struct dwunw_call *call = dwunw_call_of_thread(0);
 
     if (!call)
@@ -298,7 +298,7 @@ __noinline int dwunw_refuses_call(__u64 sp, __u64 flags) {
 /* Call it at an entry. 0: do not follow this call. It is an inner call, or it is on another stack than a pending call,
    or there is no memory. */
 static __always_inline struct dwunw_call *dwunw_call_begin(void *ctx, __u64 flags) {
-    const __u64 sp = ((const __u64 *)ctx)[19];
+    const __u64 sp = ((const __u64 *)ctx)[DWUNW_PT_SP];
     struct dwunw_call *call = dwunw_call_of_thread(1);
 
     if (!call) {
@@ -316,7 +316,7 @@ static __always_inline struct dwunw_call *dwunw_call_begin(void *ctx, __u64 flag
 
 /* Call it at a return. 1: *out is the call, which has ended. 0: no call that was seen ends here. */
 static __always_inline int dwunw_call_end(void *ctx, struct dwunw_call *out, __u64 flags) {
-    const __u64 sp = ((const __u64 *)ctx)[19], popped = flags & DWUNW_CALL_BY_INSTRUCTION ? 0 : 8;
+    const __u64 sp = ((const __u64 *)ctx)[DWUNW_PT_SP], popped = flags & DWUNW_CALL_BY_INSTRUCTION ? 0 : 8;
     struct dwunw_call *call = dwunw_call_of_thread(0);
 
     if (!call || !call->sp || call->sp + popped != sp)
@@ -340,7 +340,7 @@ static __noinline int dwunw_leaves_frame(__u64 slot, __u64 target) {
     return dwunw_is_on_alt_stack(slot) && dwunw_compare_stacks(target, target) == DWUNW_STACKS_SAME;
 }
 
-__noinline int dwunw_note_jump(__u64 buffer) {
+DWUNW_SHARED __noinline int dwunw_note_jump(__u64 buffer) {
     const __u64 block = dwunw_thread_block();
     struct dwunw_call *call = dwunw_call_of_thread(0);
     __u64 plain = 0, guard = 0, slot;
@@ -363,7 +363,7 @@ static __always_inline __attribute__((unused)) void dwunw_call_jump(void *ctx) {
     struct dwunw_call *call = dwunw_call_of_thread(0);
 
     if (call && call->sp)
-        dwunw_note_jump(((const __u64 *)ctx)[14]); /* rdi */
+        dwunw_note_jump(((const __u64 *)ctx)[DWUNW_PT_ARG1]);
 }
 
 #endif

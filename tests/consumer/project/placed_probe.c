@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
-/* libdwunw_bpf used from C: where a probe on one of this program's functions goes. */
+/* libdwunw_probe used from C: where a probe on one of this program's functions goes. */
 #include <dwunw/bpf_attach.h>
 #include <dwunw/probe_placement.h>
 

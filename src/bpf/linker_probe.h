@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// The uprobe on _dl_debug_state, the function that the dynamic linker calls before and after it changes what is mapped:
+//
+//   dlopen()  ->  ld.so: _dl_debug_state(); mmap(…); …; _dl_debug_state();  ->  dwunw_on_linker counts both calls
+//
+// The probe is at the function's first byte, which is right on every kernel. dwunw/probe_placement.h would find a
+// cheaper place, but needs a disassembler, and the linker calls this function a few times in a process's life.
+// Proved by tests/unit/bpf_linker_probe_test.
+#pragma once
+
+#include "base/unique_fd.h"
+#include "bpf/uprobe_link.h"
+#include "process/module_file.h"
+
+#include <cstdint>
+#include <optional>
+
+struct bpf_program;
+
+namespace dwunw::bpf {
+
+// A probe that is attached, until it is destroyed. One of the two is set.
+struct AttachedProbe {
+    UniqueFd multi;
+    Link single;
+};
+
+class LinkerProbe {
+  public:
+    // Chooses how the probe will be attached and tells `program`, before its object is loaded. The program outlives
+    // this. nullopt where libbpf refuses.
+    static std::optional<LinkerProbe> prepare(bpf_program *program);
+
+    // Where the function is in the linker's file; nullopt where the file does not name it.
+    static std::optional<FileOffset> find_entry(const process::ModuleFile &linker);
+
+    // Attaches the program to `pid`'s linker; `path` names the linker's file. nullopt where the linker has no such
+    // function, or the kernel refused.
+    std::optional<AttachedProbe> attach(const process::ModuleFile &linker, int32_t pid, const char *path) const;
+
+  private:
+    LinkerProbe(const bpf_program *program, bool multi) : program_(program), multi_(multi) {}
+
+    const bpf_program *program_;
+    bool multi_; // by a uprobe.multi link, otherwise by a perf event
+};
+
+} // namespace dwunw::bpf

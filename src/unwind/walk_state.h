@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// One walk: what it knows of the frame it is at, and the ways it goes on from there. Private to the three files that
+// define it:
+//
+//   walk.cc              the loop, and a step by a rule
+//   warm_walk.cc         the loop for pcs that were met before
+//   walk_without_cfi.cc  a step where no rule covers the pc
+#pragma once
+
+#include "unwind/code_paths.h"
+#include "unwind/frame_by_code.h"
+#include "unwind/rule_cache.h"
+#include "unwind/step.h"
+#include "unwind/walk.h"
+
+#include <optional>
+#include <span>
+
+namespace dwunw::unwind {
+
+class Walk {
+  public:
+    Walk(const WalkRequest &request, bool interpret)
+        : request_(request), arch_(request.arch), interpret_(interpret), registers_(request.registers) {}
+
+    WalkResult run();
+    bool needs_interpreter() const { return needs_interpreter_; }
+
+  private:
+    // --- walk.cc
+
+    dwunw_status walk_frames();
+    // Takes down in the innermost frame written, and in the result, how the step from it was made.
+    void note(const Step &step);
+    // Makes the frame that `step` from `pc` led to, with `source`, the walk's last frame and its pc `pc`. nullopt: the
+    // walk goes on from there. Otherwise it ends with the status.
+    std::optional<dwunw_status> arrive(const Step &step, dwunw_frame_source source, CodeAddr &pc);
+
+    // One step by whatever covers the pc; `source` becomes how the outer frame was found.
+    Step step_from(CodeAddr pc, dwunw_frame_source &source);
+    Step step_by_row(const Rule &rule, CodeAddr pc);
+    // A CFA from a register that the call may have changed, and that the function called says nothing of.
+    Step step_by_unmentioned(const Rule &rule, CodeAddr pc);
+    Step step_by(const Rule &rule, CodeAddr pc);
+
+    // Whether the frame at `pc` is frame 1 and was found by frame 0's table rule.
+    bool frame_0_called(CodeAddr pc) const;
+    // Whether the frame inside the one at `pc` is where its thread is, or was interrupted, and is known not to have
+    // written a register.
+    bool is_unwritten(CodeAddr pc, uint8_t reg);
+    bool is_preserved(uint8_t reg) const { return ((arch_.preserved >> reg) & 1) != 0; }
+
+    // What the rule cache is told.
+    void remember(CodeAddr pc, std::optional<PackedRule> packed);
+    // A frame-pointer step led to `pc`, so a call is before it.
+    void remember_call(CodeAddr pc);
+
+    // A return address at the first byte of the trampoline's page looks up the byte before it.
+    bool trampoline_at(CodeAddr pc) const;
+    std::optional<uint64_t> original_return(uint64_t slot) const;
+    bool code_begins(RunAddr address, std::span<const uint8_t> expected);
+
+    bool inside(RunAddr address) const { return address >= location_.start && address < location_.end; }
+    void locate(RunAddr address);
+    void write_frame(CodeAddr pc, dwunw_frame_source source, const dwunw_module *module, LoadBias bias);
+
+    // --- warm_walk.cc
+
+    // Frame 0 where its rule and its place are warm.
+    bool begin_warm(CodeAddr pc);
+    // Goes on from the frame at `pc` for as long as rules and places are warm. True with the last step in `step`: to a
+    // frame that was not met before, or the root. False where `pc`'s own step is not one for the warm walk.
+    bool walk_warm(CodeAddr &pc, Step &step);
+    struct WarmFrame;
+    // The CFA of the frame at `pc` by its rule; nullopt: not one for the warm walk.
+    std::optional<RunAddr> warm_cfa(const PackedRule &rule, CodeAddr pc, uint64_t sp, uint64_t fp, bool fp_known) const;
+    void write_warm_frame(const WarmFrame &frame);
+    // Whether the register that `rule`, of the frame at `pc`, has its CFA from is known to be what it was in frame 0.
+    bool has_warm_register(const PackedRule &rule, CodeAddr pc) const;
+    // Whether step_by_code() would take the frame-pointer step, as far as that is known without looking at the process.
+    bool frame_pointer_leads(const PackedRule &rule, uint64_t sp, uint64_t fp,
+                             const std::optional<PackedRule> &outer_rule) const;
+    // Whether a call can end at an address, where that is known, and the code is still what it was.
+    std::optional<bool> known_call(RunAddr address) const;
+
+    // --- walk_without_cfi.cc
+
+    // `missing`: why there is no rule.
+    Step step_without_cfi(CodeAddr pc, dwunw_status missing, dwunw_frame_source &source);
+    Step step_by_call(CodeAddr pc, Registers &registers);
+    // The way back from a clone system call: by the instructions, up to a return or to code that has CFI. `elsewhere`:
+    // the code at `pc` has nothing to do with that.
+    std::optional<Step> step_around_clone(CodeAddr pc, bool &elsewhere);
+    std::optional<InnerFrame> inner_frame() const;
+    std::optional<PackedRule> known_without_cfi(CodeAddr pc) const;
+    bool at_signal_trampoline(CodeAddr pc);
+    bool signal_trampoline_begins(RunAddr address) { return code_begins(address, arch_.signal_trampoline); }
+
+    const WalkRequest &request_;
+    const arch::Arch &arch_;
+    const bool interpret_;
+    Registers registers_;
+    CodeLocation location_;
+    AddressSpace::Warm warm_;
+    std::optional<CodePaths> paths_; // made where code without CFI is first met
+    uint64_t last_cfa_ = 0;
+    bool after_call_ = false; // the last frame written has a call before its pc, for certain
+    WalkResult result_;
+    bool needs_interpreter_ = false;
+};
+
+} // namespace dwunw::unwind
