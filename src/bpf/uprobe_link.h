@@ -3,7 +3,7 @@
 //
 // A uprobe.multi link has many probes: BPF_LINK_CREATE, which libbpf has from 1.3 on and linux/bpf.h from Linux 6.6.
 // The numbers and the layout here are the kernel's ABI (include/uapi/linux/bpf.h). Proved by
-// tests/integration/bpf_attach_test.py, in each form.
+// tests/integration/bpf_attach_test.sh, in each form.
 #pragma once
 
 #include "base/unique_fd.h"
