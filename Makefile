@@ -95,8 +95,8 @@ tsan: ## run the unit tests that have threads under ThreadSanitizer
 
 # What `make check` runs of them, and the rest. Not those that count the threads of a child: ThreadSanitizer adds one.
 TSAN_CHECKS = capi_threads_test unwind_rule_cache_test
-TSAN_TESTS ?= $(TSAN_CHECKS) base_lazy_section_test capi_unwind_test process_compile_queue_test process_module_file_test \
-	process_module_store_test process_process_test symbolize_symbolizer_test unwind_fde_reader_test \
+TSAN_TESTS ?= $(TSAN_CHECKS) base_lazy_section_test capi_unwind_test process_compile_queue_test process_module_test \
+	process_module_store_test process_process_test symbolize_symbolizer_test unwind_fde_search_test \
 	unwind_module_cfi_test
 
 .PHONY: .tsan

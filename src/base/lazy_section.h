@@ -10,7 +10,7 @@
 //
 // A piece counts only if the source is unchanged after the read. So all pieces are of the same file.
 //
-// Thread-safe. Proved by tests/unit/base_lazy_section_test, and by unwind_fde_reader_test, in which a module in pieces
+// Thread-safe. Proved by tests/unit/base_lazy_section_test, and by unwind_fde_search_test, in which a module in pieces
 // gives the same answers as a module whose section is in memory.
 #pragma once
 

@@ -2,8 +2,8 @@
 // The C ABI of stacks inside BPF: wraps Session, and stops exceptions.
 #include <dwunw/bpf_stacks.h>
 
-#include "base/guarded.h"
-#include "base/sized_structs.h"
+#include "abi/guarded.h"
+#include "abi/sized_structs.h"
 #include "bpf/session.h"
 
 #include <algorithm>
@@ -126,12 +126,12 @@ extern "C" dwunw_status dwunw_bpf_lookup(const struct dwunw_bpf *bpf, uint64_t i
         return stack.status();
     if (bpf == nullptr || (frames == nullptr && max_frames != 0))
         return DWUNW_ERR_INVALID_ARGUMENT;
-    return bpf->session.dictionary().lookup(id, *stack, {frames, max_frames});
+    return bpf->session.stack_store().lookup(id, *stack, {frames, max_frames});
 }
 
 extern "C" void dwunw_bpf_each_stack(const struct dwunw_bpf *bpf, void (*visit)(void *arg, uint64_t id), void *arg) {
     if (bpf != nullptr && visit != nullptr)
-        bpf->session.dictionary().each([&](uint64_t id) { visit(arg, id); });
+        bpf->session.stack_store().each([&](uint64_t id) { visit(arg, id); });
 }
 
 extern "C" dwunw_status dwunw_bpf_retain(struct dwunw_bpf *bpf, const uint64_t *ids, size_t count) {

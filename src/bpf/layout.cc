@@ -36,7 +36,7 @@ bool Layout::extend(std::span<const process::Process::CodeMapping> mappings) {
     return true;
 }
 
-std::optional<Layout::Place> Layout::find(RunAddr address) const {
+std::optional<unwind::PlacedModule> Layout::find(RunAddr address) const {
     const auto after = std::ranges::upper_bound(ranges_, address, {}, &Range::start);
     if (after == ranges_.begin())
         return std::nullopt;

@@ -35,18 +35,15 @@ class Layout {
     // Adds the current mappings, in ascending order. False, without a change: an address had another meaning.
     bool extend(std::span<const process::Process::CodeMapping> mappings);
 
-    struct Place {
-        const dwunw_module *module = nullptr; // nullptr: code without a file
-        LoadBias bias;
-    };
-    std::optional<Place> find(RunAddr address) const;
+    // The module is nullptr for code without a file.
+    std::optional<unwind::PlacedModule> find(RunAddr address) const;
 
   private:
     struct Range {
         RunAddr start;
         RunAddr end;
         unwind::CodeKind kind;
-        Place place;
+        unwind::PlacedModule place;
     };
     static bool same(const Range &a, const Range &b) {
         return a.kind == b.kind && a.place.module == b.place.module && a.place.bias.value == b.place.bias.value;

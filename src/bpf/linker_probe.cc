@@ -15,7 +15,7 @@ std::optional<LinkerProbe> LinkerProbe::prepare(bpf_program *program) {
     return LinkerProbe(program, multi);
 }
 
-std::optional<FileOffset> LinkerProbe::find_entry(const process::ModuleFile &linker) {
+std::optional<FileOffset> LinkerProbe::find_entry(const process::Module &linker) {
     const auto &image = linker.image();
     if (!image)
         return std::nullopt;
@@ -26,8 +26,7 @@ std::optional<FileOffset> LinkerProbe::find_entry(const process::ModuleFile &lin
     return function ? image->file_offset(function->start) : std::nullopt;
 }
 
-std::optional<AttachedProbe> LinkerProbe::attach(const process::ModuleFile &linker, int32_t pid,
-                                                 const char *path) const {
+std::optional<AttachedProbe> LinkerProbe::attach(const process::Module &linker, int32_t pid, const char *path) const {
     const auto entry = find_entry(linker);
     if (!entry)
         return std::nullopt;

@@ -10,7 +10,7 @@
 
 #include "base/unique_fd.h"
 #include "bpf/uprobe_link.h"
-#include "process/module_file.h"
+#include "process/module.h"
 
 #include <cstdint>
 #include <optional>
@@ -32,11 +32,11 @@ class LinkerProbe {
     static std::optional<LinkerProbe> prepare(bpf_program *program);
 
     // The function's offset in the linker's file; nullopt: the file does not name it.
-    static std::optional<FileOffset> find_entry(const process::ModuleFile &linker);
+    static std::optional<FileOffset> find_entry(const process::Module &linker);
 
     // Attaches the program to `pid`'s linker. `path` names the linker's file. nullopt: the linker has no such function,
     // or the kernel refused.
-    std::optional<AttachedProbe> attach(const process::ModuleFile &linker, int32_t pid, const char *path) const;
+    std::optional<AttachedProbe> attach(const process::Module &linker, int32_t pid, const char *path) const;
 
   private:
     LinkerProbe(const bpf_program *program, bool multi) : program_(program), multi_(multi) {}

@@ -14,7 +14,7 @@ const Binding kUnknown{CodeKind::kUnusableModule, DWUNW_ERR_MODULE_CHANGED, null
 
 } // namespace
 
-bool FileChecks::unchanged(const process::ModuleFile &file, uint64_t now) {
+bool FileChecks::unchanged(const process::Module &file, uint64_t now) {
     const auto known = checked_.find(&file);
     if (known != checked_.end() && now - known->second <= kAskAgainAfter)
         return true;

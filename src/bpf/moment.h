@@ -26,10 +26,10 @@ namespace dwunw::bpf {
 class FileChecks {
   public:
     static constexpr uint64_t kAskAgainAfter = 10'000'000; // as Process::kVerifyAfter
-    bool unchanged(const process::ModuleFile &file, uint64_t now);
+    bool unchanged(const process::Module &file, uint64_t now);
 
   private:
-    std::unordered_map<const process::ModuleFile *, uint64_t> checked_; // time of the last check; one for each module
+    std::unordered_map<const process::Module *, uint64_t> checked_; // time of the last check; one for each module
 };
 
 // One reading of a process's map: the known mappings, and the time.

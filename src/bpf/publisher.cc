@@ -91,7 +91,7 @@ uint64_t code_filter(std::span<const dwunw_mapping> mappings) {
 
 } // namespace
 
-Publisher::Publisher(dwunw_context *context, KernelMaps &maps, std::optional<LinkerProbe> linker_probe,
+Publisher::Publisher(dwunw_context *context, BpfMaps &maps, std::optional<LinkerProbe> linker_probe,
                      uint32_t first_generation)
     : context_(context), maps_(maps), linker_probe_(linker_probe),
       pool_(maps.pool(), [&] { return maps.grace.wait(); }),
@@ -102,9 +102,9 @@ Publisher::Publisher(dwunw_context *context, KernelMaps &maps, std::optional<Lin
     (void)watch_.open();
 }
 
-Publisher::Known *Publisher::find(int32_t pid) {
-    const auto found = known_.find(pid);
-    return found == known_.end() ? nullptr : found->second.get();
+Publisher::TrackedProcess *Publisher::find(int32_t pid) {
+    const auto found = tracked_.find(pid);
+    return found == tracked_.end() ? nullptr : found->second.get();
 }
 
 std::shared_ptr<const Layout> Publisher::layout(uint64_t number) const {
@@ -112,17 +112,19 @@ std::shared_ptr<const Layout> Publisher::layout(uint64_t number) const {
     return found == layout_numbers_.end() ? nullptr : found->second.lock();
 }
 
-uint64_t Publisher::changes(const Known &known) const { return load(maps_.processes()[known.slot].changes); }
+uint64_t Publisher::changes(const TrackedProcess &tracked) const {
+    return load(maps_.processes()[tracked.slot].changes);
+}
 
 size_t Publisher::watched_linkers() const {
     return static_cast<size_t>(
-        std::ranges::count_if(known_, [](const auto &entry) { return entry.second->linker_probe.has_value(); }));
+        std::ranges::count_if(tracked_, [](const auto &entry) { return entry.second->linker_probe.has_value(); }));
 }
 
 dwunw_status Publisher::add(int32_t pid) {
-    if (Known *known = find(pid)) {
-        if (load(maps_.processes()[known->slot].tgid) != 0)
-            return publish(*known);
+    if (TrackedProcess *tracked = find(pid)) {
+        if (load(maps_.processes()[tracked->slot].tgid) != 0)
+            return publish(*tracked);
         exited(pid); // another process has the number now
     }
     const dwunw_process_options options = {.size = sizeof(options),
@@ -134,14 +136,14 @@ dwunw_status Publisher::add(int32_t pid) {
     dwunw_process *process = nullptr;
     if (const dwunw_status status = dwunw_process_open(context_, &options, &process); status != DWUNW_OK)
         return status;
-    auto known = std::make_unique<Known>();
-    known->pid = pid;
-    known->process.reset(process);
-    known->history.lose(now_ns()); // earlier mappings belonged to another process
+    auto tracked = std::make_unique<TrackedProcess>();
+    tracked->pid = pid;
+    tracked->process.reset(process);
+    tracked->history.lose(now_ns()); // earlier mappings belonged to another process
     const auto slot = slots_.take(1);
     if (!slot)
         return DWUNW_ERR_LIMIT;
-    known->slot = *slot;
+    tracked->slot = *slot;
     // From here on the kernel counts changes. It sends no request while the first map is being read.
     dwunw_process_slot &shared = maps_.processes()[*slot];
     shared = {};
@@ -152,7 +154,7 @@ dwunw_status Publisher::add(int32_t pid) {
         slots_.give_back(*slot, 1);
         return DWUNW_ERR_BPF;
     }
-    Known &added = *(known_[pid] = std::move(known));
+    TrackedProcess &added = *(tracked_[pid] = std::move(tracked));
     watch_linker(added);
     const dwunw_status status = publish(added);
     if (status != DWUNW_OK)
@@ -160,11 +162,11 @@ dwunw_status Publisher::add(int32_t pid) {
     return status;
 }
 
-void Publisher::watch_linker(Known &known) {
+void Publisher::watch_linker(TrackedProcess &tracked) {
     if (!linker_probe_)
         return;
-    const uint64_t address = start_addresses(known.pid).linker_or_program();
-    const auto code = process::of_handle(*known.process).code_mappings();
+    const uint64_t address = start_addresses(tracked.pid).linker_or_program();
+    const auto code = tracked.process->impl->code_mappings();
     for (const auto &mapping : code.mappings) {
         // AT_BASE is the address of the file's first byte, which lies in a mapping before its code.
         const bool is_it = address != 0 && mapping.binding.kind == CodeKind::kModule &&
@@ -172,19 +174,19 @@ void Publisher::watch_linker(Known &known) {
                            (mapping.start <= RunAddr(address) || mapping.start.value - address < (uint64_t{1} << 20));
         if (!is_it)
             continue;
-        known.linker = mapping.binding.module;
+        tracked.linker = mapping.binding.module;
         std::array<char, 96> path{};
-        std::snprintf(path.data(), path.size(), "/proc/%d/map_files/%lx-%lx", known.pid, mapping.start.value,
+        std::snprintf(path.data(), path.size(), "/proc/%d/map_files/%lx-%lx", tracked.pid, mapping.start.value,
                       mapping.end.value);
-        if (known.linker->file != nullptr)
-            known.linker_probe = linker_probe_->attach(*known.linker->file, known.pid, path.data());
+        if (tracked.linker->file != nullptr)
+            tracked.linker_probe = linker_probe_->attach(*tracked.linker->file, tracked.pid, path.data());
         return;
     }
 }
 
 void Publisher::remove(int32_t pid) {
-    Known *known = find(pid);
-    if (known == nullptr)
+    TrackedProcess *tracked = find(pid);
+    if (tracked == nullptr)
         return;
     bpf_map_delete_elem(maps_.slots_fd, &pid);
     bpf_map_delete_elem(maps_.reported_fd, &pid);
@@ -192,16 +194,16 @@ void Publisher::remove(int32_t pid) {
 }
 
 void Publisher::exited(int32_t pid) {
-    const auto found = known_.find(pid);
-    if (found == known_.end())
+    const auto found = tracked_.find(pid);
+    if (found == tracked_.end())
         return;
-    Known &known = *found->second;
-    withdraw(known);
-    known.linker_probe.reset();
-    slots_.give_back(known.slot, 1);
-    retire(std::move(known.layout));
-    retire(std::move(known.lasting_layout));
-    known_.erase(found);
+    TrackedProcess &tracked = *found->second;
+    withdraw(tracked);
+    tracked.linker_probe.reset();
+    slots_.give_back(tracked.slot, 1);
+    retire(std::move(tracked.layout));
+    retire(std::move(tracked.lasting_layout));
+    tracked_.erase(found);
 }
 
 void Publisher::retire(std::shared_ptr<const Layout> layout) {
@@ -217,36 +219,37 @@ void Publisher::retire(std::shared_ptr<const Layout> layout) {
     }
 }
 
-void Publisher::rearm(const Known &known) { put(maps_.processes()[known.slot].need_sent, uint32_t{0}); }
+void Publisher::rearm(const TrackedProcess &tracked) { put(maps_.processes()[tracked.slot].need_sent, uint32_t{0}); }
 
 // Publishes nothing of the process any more, and frees what was published.
-void Publisher::withdraw(Known &known) {
-    mapping_blocks_.give_back(known.first, known.count);
-    mapping_blocks_.give_back(known.lasting_first, static_cast<uint32_t>(known.lasting.size()));
-    known.first = known.count = known.generation = known.lasting_first = known.lasting_generation = 0;
-    known.incomplete = false;
-    write(known, {}, 0);
-    for (const process::ModuleFile *file : known.tables)
+void Publisher::withdraw(TrackedProcess &tracked) {
+    mapping_blocks_.give_back(tracked.first, tracked.count);
+    mapping_blocks_.give_back(tracked.lasting_first, static_cast<uint32_t>(tracked.lasting.size()));
+    tracked.first = tracked.count = tracked.generation = tracked.lasting_first = tracked.lasting_generation = 0;
+    tracked.incomplete = false;
+    write(tracked, {}, 0);
+    for (const process::Module *file : tracked.tables)
         pool_.release(*file);
-    known.mappings.clear();
-    known.lasting.clear();
-    known.tables.clear();
+    tracked.mappings.clear();
+    tracked.lasting.clear();
+    tracked.tables.clear();
 }
 
 void Publisher::asked(int32_t pid, uint64_t exec_pages) {
-    Known *known = find(pid);
-    if (known == nullptr)
+    TrackedProcess *tracked = find(pid);
+    if (tracked == nullptr)
         return;
     constexpr uint64_t kMoment = 50'000'000;
     constexpr uint64_t kFirstRest = 5'000'000;
     constexpr uint64_t kLongestRest = 500'000'000;
     const uint64_t now = now_ns();
-    if (!known->wanted)
-        known->rest = now - known->published_at > kMoment ? 0 : std::clamp(2 * known->rest, kFirstRest, kLongestRest);
-    if (known->may_wait())
-        known->not_before = std::max(known->not_before, known->published_at + known->rest);
-    known->wanted = true;
-    known->asked_pages = exec_pages;
+    if (!tracked->wanted)
+        tracked->rest =
+            now - tracked->published_at > kMoment ? 0 : std::clamp(2 * tracked->rest, kFirstRest, kLongestRest);
+    if (tracked->may_wait())
+        tracked->not_before = std::max(tracked->not_before, tracked->published_at + tracked->rest);
+    tracked->wanted = true;
+    tracked->asked_pages = exec_pages;
 }
 
 uint64_t Publisher::look_again(uint64_t now) {
@@ -255,25 +258,25 @@ uint64_t Publisher::look_again(uint64_t now) {
     constexpr uint64_t kUntold = 1'000'000'000;
     uint64_t next = 0;
     std::vector<int32_t> gone;
-    for (const auto &[pid, known] : known_) {
-        if (load(maps_.processes()[known->slot].tgid) == 0) {
-            if (known->gone_since == 0)
-                known->gone_since = now;
-            else if (now - known->gone_since > kUntold)
+    for (const auto &[pid, tracked] : tracked_) {
+        if (load(maps_.processes()[tracked->slot].tgid) == 0) {
+            if (tracked->gone_since == 0)
+                tracked->gone_since = now;
+            else if (now - tracked->gone_since > kUntold)
                 gone.push_back(pid);
             continue;
         }
-        if (!known->wanted)
+        if (!tracked->wanted)
             continue;
-        if (known->not_before <= now) {
-            known->wanted = false;
-            const dwunw_status status = publish_timed(*known);
+        if (tracked->not_before <= now) {
+            tracked->wanted = false;
+            const dwunw_status status = publish_timed(*tracked);
             if (status == DWUNW_OK || status == DWUNW_ERR_NO_PROCESS)
                 continue;
-            known->wanted = true; // it failed, for example for lack of memory: try again later
+            tracked->wanted = true; // it failed, for example for lack of memory: try again later
         }
-        if (next == 0 || known->not_before < next)
-            next = known->not_before;
+        if (next == 0 || tracked->not_before < next)
+            next = tracked->not_before;
     }
     for (const int32_t pid : gone)
         exited(pid);
@@ -281,20 +284,20 @@ uint64_t Publisher::look_again(uint64_t now) {
 }
 
 // Reading one process's map takes at most a third of the time, or a twentieth.
-dwunw_status Publisher::publish_timed(Known &known) {
+dwunw_status Publisher::publish_timed(TrackedProcess &tracked) {
     constexpr uint64_t kCheap = 1'000'000;
     const uint64_t before = now_ns();
-    const dwunw_status status = publish(known);
+    const dwunw_status status = publish(tracked);
     const uint64_t after = now_ns();
-    known.failed = status != DWUNW_OK;
-    known.published_at = after;
-    known.not_before = after + (known.may_wait() ? 19 : 2) * (after - before);
-    known.in_time_not_before = known.failed || after - before > kCheap ? after + 2 * (after - before) : 0;
+    tracked.failed = status != DWUNW_OK;
+    tracked.published_at = after;
+    tracked.not_before = after + (tracked.may_wait() ? 19 : 2) * (after - before);
+    tracked.in_time_not_before = tracked.failed || after - before > kCheap ? after + 2 * (after - before) : 0;
     return status;
 }
 
-dwunw_status Publisher::publish_in_time(Known &known) {
-    return now_ns() < known.in_time_not_before ? DWUNW_ERR_LIMIT : publish_timed(known);
+dwunw_status Publisher::publish_in_time(TrackedProcess &tracked) {
+    return now_ns() < tracked.in_time_not_before ? DWUNW_ERR_LIMIT : publish_timed(tracked);
 }
 
 // One publication takes two generations.
@@ -302,7 +305,7 @@ bool Publisher::generations_for_one_more() {
     if (generation_ + 1 <= DWUNW_BPF_MAX_GENERATION)
         return true;
     // Generations wrap around. No process may use an old one when its number is given out again.
-    for (const auto &[pid, other] : known_) {
+    for (const auto &[pid, other] : tracked_) {
         withdraw(*other);
         other->wanted = true;
     }
@@ -313,24 +316,24 @@ bool Publisher::generations_for_one_more() {
     return true;
 }
 
-void Publisher::write(Known &known, const Published &published, uint64_t filter) {
-    dwunw_process_slot &slot = maps_.processes()[known.slot];
+void Publisher::write(TrackedProcess &tracked, const PublishedMap &published, uint64_t filter) {
+    dwunw_process_slot &slot = maps_.processes()[tracked.slot];
     const uint32_t lock = slot.lock;
     put(slot.lock, lock + 1);
     std::atomic_thread_fence(std::memory_order_seq_cst);
     slot.seen_changes = published.changes;
     slot.exec_pages = published.exec_pages;
-    slot.layout = known.layout != nullptr ? known.layout->number() : 0;
+    slot.layout = tracked.layout != nullptr ? tracked.layout->number() : 0;
     slot.code_filter = filter;
-    slot.first = known.first;
-    slot.count = known.count;
-    slot.generation = known.count != 0 || known.incomplete ? known.generation : 0;
-    slot.incomplete = known.incomplete;
-    slot.seen_execs = known.execs;
-    slot.lasting_layout = known.lasting_layout != nullptr ? known.lasting_layout->number() : 0;
-    slot.lasting_first = known.lasting_first;
-    slot.lasting_count = static_cast<uint32_t>(known.lasting.size());
-    slot.lasting_generation = known.lasting_generation;
+    slot.first = tracked.first;
+    slot.count = tracked.count;
+    slot.generation = tracked.count != 0 || tracked.incomplete ? tracked.generation : 0;
+    slot.incomplete = tracked.incomplete;
+    slot.seen_execs = tracked.execs;
+    slot.lasting_layout = tracked.lasting_layout != nullptr ? tracked.lasting_layout->number() : 0;
+    slot.lasting_first = tracked.lasting_first;
+    slot.lasting_count = static_cast<uint32_t>(tracked.lasting.size());
+    slot.lasting_generation = tracked.lasting_generation;
     slot.need_sent = 0;
     std::atomic_thread_fence(std::memory_order_seq_cst);
     put(slot.lock, lock + 2);
@@ -339,7 +342,7 @@ void Publisher::write(Known &known, const Published &published, uint64_t filter)
 struct Publisher::Entries {
     std::vector<dwunw_mapping> mappings;
     std::vector<size_t> of_code; // for each entry, its index in the code mappings
-    std::vector<const process::ModuleFile *> tables;
+    std::vector<const process::Module *> tables;
 };
 
 Publisher::Entries Publisher::entries_of(const Process::CodeMappings &code) {
@@ -359,7 +362,7 @@ Publisher::Entries Publisher::entries_of(const Process::CodeMappings &code) {
             // A file that cannot be read any more has no table.
             if (const auto compiled = mapping.cfi != nullptr ? mapping.cfi->compile() : Error{DWUNW_ERR_NO_CFI}) {
                 out.kind = DWUNW_BPF_NO_ROOM;
-                const process::ModuleFile &file = *mapping.binding.module->file;
+                const process::Module &file = *mapping.binding.module->file;
                 if (const auto table = pool_.acquire(file, **compiled)) {
                     entries.tables.push_back(&file);
                     out.kind = DWUNW_MAPPING_MODULE;
@@ -390,11 +393,11 @@ std::optional<Publisher::Block> Publisher::store(std::span<const dwunw_mapping> 
 }
 
 // Stores the whole map. Without room for that, only the modules that have a table; without room for those, nothing.
-Publisher::Block Publisher::store_map(Known &known, const Entries &entries) {
-    known.incomplete = false;
+Publisher::Block Publisher::store_map(TrackedProcess &tracked, const Entries &entries) {
+    tracked.incomplete = false;
     if (const auto all = store(entries.mappings))
         return *all;
-    known.incomplete = true;
+    tracked.incomplete = true;
     std::vector<dwunw_mapping> modules(entries.mappings);
     std::erase_if(modules, [](const dwunw_mapping &mapping) { return mapping.kind != DWUNW_MAPPING_MODULE; });
     return store(modules).value_or(Block{});
@@ -412,7 +415,7 @@ bool Publisher::extend(std::shared_ptr<Layout> &layout, std::span<const Process:
 }
 
 const elf::Dynamic &Publisher::dynamic(const dwunw_module &module) {
-    const process::ModuleFile *file = module.file;
+    const process::Module *file = module.file;
     auto found = dynamics_.find(file);
     if (found == dynamics_.end()) {
         elf::Dynamic names;
@@ -424,12 +427,12 @@ const elf::Dynamic &Publisher::dynamic(const dwunw_module &module) {
 }
 
 // Sets `before` to the block to give back after the new one was written.
-void Publisher::publish_lasting(Known &known, const Process::CodeMappings &code, const Entries &entries, uint64_t execs,
-                                Block &before) {
-    const bool same_program = known.lasting_generation != 0 && known.execs == execs;
-    if (same_program && known.lasting_whole && keeps(known.lasting, entries.mappings))
+void Publisher::publish_lasting(TrackedProcess &tracked, const Process::CodeMappings &code, const Entries &entries,
+                                uint64_t execs, Block &before) {
+    const bool same_program = tracked.lasting_generation != 0 && tracked.execs == execs;
+    if (same_program && tracked.lasting_whole && keeps(tracked.lasting, entries.mappings))
         return;
-    const StartAddresses at = start_addresses(known.pid);
+    const StartAddresses at = start_addresses(tracked.pid);
     const Lasting lasting =
         find_lasting(code.mappings, RunAddr(at.entry), RunAddr(at.linker),
                      [&](const dwunw_module &module) -> const elf::Dynamic & { return dynamic(module); });
@@ -442,41 +445,41 @@ void Publisher::publish_lasting(Known &known, const Process::CodeMappings &code,
         mappings.push_back(entries.mappings[static_cast<size_t>(entry - entries.of_code.begin())]);
         named.push_back(code.mappings[number]);
     }
-    known.lasting_whole = lasting.whole;
-    if (same_program && mappings.size() == known.lasting.size() && keeps(known.lasting, mappings))
+    tracked.lasting_whole = lasting.whole;
+    if (same_program && mappings.size() == tracked.lasting.size() && keeps(tracked.lasting, mappings))
         return;
     const auto block = mappings.empty() ? std::nullopt : store(mappings);
-    const bool kept = block && same_program && keeps(known.lasting, mappings);
-    before = {known.lasting_first, static_cast<uint32_t>(known.lasting.size())};
-    known.execs = execs;
+    const bool kept = block && same_program && keeps(tracked.lasting, mappings);
+    before = {tracked.lasting_first, static_cast<uint32_t>(tracked.lasting.size())};
+    tracked.execs = execs;
     if (!block) {
-        known.lasting.clear();
-        known.lasting_first = known.lasting_generation = 0;
+        tracked.lasting.clear();
+        tracked.lasting_first = tracked.lasting_generation = 0;
         return;
     }
-    extend(known.lasting_layout, named);
+    extend(tracked.lasting_layout, named);
     if (!kept)
-        known.lasting_generation = generation_++;
-    known.lasting_first = block->first;
-    known.lasting = std::move(mappings);
+        tracked.lasting_generation = generation_++;
+    tracked.lasting_first = block->first;
+    tracked.lasting = std::move(mappings);
 }
 
-dwunw_status Publisher::publish(Known &known) {
+dwunw_status Publisher::publish(TrackedProcess &tracked) {
     if (!generations_for_one_more())
         return DWUNW_ERR_BPF;
-    known.wanted = false;
-    Process &process = process::of_handle(*known.process);
-    const dwunw_process_slot &slot = maps_.processes()[known.slot];
-    Published next;
+    tracked.wanted = false;
+    Process &process = *tracked.process->impl;
+    const dwunw_process_slot &slot = maps_.processes()[tracked.slot];
+    PublishedMap next;
     MapReading reading;
     const auto read = [&]() -> dwunw_status {
         reading.execs = load(slot.execs);
-        next.changes = changes(known);
+        next.changes = changes(tracked);
         reading.begin = now_ns();
         if (auto status = process.refresh(); !status)
             return status.status();
         reading.end = now_ns();
-        next.changes_after = changes(known);
+        next.changes_after = changes(tracked);
         reading.snapshot = process.snapshot();
         return DWUNW_OK;
     };
@@ -485,78 +488,78 @@ dwunw_status Publisher::publish(Known &known) {
     Process::CodeMappings code = process.code_mappings();
     const auto has_linker = [&] {
         return std::ranges::any_of(code.mappings,
-                                   [&](const auto &mapping) { return mapping.binding.module == known.linker; });
+                                   [&](const auto &mapping) { return mapping.binding.module == tracked.linker; });
     };
-    if (known.linker != nullptr && !has_linker()) {
+    if (tracked.linker != nullptr && !has_linker()) {
         // Another program, with another linker. Events before the new linker was watched are unknown, so read the map
         // once more.
-        known.linker = nullptr;
-        known.linker_probe.reset();
-        watch_linker(known);
+        tracked.linker = nullptr;
+        tracked.linker_probe.reset();
+        watch_linker(tracked);
         if (const dwunw_status status = read(); status != DWUNW_OK)
             return status;
         code = process.code_mappings();
     }
     next.map_generation = code.generation;
     if (code.generation == reading.snapshot->generation && load(slot.execs) == reading.execs)
-        note_reading(known, reading);
+        note_reading(tracked, reading);
 
     Entries entries = entries_of(code);
     const std::vector<dwunw_mapping> &mappings = entries.mappings;
     // The map is unchanged, but the kernel has asked because of its count of pages: it counts pages that the map does
     // not show, or the reverse.
-    const bool keeps_all = keeps(known.mappings, mappings);
-    const bool same_map = known.mappings.size() == mappings.size() && keeps_all;
-    if (same_map && known.published.changes == next.changes && known.asked_pages != 0)
-        known.unexplained_pages = known.asked_pages - code.exec_pages;
-    known.asked_pages = 0;
+    const bool keeps_all = keeps(tracked.mappings, mappings);
+    const bool same_map = tracked.mappings.size() == mappings.size() && keeps_all;
+    if (same_map && tracked.published.changes == next.changes && tracked.asked_pages != 0)
+        tracked.unexplained_pages = tracked.asked_pages - code.exec_pages;
+    tracked.asked_pages = 0;
     Block before;
     Block lasting_before;
-    if (known.generation == 0 || !same_map) {
-        before = {known.first, known.count};
-        const Block now = store_map(known, entries);
-        known.first = now.first;
-        known.count = now.count;
+    if (tracked.generation == 0 || !same_map) {
+        before = {tracked.first, tracked.count};
+        const Block now = store_map(tracked, entries);
+        tracked.first = now.first;
+        tracked.count = now.count;
     }
-    next.exec_pages = code.exec_pages + known.unexplained_pages;
+    next.exec_pages = code.exec_pages + tracked.unexplained_pages;
 
-    next.follow(known.generation != 0 ? &known.published : nullptr, keeps_modules(known.mappings, mappings));
-    if (!extend(known.layout, code.mappings))
+    next.follow(tracked.generation != 0 ? &tracked.published : nullptr, keeps_modules(tracked.mappings, mappings));
+    if (!extend(tracked.layout, code.mappings))
         next.begin();
-    if (known.generation == 0 || !keeps_all)
-        known.generation = generation_++;
-    publish_lasting(known, code, entries, reading.execs, lasting_before);
-    write(known, next, code_filter(mappings));
+    if (tracked.generation == 0 || !keeps_all)
+        tracked.generation = generation_++;
+    publish_lasting(tracked, code, entries, reading.execs, lasting_before);
+    write(tracked, next, code_filter(mappings));
     mapping_blocks_.give_back(before.first, before.count);
     mapping_blocks_.give_back(lasting_before.first, lasting_before.count);
-    for (const process::ModuleFile *file : known.tables)
+    for (const process::Module *file : tracked.tables)
         pool_.release(*file);
-    known.mappings = std::move(entries.mappings);
-    known.tables = std::move(entries.tables);
-    known.published = next;
+    tracked.mappings = std::move(entries.mappings);
+    tracked.tables = std::move(entries.tables);
+    tracked.published = next;
     ++publications_;
     return DWUNW_OK;
 }
 
-void Publisher::note_reading(Known &known, const MapReading &reading) {
+void Publisher::note_reading(TrackedProcess &tracked, const MapReading &reading) {
     if (!watch_.is_open())
         return;
-    const bool goes_on =
-        known.reading && known.reading->execs == reading.execs && known.reading->begin > known.history.known_since();
+    const bool goes_on = tracked.reading && tracked.reading->execs == reading.execs &&
+                         tracked.reading->begin > tracked.history.known_since();
     if (!goes_on) {
-        known.reading = reading;
-        known.next_reading.reset();
-    } else if (!known.next_reading) {
-        known.next_reading = reading;
+        tracked.reading = reading;
+        tracked.next_reading.reset();
+    } else if (!tracked.next_reading) {
+        tracked.next_reading = reading;
     }
 }
 
 void Publisher::watch_maps() {
     if (!watch_.is_open())
         return;
-    const bool complete = watch_.drain([&](int32_t pid) { return known_.contains(pid); },
+    const bool complete = watch_.drain([&](int32_t pid) { return tracked_.contains(pid); },
                                        [&](const MapWatch::Came &came) {
-                                           MapHistory &history = known_.at(came.pid)->history;
+                                           MapHistory &history = tracked_.at(came.pid)->history;
                                            if (came.mapped != nullptr)
                                                history.add(came.mapped);
                                            else
@@ -564,31 +567,31 @@ void Publisher::watch_maps() {
                                        });
     if (complete)
         return;
-    for (const auto &[pid, known] : known_)
-        known->history.lose(watch_.drained());
+    for (const auto &[pid, tracked] : tracked_)
+        tracked->history.lose(watch_.drained());
 }
 
 void Publisher::settled(uint64_t time) {
-    for (const auto &[pid, known] : known_) {
-        if (!known->next_reading || known->next_reading->end + kOnTheWay > time)
+    for (const auto &[pid, tracked] : tracked_) {
+        if (!tracked->next_reading || tracked->next_reading->end + kOnTheWay > time)
             continue;
-        known->reading = std::move(known->next_reading);
-        known->next_reading.reset();
-        known->history.forget_before(known->reading->begin);
+        tracked->reading = std::move(tracked->next_reading);
+        tracked->next_reading.reset();
+        tracked->history.forget_before(tracked->reading->begin);
     }
 }
 
-std::optional<Moment> Publisher::moment(Known &known, uint64_t time, uint64_t execs, uint64_t now) {
+std::optional<Moment> Publisher::moment(TrackedProcess &tracked, uint64_t time, uint64_t execs, uint64_t now) {
     if (time > watch_.drained())
         watch_maps();
     if (!watch_.is_open() || time > watch_.drained())
         return std::nullopt;
-    process::Process &process = process::of_handle(*known.process);
-    if (known.reading && known.reading->execs == execs && time >= known.reading->end &&
-        known.reading->begin > known.history.known_since())
-        return std::make_optional<Moment>(process, *known.reading, known.history, time, file_checks_, now);
-    const auto executed = known.history.executed(time);
-    return executed ? std::make_optional<Moment>(process, *executed, known.history, time, file_checks_, now)
+    process::Process &process = *tracked.process->impl;
+    if (tracked.reading && tracked.reading->execs == execs && time >= tracked.reading->end &&
+        tracked.reading->begin > tracked.history.known_since())
+        return std::make_optional<Moment>(process, *tracked.reading, tracked.history, time, file_checks_, now);
+    const auto executed = tracked.history.executed(time);
+    return executed ? std::make_optional<Moment>(process, *executed, tracked.history, time, file_checks_, now)
                     : std::nullopt;
 }
 

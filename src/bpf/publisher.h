@@ -24,15 +24,16 @@
 // Not thread-safe.
 #pragma once
 
+#include "abi/handles.h"
 #include "bpf/block_allocator.h"
-#include "bpf/kernel_maps.h"
+#include "bpf/bpf_maps.h"
 #include "bpf/lasting.h"
 #include "bpf/layout.h"
 #include "bpf/linker_probe.h"
 #include "bpf/map_history.h"
+#include "bpf/map_validity.h"
 #include "bpf/map_watch.h"
 #include "bpf/moment.h"
-#include "bpf/published.h"
 #include "bpf/table_pool.h"
 
 #include <dwunw/process.h>
@@ -52,21 +53,21 @@ struct ProcessCloser {
 
 class Publisher {
   public:
-    struct Known {
+    struct TrackedProcess {
         int32_t pid = 0;
         uint32_t slot = 0;
         std::unique_ptr<dwunw_process, ProcessCloser> process;
         std::optional<AttachedProbe> linker_probe;
         const dwunw_module *linker = nullptr; // the linker with the probe, or the one that refused it
         std::shared_ptr<Layout> layout;
-        Published published;
+        PublishedMap published;
         std::vector<dwunw_mapping> mappings; // all mappings
         uint32_t first = 0;                  // of the published ones
         uint32_t count = 0;
         uint32_t generation = 0;
         bool incomplete = false;
         bool lasting_whole = false;
-        std::vector<const process::ModuleFile *> tables; // acquired
+        std::vector<const process::Module *> tables; // acquired
         // The lasting mappings.
         std::shared_ptr<Layout> lasting_layout;
         std::vector<dwunw_mapping> lasting;
@@ -93,7 +94,7 @@ class Publisher {
         bool may_wait() const { return reading.has_value() && lasting_generation != 0; }
     };
 
-    Publisher(dwunw_context *context, KernelMaps &maps, std::optional<LinkerProbe> linker_probe,
+    Publisher(dwunw_context *context, BpfMaps &maps, std::optional<LinkerProbe> linker_probe,
               uint32_t first_generation);
 
     // Adds a process, or reads its map again. dwunw_process_open's errors, DWUNW_ERR_LIMIT, DWUNW_ERR_BPF.
@@ -102,25 +103,25 @@ class Publisher {
     // Called when the kernel has reported the exit; the kernel no longer knows the process.
     void exited(int32_t pid);
     // The published map is valid: allows the kernel to ask again once it is not.
-    void rearm(const Known &known);
+    void rearm(const TrackedProcess &tracked);
     // Called when the kernel has found that the published map is not valid. `exec_pages`: its count of pages at that
     // moment.
     void asked(int32_t pid, uint64_t exec_pages);
     // Reads the maps that are due. Returns the time at which the next one is due; 0: none.
     uint64_t look_again(uint64_t now);
 
-    Known *find(int32_t pid);
+    TrackedProcess *find(int32_t pid);
     // nullptr: there is no such layout, or no stack has it any more.
     std::shared_ptr<const Layout> layout(uint64_t number) const;
     // The kernel's count of changes.
-    uint64_t changes(const Known &known) const;
+    uint64_t changes(const TrackedProcess &tracked) const;
     // Publishes the current map.
-    dwunw_status publish(Known &known);
+    dwunw_status publish(TrackedProcess &tracked);
     // The same, but limited: DWUNW_ERR_LIMIT directly after a failure, or if it takes too much time.
-    dwunw_status publish_in_time(Known &known);
+    dwunw_status publish_in_time(TrackedProcess &tracked);
 
     // The process's code at `time`, when it had executed `execs` programs; nullopt: not known.
-    std::optional<Moment> moment(Known &known, uint64_t time, uint64_t execs, uint64_t now);
+    std::optional<Moment> moment(TrackedProcess &tracked, uint64_t time, uint64_t execs, uint64_t now);
     // Takes in the new mappings of all processes up to now.
     void watch_maps();
     // Every record from before `time` has been taken in.
@@ -131,7 +132,7 @@ class Publisher {
     uint32_t mappings_used() const { return mapping_blocks_.used(); }
     const MapWatch &map_watch() const { return watch_; }
     size_t watched_linkers() const;
-    size_t size() const { return known_.size(); }
+    size_t size() const { return tracked_.size(); }
 
   private:
     struct Entries; // a map in its published form
@@ -140,24 +141,24 @@ class Publisher {
         uint32_t count = 0;
     };
 
-    dwunw_status publish_timed(Known &known);
-    void watch_linker(Known &known);
+    dwunw_status publish_timed(TrackedProcess &tracked);
+    void watch_linker(TrackedProcess &tracked);
     Entries entries_of(const process::Process::CodeMappings &code);
     std::optional<Block> store(std::span<const dwunw_mapping> mappings);
-    Block store_map(Known &known, const Entries &entries);
-    void publish_lasting(Known &known, const process::Process::CodeMappings &code, const Entries &entries,
+    Block store_map(TrackedProcess &tracked, const Entries &entries);
+    void publish_lasting(TrackedProcess &tracked, const process::Process::CodeMappings &code, const Entries &entries,
                          uint64_t execs, Block &before);
-    void write(Known &known, const Published &published, uint64_t code_filter);
-    void withdraw(Known &known);
+    void write(TrackedProcess &tracked, const PublishedMap &published, uint64_t code_filter);
+    void withdraw(TrackedProcess &tracked);
     bool generations_for_one_more();
     // Adds the mappings to `layout`, or, if that is not possible, to a new layout.
     bool extend(std::shared_ptr<Layout> &layout, std::span<const process::Process::CodeMapping> mappings);
-    void note_reading(Known &known, const MapReading &reading);
+    void note_reading(TrackedProcess &tracked, const MapReading &reading);
     void retire(std::shared_ptr<const Layout> layout);
     const elf::Dynamic &dynamic(const dwunw_module &module);
 
     dwunw_context *context_;
-    KernelMaps &maps_;
+    BpfMaps &maps_;
     std::optional<LinkerProbe> linker_probe_;
     TablePool pool_;
     BlockAllocator mapping_blocks_;
@@ -165,14 +166,14 @@ class Publisher {
     uint32_t generation_;
     uint64_t layouts_ = 0;
     uint64_t publications_ = 0;
-    std::map<int32_t, std::unique_ptr<Known>> known_;
+    std::map<int32_t, std::unique_ptr<TrackedProcess>> tracked_;
     std::unordered_map<uint64_t, std::weak_ptr<const Layout>> layout_numbers_;
     // Layouts that have ended. Records of their time may still come.
     std::deque<std::shared_ptr<const Layout>> former_layouts_;
     size_t former_bytes_ = 0;
     MapWatch watch_;
     FileChecks file_checks_;
-    std::unordered_map<const process::ModuleFile *, elf::Dynamic> dynamics_;
+    std::unordered_map<const process::Module *, elf::Dynamic> dynamics_;
 };
 
 } // namespace dwunw::bpf

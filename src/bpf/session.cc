@@ -211,7 +211,7 @@ int Session::epoll_fd() const { return ring_ != nullptr ? ring_buffer__epoll_fd(
 
 dwunw_status Session::poll(int timeout_ms, size_t *taken) {
     constexpr uint64_t kMillisecond = 1'000'000;
-    portion_ = {};
+    poll_budget_ = {};
     const uint64_t now = now_ns();
     publisher_->watch_maps();
     if (const uint64_t due = publisher_->look_again(now); due != 0) {
@@ -220,11 +220,11 @@ dwunw_status Session::poll(int timeout_ms, size_t *taken) {
     }
     const int result = ring_buffer__poll(ring_.get(), timeout_ms);
     if (taken != nullptr)
-        *taken = portion_.taken();
-    if (!portion_.full())
+        *taken = poll_budget_.taken();
+    if (!poll_budget_.full())
         publisher_->settled(now);
     publisher_->look_again(now_ns());
-    if (result < 0 && !portion_.full()) {
+    if (result < 0 && !poll_budget_.full()) {
         errno = -result;
         return DWUNW_ERR_BPF;
     }
@@ -238,7 +238,7 @@ int Session::on_record(void *session, void *data, size_t size) {
     } catch (const std::bad_alloc &) {
         ++self.lost_to_memory_;
     }
-    return self.portion_.add(now_ns()) ? -ECANCELED : 0;
+    return self.poll_budget_.add(now_ns()) ? -ECANCELED : 0;
 }
 
 void Session::take(const void *data, size_t size) {
@@ -274,27 +274,26 @@ void Session::take_stack(const void *data, size_t size) {
         ++malformed_;
         return;
     }
-    dictionary_.touch(event.id);
+    stack_store_.touch(event.id);
     const auto layout = publisher_->layout(event.layout);
     if (layout == nullptr) {
         ++malformed_;
         return;
     }
-    if (!dictionary_.add(event.id, static_cast<int32_t>(event.head.tgid), *layout, {event.frames, event.count}))
+    if (!stack_store_.add(event.id, static_cast<int32_t>(event.head.tgid), *layout, {event.frames, event.count}))
         ++collisions_;
 }
 
-bool Session::is_of_the_moment(const dwunw_walk_event &event, Publisher::Known &known) {
+bool Session::is_of_the_moment(const dwunw_walk_event &event, Publisher::TrackedProcess &tracked) {
     const auto read_as_published = [&] {
-        return known.layout != nullptr &&
-               process::of_handle(*known.process).map_generation() == known.published.map_generation;
+        return tracked.layout != nullptr && tracked.process->impl->map_generation() == tracked.published.map_generation;
     };
-    const auto &published = known.published;
+    const auto &published = tracked.published;
     const auto vouched = [&](bool later) {
         if (!read_as_published())
             return false;
         if (event.layout != 0)
-            return event.layout == known.layout->number();
+            return event.layout == tracked.layout->number();
         return published.is_of(event.changes, event.exec_pages, later);
     };
     if (vouched(false))
@@ -302,7 +301,7 @@ bool Session::is_of_the_moment(const dwunw_walk_event &event, Publisher::Known &
     // Earlier changes stay unknown. But a change that came after the published map can be checked.
     if (event.layout == 0 && event.changes < published.changes && read_as_published())
         return false;
-    return publisher_->publish_in_time(known) == DWUNW_OK && vouched(true);
+    return publisher_->publish_in_time(tracked) == DWUNW_OK && vouched(true);
 }
 
 struct Session::Record {
@@ -322,15 +321,15 @@ struct Session::Record {
 };
 
 // Walks with the current map, if that is the map of the moment; nullopt: it is not, or it is not certain.
-std::optional<Session::Walked> Session::walk_now(const Record &record, Publisher::Known &known) {
-    if (!is_of_the_moment(record.event, known))
+std::optional<Session::Walked> Session::walk_now(const Record &record, Publisher::TrackedProcess &tracked) {
+    if (!is_of_the_moment(record.event, tracked))
         return std::nullopt;
     Slice slice = record.slice;
     const auto pending = record.pending();
     const dwunw_unwind_request request = {
         .size = sizeof(request),
         .options = 0,
-        .process = known.process.get(),
+        .process = tracked.process.get(),
         .regs = &record.regs,
         .stack_addr = slice.start,
         .stack = slice.bytes,
@@ -345,14 +344,14 @@ std::optional<Session::Walked> Session::walk_now(const Record &record, Publisher
     Walked walked;
     walked.status = dwunw_capture(context_, &request, &walked.count);
     // The capture may have read the map again, so check again.
-    if (!is_of_the_moment(record.event, known))
+    if (!is_of_the_moment(record.event, tracked))
         return std::nullopt;
     return walked;
 }
 
 // Walks with the map of the moment, by call-frame information only; nullopt: that map is not known.
-std::optional<Session::Walked> Session::walk_then(const Record &record, Publisher::Known &known) {
-    auto moment = publisher_->moment(known, record.event.time_ns, record.event.execs, now_ns());
+std::optional<Session::Walked> Session::walk_then(const Record &record, Publisher::TrackedProcess &tracked) {
+    auto moment = publisher_->moment(tracked, record.event.time_ns, record.event.execs, now_ns());
     const arch::Arch *arch = arch::find_by_id(record.regs.arch);
     if (!moment || arch == nullptr)
         return std::nullopt;
@@ -379,8 +378,8 @@ void Session::take_walk(const void *data, size_t size) {
         ++malformed_;
         return;
     }
-    dictionary_.touch(event.id);
-    if (dictionary_.contains(event.id))
+    stack_store_.touch(event.id);
+    if (stack_store_.contains(event.id))
         return;
     const auto pid = static_cast<int32_t>(event.head.tgid);
     const Record record(event);
@@ -392,21 +391,21 @@ void Session::take_walk(const void *data, size_t size) {
     };
     begin();
     Walked walked{DWUNW_ERR_NO_PROCESS, 1};
-    Publisher::Known *known = publisher_->find(pid);
-    if (known == nullptr && (options_.flags & DWUNW_BPF_ADD_UNKNOWN) != 0) {
+    Publisher::TrackedProcess *tracked = publisher_->find(pid);
+    if (tracked == nullptr && (options_.flags & DWUNW_BPF_ADD_UNKNOWN) != 0) {
         walked.status = publisher_->add(pid);
-        known = publisher_->find(pid);
+        tracked = publisher_->find(pid);
     }
-    if (known != nullptr) {
+    if (tracked != nullptr) {
         // If the map had changed already, the map of the moment is known earlier than the answer whether the current
         // map is right.
         const bool then_first = event.layout == 0;
-        std::optional<Walked> then = then_first ? walk_then(record, *known) : std::nullopt;
+        std::optional<Walked> then = then_first ? walk_then(record, *tracked) : std::nullopt;
         std::optional<Walked> now;
         if (!then || then->status != DWUNW_OK)
-            now = walk_now(record, *known);
+            now = walk_now(record, *tracked);
         if (!now && (!then_first || (then && then->status != DWUNW_OK)))
-            then = walk_then(record, *known); // walk again: frames_ may hold the other walk's frames
+            then = walk_then(record, *tracked); // walk again: frames_ may hold the other walk's frames
         if (!now && !then)
             begin();
         user_walks_then_ += !now && then;
@@ -414,7 +413,7 @@ void Session::take_walk(const void *data, size_t size) {
     }
     user_walks_complete_ += walked.status == DWUNW_OK;
     user_walks_stale_ += walked.status == DWUNW_ERR_MODULE_CHANGED;
-    if (!dictionary_.add(event.id, pid, walked.status, event.reason, {frames_.data(), walked.count}))
+    if (!stack_store_.add(event.id, pid, walked.status, event.reason, {frames_.data(), walked.count}))
         ++collisions_;
 }
 
@@ -425,14 +424,15 @@ void Session::take_process(const void *data, size_t size) {
         return;
     }
     const auto pid = static_cast<int32_t>(event.head.tgid);
-    Publisher::Known *known = publisher_->find(pid);
-    if (known == nullptr) {
+    Publisher::TrackedProcess *tracked = publisher_->find(pid);
+    if (tracked == nullptr) {
         if ((options_.flags & DWUNW_BPF_ADD_UNKNOWN) != 0)
             (void)publisher_->add(pid); // if it fails, its stacks say that the process is not known
         return;
     }
-    if (known->published.changes == publisher_->changes(*known) && known->published.exec_pages == event.exec_pages) {
-        publisher_->rearm(*known);
+    if (tracked->published.changes == publisher_->changes(*tracked) &&
+        tracked->published.exec_pages == event.exec_pages) {
+        publisher_->rearm(*tracked);
         return;
     }
     publisher_->asked(pid, event.exec_pages);
@@ -444,8 +444,8 @@ void Session::take_process(const void *data, size_t size) {
 dwunw_status Session::retain(std::span<const uint64_t> ids) {
     std::vector<uint64_t> needed(ids.begin(), ids.end());
     std::ranges::sort(needed);
-    dictionary_.retain([&](uint64_t id) { return std::ranges::binary_search(needed, id); },
-                       [&](uint64_t id) { bpf_map_delete_elem(maps_.sent_fd, &id); }); // it may be absent
+    stack_store_.retain([&](uint64_t id) { return std::ranges::binary_search(needed, id); },
+                        [&](uint64_t id) { bpf_map_delete_elem(maps_.sent_fd, &id); }); // it may be absent
     // After this, every program that found an id there has ended.
     return maps_.grace.wait() ? DWUNW_OK : DWUNW_ERR_BPF;
 }
@@ -472,13 +472,13 @@ void Session::read_counters(dwunw_bpf_counters &out) const {
     out.user_walks_complete = user_walks_complete_;
     out.user_walks_stale = user_walks_stale_;
     out.user_walks_then = user_walks_then_;
-    out.kept_bytes = dictionary_.bytes();
-    out.distinct_stacks = dictionary_.stacks();
-    out.forgotten = dictionary_.forgotten();
-    out.stacks = dictionary_.size();
+    out.kept_bytes = stack_store_.bytes();
+    out.distinct_stacks = stack_store_.stacks();
+    out.forgotten = stack_store_.forgotten();
+    out.stacks = stack_store_.size();
     out.id_collisions = collisions_;
     out.records_malformed = malformed_;
-    out.lost_to_memory = lost_to_memory_ + dictionary_.without_room();
+    out.lost_to_memory = lost_to_memory_ + stack_store_.without_room();
     if (!started())
         return;
     const TablePool &pool = publisher_->pool();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include "bpf/table_pool.h"
 
-#include "bpf/rule_word.h"
+#include "bpf/table_encoding.h"
 
 #include <dwunw/bpf/dwunw_types.h>
 
@@ -9,7 +9,7 @@
 
 namespace dwunw::bpf {
 
-std::optional<uint32_t> TablePool::acquire(const process::ModuleFile &file, const unwind::Table &compiled) {
+std::optional<uint32_t> TablePool::acquire(const process::Module &file, const unwind::Table &compiled) {
     if (const auto found = tables_.find(&file); found != tables_.end()) {
         if (found->second.users++ == 0)
             unused_.erase(found->second.unused);
@@ -32,7 +32,7 @@ std::optional<uint32_t> TablePool::acquire(const process::ModuleFile &file, cons
     return first;
 }
 
-void TablePool::release(const process::ModuleFile &file) {
+void TablePool::release(const process::Module &file) {
     const auto found = tables_.find(&file);
     if (found == tables_.end() || found->second.users == 0 || --found->second.users > 0)
         return;

@@ -6,7 +6,7 @@
 #pragma once
 
 #include "bpf/block_allocator.h"
-#include "process/module_file.h"
+#include "process/module.h"
 
 #include <cstdint>
 #include <list>
@@ -24,8 +24,8 @@ class TablePool {
 
     // The first cell of a module's table. Compiles and copies the table if it is not there. Each call needs one
     // release(). nullopt: no room; this is counted.
-    std::optional<uint32_t> acquire(const process::ModuleFile &file, const unwind::Table &compiled);
-    void release(const process::ModuleFile &file);
+    std::optional<uint32_t> acquire(const process::Module &file, const unwind::Table &compiled);
+    void release(const process::Module &file);
 
     size_t bytes() const { return cells_.size_bytes(); }
     size_t bytes_used() const { return size_t{blocks_.used()} * sizeof(uint64_t); }
@@ -39,15 +39,15 @@ class TablePool {
         uint32_t count = 0;
         uint32_t users = 0;
         uint32_t rules_left_to_user = 0;
-        std::list<const process::ModuleFile *>::iterator unused; // valid if users is 0
+        std::list<const process::Module *>::iterator unused; // valid if users is 0
     };
 
     std::optional<uint32_t> room(uint32_t count);
 
     std::span<uint64_t> cells_;
     BlockAllocator blocks_;
-    std::unordered_map<const process::ModuleFile *, Table> tables_;
-    std::list<const process::ModuleFile *> unused_; // least recently used first
+    std::unordered_map<const process::Module *, Table> tables_;
+    std::list<const process::Module *> unused_; // least recently used first
     uint64_t without_room_ = 0;
 };
 

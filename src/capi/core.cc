@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include <dwunw/core.h>
 
-#include "capi/handles.h"
+#include "abi/handles.h"
 #include "core/target.h"
 #include "core/write.h"
 

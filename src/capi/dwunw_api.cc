@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include <dwunw/dwunw_api.h>
 
-#include "capi/handles.h"
+#include "abi/handles.h"
 
 extern "C" const char *dwunw_status_string(dwunw_status status) {
     switch (status) {

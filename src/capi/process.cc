@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include <dwunw/process.h>
 
+#include "abi/handles.h"
 #include "arch/arch.h"
-#include "capi/handles.h"
 #include "unwind/frame_chain.h"
 
 #include <algorithm>
@@ -13,8 +13,6 @@
 
 using dwunw::FileOffset;
 using dwunw::RunAddr;
-
-dwunw::process::Process &dwunw::process::of_handle(dwunw_process &handle) { return *handle.impl; }
 
 extern "C" dwunw_status dwunw_process_open(struct dwunw_context *context, const struct dwunw_process_options *options,
                                            struct dwunw_process **out) {
@@ -124,7 +122,7 @@ extern "C" dwunw_status dwunw_process_get_counters(const struct dwunw_process *p
     if (process == nullptr || out->reserved != 0)
         return DWUNW_ERR_INVALID_ARGUMENT;
     out.clear();
-    for (const dwunw::capi::Counters &counters : process->counters)
+    for (const dwunw::abi::Counters &counters : process->counters)
         counters.add_to(*out);
     out->map_reads = process->impl->map_reads();
     out->modules_failed = process->impl->modules_failed();

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include <dwunw/table.h>
 
+#include "abi/guarded.h"
+#include "abi/sized_structs.h"
 #include "arch/arch.h"
-#include "base/guarded.h"
-#include "base/sized_structs.h"
-#include "process/module_file.h"
+#include "process/module.h"
 #include "unwind/module_cfi.h"
 
 #include <elf.h>
@@ -13,7 +13,7 @@
 #include <chrono>
 
 using dwunw::unwind::CfaKind;
-using dwunw::unwind::FdeIndex;
+using dwunw::unwind::FdeList;
 using dwunw::unwind::Refusal;
 using dwunw::unwind::Rule;
 using dwunw::unwind::Table;
@@ -22,7 +22,7 @@ using dwunw::unwind::ValueKind;
 struct dwunw_table {
     dwunw_table(std::shared_ptr<const dwunw::ByteSource> source, int fd) : file(std::move(source), fd, std::nullopt) {}
 
-    dwunw::process::ModuleFile file;
+    dwunw::process::Module file;
     std::shared_ptr<const dwunw::unwind::ModuleCfi> cfi;
     const Table *table = nullptr; // owned by `cfi`
     // The rows as they are shown. Two rules that differ only inside an expression look equal, and adjacent equal rows
@@ -84,7 +84,7 @@ struct ShownRule {
     dwunw_rule cfa, ra, fp;
 };
 
-std::vector<dwunw_table::ShownRow> shown_rows(const FdeIndex &index, const Table &table) {
+std::vector<dwunw_table::ShownRow> shown_rows(const FdeList &index, const Table &table) {
     std::vector<dwunw_table::ShownRow> rows;
     const auto fdes = index.fdes();
     for (size_t i = 0; i < fdes.size(); ++i) {

@@ -2,8 +2,8 @@
 #include <dwunw/process.h>
 #include <dwunw/unwind.h>
 
+#include "abi/handles.h"
 #include "arch/arch.h"
-#include "capi/handles.h"
 #include "process/recent_page.h"
 
 namespace dwunw::capi {

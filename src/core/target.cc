@@ -20,7 +20,7 @@ using process::LocatedFile;
 using process::Mapping;
 using process::Maps;
 using process::MemoryImage;
-using process::ModuleFile;
+using process::Module;
 using process::ModuleStore;
 using process::OpenedFiles;
 
@@ -288,7 +288,7 @@ Result<const dwunw_module *> CoreTarget::open_file(ModuleStore &store, const Map
         if (!file)
             return file.error();
         // Most files of most cores are known from another core, and need not be opened or read again.
-        const ModuleFile *known = store.known(file->identity());
+        const Module *known = store.known(file->identity());
         Status status;
         if (known == nullptr) {
             auto fd = file->open();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "base/guarded.h"
-#include "base/sized_structs.h"
+#include "abi/guarded.h"
+#include "abi/sized_structs.h"
 #include "base/unique_fd.h"
 #include "bpf/uprobe_link.h"
 #include "probe/function_file.h"

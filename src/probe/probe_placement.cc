@@ -3,8 +3,8 @@
 #include <dwunw/probe_placement.h>
 #include <dwunw/process.h>
 
-#include "base/guarded.h"
-#include "base/sized_structs.h"
+#include "abi/guarded.h"
+#include "abi/sized_structs.h"
 #include "probe/function_file.h"
 #include "probe/instruction.h"
 #include "process/file_source.h"

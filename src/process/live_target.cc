@@ -2,7 +2,7 @@
 #include "process/live_target.h"
 
 #include "process/memory_image.h"
-#include "process/module_open.h"
+#include "process/module_locator.h"
 
 #include <fcntl.h>
 

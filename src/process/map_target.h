@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // A map without a process, such as the text of a /proc/PID/maps that was kept: its files are opened by their paths, and
 // there is no memory.
-// Proved by tests/unit/process_module_open_test and process_process_test.
+// Proved by tests/unit/process_module_locator_test and process_process_test.
 #pragma once
 
-#include "process/module_open.h"
+#include "process/module_locator.h"
 #include "process/target.h"
 
 #include <utility>

@@ -49,7 +49,7 @@ Result<const dwunw_module *> ModuleStore::intern(const LocatedFile &file, std::s
     auto source = std::make_shared<const FileSource>(fd, identity.size);
     if (content == Content::kElf && !is_elf(*source))
         return Error{DWUNW_ERR_NOT_ELF};
-    auto module = std::make_unique<const ModuleFile>(std::move(source), fd->get(), identity, memory_);
+    auto module = std::make_unique<const Module>(std::move(source), fd->get(), identity, memory_);
 
     const std::lock_guard lock(mutex_);
     if (auto found = find(); !found || *found != nullptr)
@@ -61,7 +61,7 @@ Result<const dwunw_module *> ModuleStore::intern(const LocatedFile &file, std::s
     return name(inode.versions.back().get(), DWUNW_OK, path);
 }
 
-const ModuleFile *ModuleStore::known(const FileIdentity &identity) const {
+const Module *ModuleStore::known(const FileIdentity &identity) const {
     const std::lock_guard lock(mutex_);
     const auto inode = inodes_.find({identity.device, identity.inode});
     if (inode == inodes_.end())
@@ -95,7 +95,7 @@ Result<const dwunw_module *> ModuleStore::intern(std::unique_ptr<const MemoryIma
         if (*it->second.image == *image)
             return name(it->second.file.get(), DWUNW_OK, path);
     const MemoryImage *bytes = image.get();
-    auto file = std::make_unique<const ModuleFile>(std::move(image), -1, std::nullopt, memory_);
+    auto file = std::make_unique<const Module>(std::move(image), -1, std::nullopt, memory_);
     const auto it = images_.emplace(hash, MemoryModule{bytes, std::move(file)});
     return name(it->second.file.get(), DWUNW_OK, path);
 }
@@ -105,7 +105,7 @@ const dwunw_module *ModuleStore::intern_unusable(std::string_view path, dwunw_st
     return name(nullptr, status, path);
 }
 
-Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleStore::cfi(const ModuleFile &file) {
+Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleStore::cfi(const Module &file) {
     auto cfi = file.cfi();
     if (!cfi && file.lacked_room() != 0) {
         make_room(file.lacked_room());
@@ -133,16 +133,16 @@ template <typename Visit> void ModuleStore::each_file(Visit &&visit) const {
         visit(*module.file);
 }
 
-std::vector<const ModuleFile *> ModuleStore::holders(size_t &total) const {
+std::vector<const Module *> ModuleStore::holders(size_t &total) const {
     total = 0;
-    std::vector<const ModuleFile *> holders;
-    each_file([&](const ModuleFile &file) {
+    std::vector<const Module *> holders;
+    each_file([&](const Module &file) {
         if (const size_t bytes = file.cfi_bytes(); bytes != 0) {
             total += bytes;
             holders.push_back(&file);
         }
     });
-    std::ranges::sort(holders, {}, &ModuleFile::touched);
+    std::ranges::sort(holders, {}, &Module::touched);
     return holders;
 }
 
@@ -150,7 +150,7 @@ void ModuleStore::evict() {
     compiled_.fetch_add(1, std::memory_order_relaxed);
     const std::lock_guard lock(mutex_);
     size_t total = 0;
-    for (const ModuleFile *file : holders(total)) {
+    for (const Module *file : holders(total)) {
         if (total <= budget_)
             return;
         const size_t freed = file->drop_cfi();
@@ -162,7 +162,7 @@ void ModuleStore::evict() {
 void ModuleStore::make_room(uint64_t bytes) {
     const std::lock_guard lock(mutex_);
     size_t total = 0;
-    for (const ModuleFile *file : holders(total)) {
+    for (const Module *file : holders(total)) {
         if (memory_->sections.left() >= bytes)
             return;
         if (file->holds_share())
@@ -177,14 +177,14 @@ ModuleStore::Totals ModuleStore::totals() const {
     totals.failed = queue_.failures() + failed_.load(std::memory_order_relaxed);
     totals.compiled -= totals.failed;
     const std::lock_guard lock(mutex_);
-    each_file([&](const ModuleFile &file) {
+    each_file([&](const Module &file) {
         ++totals.modules;
         totals.table_bytes += file.cfi_bytes();
     });
     return totals;
 }
 
-const dwunw_module *ModuleStore::name(const ModuleFile *file, dwunw_status status, std::string_view path) {
+const dwunw_module *ModuleStore::name(const Module *file, dwunw_status status, std::string_view path) {
     auto &names = modules_[{file, status}];
     auto it = names.find(path);
     if (it == names.end()) {

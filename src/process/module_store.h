@@ -20,7 +20,7 @@
 #include "process/compile_queue.h"
 #include "process/file_source.h"
 #include "process/memory_image.h"
-#include "process/module_file.h"
+#include "process/module.h"
 
 #include <map>
 #include <memory>
@@ -57,7 +57,7 @@ class ModuleStore {
     Result<const dwunw_module *> intern(const LocatedFile &file, std::string_view path,
                                         Content content = Content::kElf);
     // The file with that identity, if it has a module; otherwise nullptr.
-    const ModuleFile *known(const FileIdentity &identity) const;
+    const Module *known(const FileIdentity &identity) const;
     // The module of a known file, by device and inode, in its present version; nullptr: there is none.
     const dwunw_module *current(uint64_t device, uint64_t inode, std::string_view path);
     // The module of an image from memory. DWUNW_ERR_NOT_ELF.
@@ -65,8 +65,8 @@ class ModuleStore {
     // The module of a file that could not be opened: it has only a name.
     const dwunw_module *intern_unusable(std::string_view path, dwunw_status status);
 
-    // A module's CFI, whose table exists or is being made. ModuleFile::cfi's errors.
-    Result<std::shared_ptr<const unwind::ModuleCfi>> cfi(const ModuleFile &file);
+    // A module's CFI, whose table exists or is being made. Module::cfi's errors.
+    Result<std::shared_ptr<const unwind::ModuleCfi>> cfi(const Module &file);
     void wait_for_tables() { queue_.wait_until_idle(); }
 
     struct Totals {
@@ -81,14 +81,14 @@ class ModuleStore {
   private:
     struct Inode {
         std::shared_ptr<const UniqueFd> fd;
-        std::vector<std::unique_ptr<const ModuleFile>> versions;
+        std::vector<std::unique_ptr<const Module>> versions;
     };
     struct MemoryModule {
         const MemoryImage *image; // owned by `file`
-        std::unique_ptr<const ModuleFile> file;
+        std::unique_ptr<const Module> file;
     };
 
-    const dwunw_module *name(const ModuleFile *file, dwunw_status status, std::string_view path);
+    const dwunw_module *name(const Module *file, dwunw_status status, std::string_view path);
     // Visits every file and image. mutex_ must be held.
     template <typename Visit> void each_file(Visit &&visit) const;
     void evict();
@@ -96,7 +96,7 @@ class ModuleStore {
     // no CFI is left.
     void make_room(uint64_t bytes);
     // The files with CFI, the least recently used first, and their total size. mutex_ must be held.
-    std::vector<const ModuleFile *> holders(size_t &total) const;
+    std::vector<const Module *> holders(size_t &total) const;
 
     const size_t budget_;
     const std::shared_ptr<ModuleBudget> memory_;
@@ -108,8 +108,7 @@ class ModuleStore {
     mutable std::mutex mutex_;
     std::map<std::pair<uint64_t, uint64_t>, Inode> inodes_;
     std::unordered_multimap<size_t, MemoryModule> images_; // by hash
-    std::map<std::pair<const ModuleFile *, dwunw_status>,
-             std::map<std::string, std::unique_ptr<dwunw_module>, std::less<>>>
+    std::map<std::pair<const Module *, dwunw_status>, std::map<std::string, std::unique_ptr<dwunw_module>, std::less<>>>
         modules_;
 
     CompileQueue queue_; // last: its thread uses the members above

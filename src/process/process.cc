@@ -3,7 +3,7 @@
 
 #include "process/map_target.h"
 #include "process/memory_image.h"
-#include "process/module_open.h"
+#include "process/module_locator.h"
 
 #include <sched.h>
 #include <sys/sysmacros.h>
@@ -279,7 +279,7 @@ std::optional<Binding> Process::bind_moved_code(const Snapshot &snapshot, const 
         const Binding &beside = bind(snapshot, snapshot.maps.index_of(*neighbour));
         if (beside.kind != CodeKind::kModule)
             continue;
-        const ModuleFile &file = *beside.module->file;
+        const Module &file = *beside.module->file;
         const auto code = place_moved_code(*file.image(), beside.bias, mapping);
         if (!code || !same_page(*snapshot.target, mapping.start, file.source(), *code, mapping.start))
             continue;
@@ -455,7 +455,7 @@ bool View::verified_lately(const Snapshot::Slot &slot) const {
     return now_ <= verified || now_ - verified <= Process::kVerifyAfter;
 }
 
-std::optional<unwind::Place> View::place(uint32_t number, uint64_t generation) {
+std::optional<unwind::PlacedModule> View::place(uint32_t number, uint64_t generation) {
     if (generation != snapshot_->generation || number >= snapshot_->maps.mappings().size())
         return std::nullopt;
     const Snapshot::Slot &slot = snapshot_->slots[number];
@@ -463,7 +463,7 @@ std::optional<unwind::Place> View::place(uint32_t number, uint64_t generation) {
         return std::nullopt;
     if (!process_.fixed_map_ && !process_.gone_.load(std::memory_order_relaxed) && !verified_lately(slot))
         return std::nullopt;
-    return unwind::Place{slot.binding.module, slot.binding.bias};
+    return unwind::PlacedModule{slot.binding.module, slot.binding.bias};
 }
 
 bool View::is_warm_code(RunAddr address, uint64_t generation) {

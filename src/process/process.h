@@ -31,7 +31,7 @@
 
 #include "process/live_target.h"
 #include "process/maps.h"
-#include "process/module_open.h"
+#include "process/module_locator.h"
 #include "process/module_store.h"
 #include "process/moved_code.h"
 #include "process/proc_dir.h"
@@ -48,8 +48,6 @@
 #include <set>
 #include <string>
 #include <string_view>
-
-struct dwunw_process;
 
 namespace dwunw::process {
 
@@ -249,7 +247,7 @@ class View final : public unwind::AddressSpace {
     // Asks only the snapshot: numbers that look like addresses must not cause the map to be read again.
     bool is_code(RunAddr address) override;
     Warm warm() override { return {&process_.rules_, snapshot_->generation, now_}; }
-    std::optional<unwind::Place> place(uint32_t number, uint64_t generation) override;
+    std::optional<unwind::PlacedModule> place(uint32_t number, uint64_t generation) override;
     bool is_warm_code(RunAddr address, uint64_t generation) override;
     Result<Process::ModuleAt> find_module(RunAddr address);
     // Pin::seat()
@@ -275,8 +273,5 @@ class View final : public unwind::AddressSpace {
     Pin snapshot_;
     uint64_t now_;
 };
-
-// The process behind a handle of the C ABI; defined beside the handle.
-Process &of_handle(struct ::dwunw_process &handle);
 
 } // namespace dwunw::process

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // The C ABI of dwunw/symbolize.h. Reads the symbols of a module once, when a frame first falls into it.
-#include "base/sized_structs.h"
+#include "abi/sized_structs.h"
 #include "symbolize/module_symbols.h"
 
 #include <dwunw/process.h>

@@ -50,7 +50,7 @@ struct CodeLocation {
 };
 
 // The module of a mapping's number.
-struct Place {
+struct PlacedModule {
     const dwunw_module *module = nullptr;
     LoadBias bias{};
 };
@@ -74,7 +74,7 @@ class AddressSpace {
     };
     virtual Warm warm() { return {}; }
     // nullopt: the number is of another generation, or the mapping must be checked again first, which find() does.
-    virtual std::optional<Place> place(uint32_t /*number*/, uint64_t /*generation*/) { return std::nullopt; }
+    virtual std::optional<PlacedModule> place(uint32_t /*number*/, uint64_t /*generation*/) { return std::nullopt; }
     // Whether an address lies in a module's code whose place is valid now. Cheap for every address.
     virtual bool is_warm_code(RunAddr /*address*/, uint64_t /*generation*/) { return false; }
 };

@@ -30,17 +30,17 @@ class CodeAnswers {
     static constexpr size_t kMost = 4096;          // of each kind
     static constexpr uint64_t kHolds = 10'000'000; // ns
 
-    struct Place {
+    struct Question {
         const dwunw_module *module = nullptr; // nullptr: code without a file; addresses are those of the process
         uint64_t generation = 0;              // of the map; only for code without a file
         LinkAddr at;
         LinkAddr from; // start of the path to `at`
         bool is_return_address = false;
-        bool operator==(const Place &) const = default;
+        bool operator==(const Question &) const = default;
     };
 
     // `now`: the time in ns, by the same clock in all calls. Addresses in the answer are link addresses.
-    std::optional<CodeExits> exits(const Place &place, uint64_t now) const {
+    std::optional<CodeExits> exits(const Question &place, uint64_t now) const {
         const auto found = find(exits_, place, now);
         if (!found)
             return std::nullopt;
@@ -50,25 +50,27 @@ class CodeAnswers {
         std::ranges::copy(found->exits, result.exits.begin());
         return result;
     }
-    void keep(const Place &place, uint64_t now, const CodeExits &exits) {
+    void keep(const Question &place, uint64_t now, const CodeExits &exits) {
         insert(exits_, place, now,
                {{exits.exits.begin(), exits.exits.begin() + static_cast<ptrdiff_t>(exits.count)}, exits.complete});
     }
-    std::optional<CodeReach> reach(const Place &place, uint64_t now) const { return find(reaches_, place, now); }
-    void keep(const Place &place, uint64_t now, const CodeReach &reach) { insert(reaches_, place, now, reach); }
+    std::optional<CodeReach> reach(const Question &place, uint64_t now) const { return find(reaches_, place, now); }
+    void keep(const Question &place, uint64_t now, const CodeReach &reach) { insert(reaches_, place, now, reach); }
     // About the function at `at`.
-    std::optional<bool> never_returns(const Place &place, uint64_t now) const {
+    std::optional<bool> never_returns(const Question &place, uint64_t now) const {
         return find(never_return_, place, now);
     }
-    void keep_never_returns(const Place &place, uint64_t now, bool never) { insert(never_return_, place, now, never); }
+    void keep_never_returns(const Question &place, uint64_t now, bool never) {
+        insert(never_return_, place, now, never);
+    }
     // Whether a call can end at `at`. Only for code without a file: RuleCache has the answers for files.
-    std::optional<bool> follows_call(const Place &place, uint64_t now) const { return find(calls_, place, now); }
-    void keep_follows_call(const Place &place, uint64_t now, bool follows) { insert(calls_, place, now, follows); }
+    std::optional<bool> follows_call(const Question &place, uint64_t now) const { return find(calls_, place, now); }
+    void keep_follows_call(const Question &place, uint64_t now, bool follows) { insert(calls_, place, now, follows); }
     // About the nearest beginning of a frame that reaches `at`; the inner nullopt: there is none.
-    std::optional<std::optional<CodeReach>> prologue(const Place &place, uint64_t now) const {
+    std::optional<std::optional<CodeReach>> prologue(const Question &place, uint64_t now) const {
         return find(prologues_, place, now);
     }
-    void keep(const Place &place, uint64_t now, const std::optional<CodeReach> &prologue) {
+    void keep(const Question &place, uint64_t now, const std::optional<CodeReach> &prologue) {
         insert(prologues_, place, now, prologue);
     }
 
@@ -78,7 +80,7 @@ class CodeAnswers {
         bool complete = false;
     };
     struct Hash {
-        size_t operator()(const Place &place) const {
+        size_t operator()(const Question &place) const {
             uint64_t hash = std::hash<const void *>()(place.module);
             for (const uint64_t word :
                  {place.generation, place.at.value, place.from.value, uint64_t{place.is_return_address}}) {
@@ -92,15 +94,16 @@ class CodeAnswers {
         Value value;
         uint64_t until;
     };
-    template <typename Value> using Map = std::unordered_map<Place, Kept<Value>, Hash>;
+    template <typename Value> using Map = std::unordered_map<Question, Kept<Value>, Hash>;
 
-    template <typename Value> std::optional<Value> find(const Map<Value> &map, const Place &place, uint64_t now) const {
+    template <typename Value>
+    std::optional<Value> find(const Map<Value> &map, const Question &place, uint64_t now) const {
         const std::lock_guard lock(mutex_);
         const auto found = map.find(place);
         return found == map.end() || found->second.until < now ? std::nullopt
                                                                : std::optional<Value>(found->second.value);
     }
-    template <typename Value> void insert(Map<Value> &map, const Place &place, uint64_t now, Value value) {
+    template <typename Value> void insert(Map<Value> &map, const Question &place, uint64_t now, Value value) {
         const std::lock_guard lock(mutex_);
         if (map.size() >= kMost)
             map.clear();

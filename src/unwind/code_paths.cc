@@ -349,7 +349,8 @@ template <typename Find> bool CodePaths::ask(const Home &home, Find find) {
 
 CodeExits CodePaths::exits(CodeAddr pc) {
     const Home home = home_of(pc.lookup());
-    const CodeAnswers::Place place{home.module, home.generation, home.bias.link(pc.pc()), {}, pc.is_return_address()};
+    const CodeAnswers::Question place{
+        home.module, home.generation, home.bias.link(pc.pc()), {}, pc.is_return_address()};
     if (home.keeps)
         if (auto known = answers_->exits(place, now_)) {
             for (size_t i = 0; i < known->count; ++i)
@@ -368,8 +369,8 @@ CodeExits CodePaths::exits(CodeAddr pc) {
 
 CodeReach CodePaths::reach(RunAddr start, CodeAddr pc) {
     const Home home = home_of(pc.lookup());
-    const CodeAnswers::Place place{home.module, home.generation, home.bias.link(pc.pc()), home.bias.link(start),
-                                   pc.is_return_address()};
+    const CodeAnswers::Question place{home.module, home.generation, home.bias.link(pc.pc()), home.bias.link(start),
+                                      pc.is_return_address()};
     if (home.keeps)
         if (const auto known = answers_->reach(place, now_))
             return *known;
@@ -381,7 +382,8 @@ CodeReach CodePaths::reach(RunAddr start, CodeAddr pc) {
 
 std::optional<CodeReach> CodePaths::prologue(CodeAddr pc) {
     const Home home = home_of(pc.lookup());
-    const CodeAnswers::Place place{home.module, home.generation, home.bias.link(pc.pc()), {}, pc.is_return_address()};
+    const CodeAnswers::Question place{
+        home.module, home.generation, home.bias.link(pc.pc()), {}, pc.is_return_address()};
     if (home.keeps)
         if (const auto known = answers_->prologue(place, now_))
             return *known;
@@ -432,7 +434,7 @@ bool CodePaths::never_returns(RunAddr start) {
         return known->never_returns;
     }
     const Home home = home_of(start);
-    const CodeAnswers::Place place{home.module, home.generation, home.bias.link(start), {}, false};
+    const CodeAnswers::Question place{home.module, home.generation, home.bias.link(start), {}, false};
     if (home.keeps)
         if (const auto answer = answers_->never_returns(place, now_)) {
             budget_.left_home = budget_.left_home || home.module != budget_.home;

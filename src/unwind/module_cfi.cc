@@ -85,13 +85,13 @@ Result<std::unique_ptr<ModuleCfi>> ModuleCfi::build(CfiInput input) {
     module->share_ = std::move(input.share);
     if (input.eh_frame) {
         module->eh_frame_bytes_ = input.eh_frame->size();
-        module->reader_ = std::make_shared<const FdeReader>(std::move(*input.eh_frame), std::move(input.eh_frame_hdr),
+        module->reader_ = std::make_shared<const FdeSearch>(std::move(*input.eh_frame), std::move(input.eh_frame_hdr),
                                                             input.text_base, input.data_base);
     }
     return module;
 }
 
-std::shared_ptr<const FdeReader> ModuleCfi::reader() const {
+std::shared_ptr<const FdeSearch> ModuleCfi::reader() const {
     const std::lock_guard lock(reader_mutex_);
     return reader_;
 }
@@ -119,7 +119,7 @@ Result<const Table *> ModuleCfi::compile() const {
             compiling_ = sections.error();
             return;
         }
-        FdeIndex index(sections->views);
+        FdeList index(sections->views);
         compiled_ = std::make_unique<const Table>(Table::build(sections->views, index, *arch_, read_code_));
         table_.store(compiled_.get(), std::memory_order_release);
         const auto reader = this->reader();
@@ -149,31 +149,31 @@ ModuleCfi::RuleAt ModuleCfi::rule_at(LinkAddr address) const {
     return OneFde(*place->fde, *arch_, address, read_code_).run();
 }
 
-Result<ModuleCfi::Place> ModuleCfi::find_place(LinkAddr address) const {
+Result<ModuleCfi::FdeOrGap> ModuleCfi::find_place(LinkAddr address) const {
     const auto reader = this->reader();
     const Table *table = this->table(); // answers every question once it is there
     if (reader != nullptr) {
         const auto answer = reader->find(address);
         if (!answer)
             return answer.error();
-        if (answer->kind == FdeReader::Answer::Kind::kFound) {
+        if (answer->kind == FdeSearch::Answer::Kind::kFound) {
             const auto section = reader->section();
             if (!section)
                 return section.error();
-            return Place{FoundFde{answer->fde, *section, reader}, answer->fde.end};
+            return FdeOrGap{FoundFde{answer->fde, *section, reader}, answer->fde.end};
         }
-        if (answer->kind == FdeReader::Answer::Kind::kGap && !debug_frame_ && table == nullptr)
-            return Place{std::nullopt, answer->next};
+        if (answer->kind == FdeSearch::Answer::Kind::kGap && !debug_frame_ && table == nullptr)
+            return FdeOrGap{std::nullopt, answer->next};
     }
     if (table != nullptr)
         if (const Table::Row row = table->row_at(address); row.status == DWUNW_ERR_NO_CFI)
-            return Place{std::nullopt, row.end};
+            return FdeOrGap{std::nullopt, row.end};
     const auto index = fdes();
     if (!index)
         return index.error();
     const FdeRef *ref = (*index)->find(address);
     if (ref == nullptr)
-        return Place{std::nullopt, (*index)->next_start(address)};
+        return FdeOrGap{std::nullopt, (*index)->next_start(address)};
     if (ref->section == 0 && reader != nullptr) {
         const auto fde = reader->fde_at(ref->offset);
         if (!fde)
@@ -181,14 +181,14 @@ Result<ModuleCfi::Place> ModuleCfi::find_place(LinkAddr address) const {
         const auto section = reader->section();
         if (!section)
             return section.error();
-        return Place{FoundFde{*fde, *section, reader}, ref->end};
+        return FdeOrGap{FoundFde{*fde, *section, reader}, ref->end};
     }
     const dwarf::CfiSection section(dwarf::SectionKind::kDebugFrame, debug_frame_->bytes, debug_frame_->address,
                                     text_base_, data_base_);
     const auto fde = section.fde_at(ref->offset);
     if (!fde)
         return fde.error();
-    return Place{FoundFde{*fde, section.bytes()}, ref->end};
+    return FdeOrGap{FoundFde{*fde, section.bytes()}, ref->end};
 }
 
 Result<ModuleCfi::FoundFde> ModuleCfi::find_fde(LinkAddr address) const {
@@ -200,14 +200,14 @@ Result<ModuleCfi::FoundFde> ModuleCfi::find_fde(LinkAddr address) const {
     return std::move(*place->fde);
 }
 
-Result<const FdeIndex *> ModuleCfi::fdes() const {
+Result<const FdeList *> ModuleCfi::fdes() const {
     std::call_once(index_once_, [this] {
         const auto sections = this->sections();
         if (!sections) {
             listing_ = sections.error();
             return;
         }
-        index_ = FdeIndex(sections->views);
+        index_ = FdeList(sections->views);
         index_.forget_cies();
         has_index_.store(true, std::memory_order_release);
     });
@@ -216,7 +216,7 @@ Result<const FdeIndex *> ModuleCfi::fdes() const {
     return &index_;
 }
 
-void ModuleCfi::keep_index(FdeIndex index) const {
+void ModuleCfi::keep_index(FdeList index) const {
     std::call_once(index_once_, [&] {
         index_ = std::move(index);
         index_.forget_cies();

@@ -2,11 +2,11 @@
 // One module's call-frame information: the sections, and the table that is compiled from them.
 //
 //     build()      takes the sections, compiles nothing
-//     rule_at()    one FDE, found by FdeReader ─────── until compile() has run ──────► the table
+//     rule_at()    one FDE, found by FdeSearch ─────── until compile() has run ──────► the table
 //     compile()    in any thread; tens of milliseconds for a big module
 //
 // A big module takes tens of milliseconds to compile, and some to read, and the first stack through it must not wait.
-// Until there is a table, rule_at() executes the one FDE that covers the address. If FdeReader cannot find it, every
+// Until there is a table, rule_at() executes the one FDE that covers the address. If FdeSearch cannot find it, every
 // FDE is listed. Once there is a table, only the interpreter needs .eh_frame: the bytes that were read are dropped, and
 // the interpreter reads its few FDEs again.
 //
@@ -18,8 +18,8 @@
 #include "base/result.h"
 #include "base/section_bytes.h"
 #include "dwarf/cfi_section.h"
-#include "unwind/fde_index.h"
-#include "unwind/fde_reader.h"
+#include "unwind/fde_list.h"
+#include "unwind/fde_search.h"
 #include "unwind/lost_sp.h"
 #include "unwind/table.h"
 
@@ -69,11 +69,11 @@ class ModuleCfi {
     struct FoundFde {
         dwarf::Fde fde;
         std::span<const uint8_t> section;
-        std::shared_ptr<const FdeReader> bytes{}; // owner of the bytes of both, unless the module itself owns them
+        std::shared_ptr<const FdeSearch> bytes{}; // owner of the bytes of both, unless the module itself owns them
     };
     Result<FoundFde> find_fde(LinkAddr address) const;
     // Every FDE, without the CIEs. Lists them if that has not happened yet. compile()'s errors.
-    Result<const FdeIndex *> fdes() const;
+    Result<const FdeList *> fdes() const;
     // The size of the sections, which decides how long compile() takes.
     size_t section_bytes() const;
     // The bytes of a budget that its sections have taken.
@@ -90,18 +90,18 @@ class ModuleCfi {
         std::vector<dwarf::CfiSection> views;
     };
     Result<Sections> sections() const;
-    void keep_index(FdeIndex index) const;
+    void keep_index(FdeList index) const;
 
-    std::shared_ptr<const FdeReader> reader() const;
+    std::shared_ptr<const FdeSearch> reader() const;
     // Where an address lies: in an FDE, or in a gap that ends at `next`.
-    struct Place {
+    struct FdeOrGap {
         std::optional<FoundFde> fde;
         LinkAddr next;
     };
-    Result<Place> find_place(LinkAddr address) const;
+    Result<FdeOrGap> find_place(LinkAddr address) const;
 
     mutable std::mutex reader_mutex_;                 // only to copy or replace the pointer
-    mutable std::shared_ptr<const FdeReader> reader_; // of .eh_frame; nullptr: the module has none
+    mutable std::shared_ptr<const FdeSearch> reader_; // of .eh_frame; nullptr: the module has none
     size_t eh_frame_bytes_ = 0;
     std::optional<SectionBytes> debug_frame_;
     LinkAddr text_base_;
@@ -117,7 +117,7 @@ class ModuleCfi {
     mutable std::atomic<const Table *> table_ = nullptr;
     mutable std::once_flag index_once_;
     mutable Status listing_;
-    mutable FdeIndex index_;
+    mutable FdeList index_;
     mutable std::atomic<bool> has_index_ = false;
 };
 

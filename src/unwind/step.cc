@@ -523,7 +523,7 @@ std::optional<bool> follows_call(const arch::Arch &arch, AddressSpace &space, Ru
     const AddressSpace::Warm warm =
         is_file || location.kind == CodeKind::kAnonymous ? space.warm() : AddressSpace::Warm{};
     const bool for_a_while = !is_file && warm.rules != nullptr && warm.now != 0;
-    const CodeAnswers::Place place{nullptr, warm.generation, LinkAddr(address.value), {}, true};
+    const CodeAnswers::Question place{nullptr, warm.generation, LinkAddr(address.value), {}, true};
     if (is_file && warm.rules != nullptr)
         if (const auto known = warm.rules->follows_call(address, warm.generation))
             return known;

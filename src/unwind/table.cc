@@ -31,7 +31,7 @@ struct RuleHash {
 
 class TableBuilder final : public dwarf::TableProgram::Visitor {
   public:
-    TableBuilder(std::span<const dwarf::CfiSection> sections, const FdeIndex &index, const arch::Arch &arch,
+    TableBuilder(std::span<const dwarf::CfiSection> sections, const FdeList &index, const arch::Arch &arch,
                  const ReadCode &read_code)
         : sections_(sections), index_(index), arch_(arch), program_({arch.sp, arch.fp, arch.ra}),
           initial_(index.cies().size()), cache_(size_t{1} << kCacheBits),
@@ -218,7 +218,7 @@ class TableBuilder final : public dwarf::TableProgram::Visitor {
     }
 
     std::span<const dwarf::CfiSection> sections_;
-    const FdeIndex &index_;
+    const FdeList &index_;
     const arch::Arch &arch_;
     dwarf::TableProgram program_;
     std::vector<std::optional<Result<dwarf::TableState>>> initial_; // by CIE
@@ -238,7 +238,7 @@ class TableBuilder final : public dwarf::TableProgram::Visitor {
     Status row_error_;
 };
 
-Table Table::build(std::span<const dwarf::CfiSection> sections, const FdeIndex &index, const arch::Arch &arch,
+Table Table::build(std::span<const dwarf::CfiSection> sections, const FdeList &index, const arch::Arch &arch,
                    const ReadCode &read_code) {
     return TableBuilder(sections, index, arch, read_code).build();
 }
@@ -246,8 +246,8 @@ Table Table::build(std::span<const dwarf::CfiSection> sections, const FdeIndex &
 namespace {
 
 // One page's arrays within the units, and the position of an offset in it.
-struct Place {
-    Place(const uint16_t *page, uint32_t offset)
+struct PagePosition {
+    PagePosition(const uint16_t *page, uint32_t offset)
         : rows(page + kBlocks), count(page[0] + 1u), block((offset >> kBlockBits) & (kBlocks - 1)),
           within(offset & ((1u << kBlockBits) - 1)) {
         const unsigned first = block == 0 ? 0 : page[block];
@@ -287,7 +287,7 @@ uint32_t Table::find(uint32_t offset) const {
     const uint32_t page = pages_[offset >> kPageBits];
     if ((page & kUniformPage) != 0)
         return page & ~kUniformPage;
-    const Place place(units_.data() + page, offset);
+    const PagePosition place(units_.data() + page, offset);
     if (place.in_joined_gap())
         return kGap;
     const unsigned row = place.after - 1;
@@ -315,13 +315,13 @@ Table::Row Table::row_at(LinkAddr address) const {
     if ((page & kUniformPage) != 0)
         return row;
     const uint16_t *units = units_.data() + page;
-    const Place place(units, static_cast<uint32_t>(offset));
+    const PagePosition place(units, static_cast<uint32_t>(offset));
     if (place.after == place.count)
         return row;
     unsigned block = place.block;
     while (block + 1 < kBlocks && units[block + 1] <= place.after)
         ++block;
-    const uint64_t next = uint64_t{block} << kBlockBits | Place::in_block(place.rows[place.after]);
+    const uint64_t next = uint64_t{block} << kBlockBits | PagePosition::in_block(place.rows[place.after]);
     row.end = page_start + (place.in_joined_gap() ? next : next - place.pad(place.after));
     return row;
 }

@@ -7,7 +7,7 @@
 #include "base/address.h"
 #include "base/result.h"
 #include "dwarf/cfi_section.h"
-#include "unwind/fde_index.h"
+#include "unwind/fde_list.h"
 #include "unwind/lost_sp.h"
 #include "unwind/rule.h"
 
@@ -56,7 +56,7 @@ class Table {
 
     // `index` must be of the same sections. If `read_code` shows that a row is wrong, its rule is CfaKind::kLost.
     // Without `read_code`, the table has the sections' own rows.
-    static Table build(std::span<const dwarf::CfiSection> sections, const FdeIndex &index, const arch::Arch &arch,
+    static Table build(std::span<const dwarf::CfiSection> sections, const FdeList &index, const arch::Arch &arch,
                        const ReadCode &read_code = {});
 
     // Thread-safe; allocates nothing.
@@ -70,8 +70,8 @@ class Table {
 
     const arch::Arch *arch() const { return arch_; }
     size_t rule_count() const { return rules_.size(); }
-    size_t fde_count() const { return compiled_fdes_; } // FDEs that have rows
-    // FDEs that could be listed but not executed; FdeIndex has those that could not be listed. Keeps the first
+    size_t fde_count() const { return compiled_fdes_; } // those that have rows
+    // FDEs that could be listed but not executed; FdeList has those that could not be listed. Keeps the first
     // kMaxRefusals of refusal_count().
     const std::vector<Refusal> &refusals() const { return refusals_; }
     size_t refusal_count() const { return refusal_count_; }

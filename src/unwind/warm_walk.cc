@@ -18,7 +18,7 @@ namespace dwunw::unwind {
 struct Walk::WarmFrame {
     uint64_t pc;
     RunAddr cfa; // of the inner frame, so it is this frame's SP
-    const Place &place;
+    const PlacedModule &place;
     bool by_fp;
     bool unmentioned;
 };
@@ -47,7 +47,7 @@ bool Walk::walk_warm(CodeAddr &pc, Step &step) {
     uint64_t fp = registers_[arch_.fp];
     bool fp_known = registers_.known(arch_.fp);
     uint32_t place_number = CodeLocation::kNoPlace;
-    Place place;
+    PlacedModule place;
     bool done = false;
     while (true) {
         if (rule->is_root()) {

@@ -39,7 +39,7 @@ void read_entries(const dwarf::CfiSection &section) {
 }
 
 void check_index(const dwarf::CfiSection &section) {
-    const unwind::FdeIndex index(std::span(&section, 1));
+    const unwind::FdeList index(std::span(&section, 1));
     require(index.refusals().size() == std::min(index.refusal_count(), unwind::kMaxRefusals), "refusals are bounded");
     require(index.cies().size() <= unwind::kMaxCies, "CIEs are bounded");
     require(index.most_listed() <= std::max(unwind::kMaxListed, 2 * index.fdes().size()), "what is listed is bounded");
@@ -89,7 +89,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     }
     const auto module = unwind::ModuleCfi::build(std::move(input));
     require(module.ok(), "sections need not be good to be taken");
-    const unwind::FdeIndex index(std::span(&section, 1));
+    const unwind::FdeList index(std::span(&section, 1));
     for (const unwind::FdeRef &ref : index.fdes())
         for (const LinkAddr probe : {ref.start, ref.end - 1, ref.end})
             require_covered(**module, probe);

@@ -9,7 +9,7 @@
 #include "support/cfi_bytes.h"
 #include "support/elf_builder.h"
 #include "support/xz.h"
-#include "unwind/fde_index.h"
+#include "unwind/fde_list.h"
 
 #include <dlfcn.h>
 #include <gnu/libc-version.h>
@@ -230,7 +230,7 @@ void make_cfi(const std::filesystem::path &folder) {
                                        bytes.bytes));
         const CfiSection section(SectionKind::kEhFrame, bytes.bytes, bytes.address, image->text_base(),
                                  image->data_base());
-        const unwind::FdeIndex index(std::span(&section, 1));
+        const unwind::FdeList index(std::span(&section, 1));
         for (const unwind::FdeRef &ref : index.fdes()) {
             const auto fde = section.fde_at(ref.offset);
             if (!fde)

@@ -87,10 +87,10 @@ class FakeSpace final : public unwind::AddressSpace {
     }
 
     Warm warm() override { return {rules.get(), generation, 0}; }
-    std::optional<unwind::Place> place(uint32_t number, uint64_t of) override {
+    std::optional<unwind::PlacedModule> place(uint32_t number, uint64_t of) override {
         if (of != generation || number >= locations_.size() || stale)
             return std::nullopt;
-        return unwind::Place{locations_[number].module, locations_[number].bias};
+        return unwind::PlacedModule{locations_[number].module, locations_[number].bias};
     }
     bool is_warm_code(RunAddr address, uint64_t of) override {
         for (uint32_t i = 0; i < locations_.size(); ++i)

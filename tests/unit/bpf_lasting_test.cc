@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include "bpf/lasting.h"
 
-#include "process/module_file.h"
+#include "process/module.h"
 
 #include <gtest/gtest.h>
 

@@ -13,17 +13,17 @@ namespace dwunw::bpf {
 namespace {
 
 using process::FileSource;
-using process::ModuleFile;
+using process::Module;
 
-std::unique_ptr<ModuleFile> open_module(const char *path) {
+std::unique_ptr<Module> open_module(const char *path) {
     auto source = FileSource::open(path);
     EXPECT_TRUE(source.ok()) << path;
-    return source ? std::make_unique<ModuleFile>(std::make_shared<FileSource>(std::move(*source)), -1, std::nullopt)
+    return source ? std::make_unique<Module>(std::make_shared<FileSource>(std::move(*source)), -1, std::nullopt)
                   : nullptr;
 }
 
-std::unique_ptr<ModuleFile> open_bytes(std::span<const uint8_t> bytes) {
-    return std::make_unique<ModuleFile>(std::make_shared<MemorySource>(bytes), -1, std::nullopt);
+std::unique_ptr<Module> open_bytes(std::span<const uint8_t> bytes) {
+    return std::make_unique<Module>(std::make_shared<MemorySource>(bytes), -1, std::nullopt);
 }
 
 TEST(LinkerProbe, GoesWhereTheLinkerSaysThatDebuggersStop) {

@@ -2,7 +2,7 @@
 // The walker of dwunw.bpf.h as user code over real programs, stopped and as core files, beside dwunw_capture.
 #include "support/bpf_user_walk.h"
 
-#include "bpf/rule_word.h"
+#include "bpf/table_encoding.h"
 #include "process/process.h"
 
 #include <dwunw/core.h>
@@ -60,8 +60,8 @@ class Child {
 };
 
 // What the loader would publish of a process.
-struct Published {
-    explicit Published(dwunw_process &process) {
+struct PublishedMap {
+    explicit PublishedMap(dwunw_process &process) {
         for (const auto &mapping : process::of_handle(process).code_mappings().mappings) {
             dwunw_mapping out = {mapping.start.value, mapping.end.value, 0, 0, DWUNW_BPF_NO_TABLE};
             if (mapping.cfi != nullptr) {
@@ -99,7 +99,7 @@ int read_all(void *arg, uint64_t address, void *buffer, size_t length) {
 // Walks one thread in both ways, the kernel's cold and warm. Returns how many frames the kernel's has, 0 where it left
 // the stack to user space.
 size_t compare(dwunw_context *context, dwunw_process *process, const dwunw_regset &regs, Memory memory,
-               Published &published) {
+               PublishedMap &published) {
     std::vector<dwunw_frame> frames(1024);
     const dwunw_unwind_request request = {
         .size = sizeof(request),
@@ -172,7 +172,7 @@ class ProcessWalk : public ::testing::Test {
         for (int i = 0; i < moments; ++i) {
             dwunw_stopped *stopped = nullptr;
             EXPECT_EQ(dwunw_process_stop(process, &stopped), DWUNW_OK);
-            Published published(*process);
+            PublishedMap published(*process);
             for (size_t t = 0; t < dwunw_stopped_thread_count(stopped); ++t) {
                 dwunw_thread thread{};
                 thread.size = sizeof(thread);
@@ -191,7 +191,7 @@ class ProcessWalk : public ::testing::Test {
         EXPECT_EQ(dwunw_core_open(context_, &options, &core), DWUNW_OK) << path;
         if (core == nullptr)
             return 0;
-        Published published(*dwunw_core_process(core));
+        PublishedMap published(*dwunw_core_process(core));
         size_t frames = 0;
         for (size_t t = 0; t < dwunw_core_thread_count(core); ++t) {
             dwunw_thread thread{};

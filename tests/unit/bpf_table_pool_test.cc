@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include "bpf/table_pool.h"
 
-#include "bpf/rule_word.h"
+#include "bpf/table_encoding.h"
 #include "support/cfi_bytes.h"
 
 #include <gtest/gtest.h>
@@ -34,7 +34,7 @@ struct Module {
     }
     std::vector<uint64_t> cells() const { return table_cells(**cfi->compile()); }
 
-    process::ModuleFile file;
+    process::Module file;
     std::unique_ptr<unwind::ModuleCfi> cfi;
 };
 

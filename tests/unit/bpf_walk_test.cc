@@ -3,7 +3,7 @@
 // calls complete is that walk's result, frame for frame, and everything else it leaves alone, with its reason.
 #include "support/bpf_user_walk.h"
 
-#include "bpf/rule_word.h"
+#include "bpf/table_encoding.h"
 #include "support/fake_space.h"
 #include "unwind/walk.h"
 

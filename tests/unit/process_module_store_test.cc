@@ -215,7 +215,7 @@ TEST(ModuleStore, ManyThreadsInternOneModule) {
     }
 }
 
-const ModuleFile &file_of(ModuleStore &store, const std::string &path) {
+const Module &file_of(ModuleStore &store, const std::string &path) {
     return *testing::take(store.intern(locate(path), path))->file;
 }
 
@@ -233,7 +233,7 @@ TEST(ModuleStore, ASmallModuleIsCompiledAtOnce) {
 
 TEST(ModuleStore, ABigModuleIsCompiledInTheBackground) {
     ModuleStore store;
-    const ModuleFile &file = file_of(store, "/lib/x86_64-linux-gnu/libc.so.6");
+    const Module &file = file_of(store, "/lib/x86_64-linux-gnu/libc.so.6");
     const auto cfi = testing::take(store.cfi(file));
     ASSERT_GT(cfi->section_bytes(), ModuleStore::kCompileAtOnce);
     store.wait_for_tables();
@@ -253,9 +253,9 @@ TEST(ModuleStore, WhatWasUsedLongestAgoIsEvicted) {
         each = testing::take(store.cfi(file_of(store, folder / "a.so")))->memory_bytes();
     }
     ModuleStore store(2 * each);
-    const ModuleFile &a = file_of(store, folder / "a.so");
-    const ModuleFile &b = file_of(store, folder / "b.so");
-    const ModuleFile &c = file_of(store, folder / "c.so");
+    const Module &a = file_of(store, folder / "a.so");
+    const Module &b = file_of(store, folder / "b.so");
+    const Module &c = file_of(store, folder / "c.so");
     (void)store.cfi(a);
     (void)store.cfi(b);
     (void)store.cfi(a);
@@ -297,14 +297,14 @@ TEST(ModuleStore, ManyFilesThatExpandShareABudget) {
     constexpr size_t kEach = elf::kSmallExpanded;
     const TemporaryFolder folder;
     ModuleStore store(ModuleStore::kDefaultBudget, ModuleStore::kImageBudget, 4 * kEach);
-    std::vector<const ModuleFile *> files;
+    std::vector<const Module *> files;
     for (int i = 0; i < 64; ++i) {
         const std::string path = folder / std::to_string(i);
         write_with_debug_frame(path, kEach, i % 2 == 0);
         files.push_back(&file_of(store, path));
     }
     const uint64_t grown = testing::peak_growth([&] {
-        for (const ModuleFile *file : files) {
+        for (const Module *file : files) {
             if (!store.cfi(*file))
                 return false;
             store.wait_for_tables(); // nobody holds it any more, and it makes room for the next
@@ -337,7 +337,7 @@ TEST(ModuleStore, HeadersShareABudget) {
     }
     ModuleStore store(ModuleStore::kDefaultBudget, each + each / 2);
     EXPECT_TRUE(file_of(store, folder / "a.so").image());
-    const ModuleFile &late = file_of(store, folder / "b.so");
+    const Module &late = file_of(store, folder / "b.so");
     ASSERT_FALSE(late.image());
     EXPECT_EQ(late.image().error().status, DWUNW_ERR_LIMIT);
     EXPECT_EQ(store.cfi(late).error().status, DWUNW_ERR_LIMIT);

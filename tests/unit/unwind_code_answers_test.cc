@@ -21,7 +21,7 @@ class CodeAnswersTest : public ::testing::Test {
 };
 
 TEST_F(CodeAnswersTest, AFilesAnswersStay) {
-    const CodeAnswers::Place place{module(0), 0, LinkAddr(0x1000), {}, true};
+    const CodeAnswers::Question place{module(0), 0, LinkAddr(0x1000), {}, true};
     CodeExits exits;
     exits.count = 2;
     exits.exits[1].slot = {CodeValue::Base::kSp, 24};
@@ -35,9 +35,9 @@ TEST_F(CodeAnswersTest, AFilesAnswersStay) {
 }
 
 TEST_F(CodeAnswersTest, EachPlaceHasItsOwn) {
-    const CodeAnswers::Place place{module(0), 0, LinkAddr(0x1000), LinkAddr(0x900), true};
+    const CodeAnswers::Question place{module(0), 0, LinkAddr(0x1000), LinkAddr(0x900), true};
     answers_.keep_never_returns(place, kNow, true);
-    CodeAnswers::Place other = place;
+    CodeAnswers::Question other = place;
     other.module = module(1);
     EXPECT_FALSE(answers_.never_returns(other, kNow));
     other = place;
@@ -54,11 +54,11 @@ TEST_F(CodeAnswersTest, EachPlaceHasItsOwn) {
 }
 
 TEST_F(CodeAnswersTest, OfCodeWithoutAFileTheyEnd) {
-    const CodeAnswers::Place place{nullptr, 7, LinkAddr(0x1000), {}, true};
+    const CodeAnswers::Question place{nullptr, 7, LinkAddr(0x1000), {}, true};
     answers_.keep_follows_call(place, kNow, true);
     EXPECT_EQ(answers_.follows_call(place, kNow + CodeAnswers::kHolds), true);
     EXPECT_FALSE(answers_.follows_call(place, kNow + CodeAnswers::kHolds + 1));
-    CodeAnswers::Place later = place;
+    CodeAnswers::Question later = place;
     later.generation = 8;
     EXPECT_FALSE(answers_.follows_call(later, kNow)) << "another map";
     answers_.keep_follows_call(place, kNow + 2 * CodeAnswers::kHolds, false);
@@ -66,7 +66,7 @@ TEST_F(CodeAnswersTest, OfCodeWithoutAFileTheyEnd) {
 }
 
 TEST_F(CodeAnswersTest, ThatThereIsNoPrologueIsAnAnswer) {
-    const CodeAnswers::Place place{module(0), 0, LinkAddr(0x1000), {}, true};
+    const CodeAnswers::Question place{module(0), 0, LinkAddr(0x1000), {}, true};
     EXPECT_FALSE(answers_.prologue(place, kNow));
     answers_.keep(place, kNow, std::optional<CodeReach>());
     const auto found = answers_.prologue(place, kNow);
@@ -75,7 +75,7 @@ TEST_F(CodeAnswersTest, ThatThereIsNoPrologueIsAnAnswer) {
 }
 
 TEST_F(CodeAnswersTest, WhereThereIsNoRoomAllIsForgotten) {
-    const auto place = [&](uint64_t at) { return CodeAnswers::Place{module(0), 0, LinkAddr(at), {}, true}; };
+    const auto place = [&](uint64_t at) { return CodeAnswers::Question{module(0), 0, LinkAddr(at), {}, true}; };
     CodeReach reach;
     reach.reached = true;
     for (uint64_t at = 0; at < CodeAnswers::kMost; ++at)

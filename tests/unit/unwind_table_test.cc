@@ -33,7 +33,7 @@ struct Compiled {
     explicit Compiled(std::span<const dwarf::CfiSection> sections)
         : index(sections), table(Table::build(sections, index, x86_64())) {}
 
-    FdeIndex index;
+    FdeList index;
     Table table;
 };
 
@@ -304,7 +304,7 @@ TEST(Table, RandomBytesEndInTypedRefusals) {
 }
 
 TEST(Table, Empty) {
-    const Table table = Table::build({}, FdeIndex(), x86_64());
+    const Table table = Table::build({}, FdeList(), x86_64());
     EXPECT_EQ(table.lookup(LinkAddr(0x1000)).status, DWUNW_ERR_NO_CFI);
     EXPECT_EQ(table.row_at(LinkAddr(0x1000)).rule, nullptr);
     EXPECT_EQ(table.memory_bytes(), 0u);

@@ -221,7 +221,7 @@ DWUNW_ASSERT(sizeof(struct dwunw_mapping) == 32);
 /*
  * The dynamic linker notifies debuggers before and after each load and unload; each notification is one change. To put
  * another module in a module's place and take it away again takes at least this many notifications. So fewer changes
- * between two readings of a map hide nothing. An exec counts as this many changes. src/bpf/published.h uses the number.
+ * between two readings of a map hide nothing. An exec counts as this many changes. src/bpf/map_validity.h uses the number.
  */
 #define DWUNW_BPF_HIDING_CHANGES 4
 

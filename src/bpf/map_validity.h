@@ -9,7 +9,7 @@
 //
 // Between two notifications the linker only loads or only unloads, so no address gets another module there. But a
 // reading takes time: a change between its two counts may have come before or after the reader saw a line. So a reading
-// is exact only if both counts are equal. Proved by tests/unit/bpf_published_test.
+// is exact only if both counts are equal. Proved by tests/unit/bpf_map_validity_test.
 #pragma once
 
 #include <dwunw/bpf/dwunw_types.h>
@@ -18,7 +18,7 @@
 
 namespace dwunw::bpf {
 
-struct Published {
+struct PublishedMap {
     uint64_t changes = 0;       // the count before the map was read
     uint64_t changes_after = 0; // the count after it was read
     uint64_t exec_pages = 0;
@@ -35,7 +35,7 @@ struct Published {
     //   - A module is only in this map. Before it, another one came and went at its address: load, unload, load. By the
     //     same count, at least four notifications lie between the readings.
     // Fewer than DWUNW_BPF_HIDING_CHANGES (four) changes hide neither.
-    void follow(const Published *before, bool keeps) {
+    void follow(const PublishedMap *before, bool keeps) {
         const bool nothing_hidden =
             before != nullptr && keeps && changes_after - before->changes < DWUNW_BPF_HIDING_CHANGES;
         same_since = nothing_hidden ? before->same_since : changes_after;

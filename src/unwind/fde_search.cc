@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "unwind/fde_reader.h"
+#include "unwind/fde_search.h"
 
 namespace dwunw::unwind {
 namespace {
@@ -11,7 +11,7 @@ bool is_of_reading(const Error &error) {
 
 } // namespace
 
-const dwarf::EhFrameHdr *FdeReader::header() const {
+const dwarf::EhFrameHdr *FdeSearch::header() const {
     std::call_once(header_once_, [this] {
         if (header_section_)
             header_ = dwarf::EhFrameHdr::parse(*header_section_);
@@ -19,7 +19,7 @@ const dwarf::EhFrameHdr *FdeReader::header() const {
     return header_ ? &*header_ : nullptr;
 }
 
-Result<dwarf::CfiSection::Entry> FdeReader::load_entry(size_t offset) const {
+Result<dwarf::CfiSection::Entry> FdeSearch::load_entry(size_t offset) const {
     constexpr size_t kLengthAndId = 4 + 8 + 4;
     const auto beginning = eh_frame_.load(offset, kLengthAndId);
     if (!beginning)
@@ -33,7 +33,7 @@ Result<dwarf::CfiSection::Entry> FdeReader::load_entry(size_t offset) const {
     return entry;
 }
 
-Result<dwarf::Fde> FdeReader::fde_at(size_t offset) const {
+Result<dwarf::Fde> FdeSearch::fde_at(size_t offset) const {
     const auto entry = load_entry(offset);
     if (!entry)
         return entry.error();
@@ -51,7 +51,7 @@ Result<dwarf::Fde> FdeReader::fde_at(size_t offset) const {
     return view(*bytes).parse_fde(*entry, *cie);
 }
 
-Result<FdeReader::Claim> FdeReader::claim(size_t index) const {
+Result<FdeSearch::Claim> FdeSearch::claim(size_t index) const {
     const auto entry = header_->entry(index);
     if (!entry)
         return entry.error();
@@ -66,7 +66,7 @@ Result<FdeReader::Claim> FdeReader::claim(size_t index) const {
     return claim;
 }
 
-Result<FdeReader::Answer> FdeReader::find(LinkAddr address) const {
+Result<FdeSearch::Answer> FdeSearch::find(LinkAddr address) const {
     const dwarf::EhFrameHdr *header = this->header();
     if (header == nullptr)
         return Answer{};
@@ -99,15 +99,15 @@ Result<FdeReader::Answer> FdeReader::find(LinkAddr address) const {
     return answer;
 }
 
-std::shared_ptr<const FdeReader> FdeReader::unread() const {
+std::shared_ptr<const FdeSearch> FdeSearch::unread() const {
     auto eh_frame = eh_frame_.unread();
     if (!eh_frame)
         return nullptr;
     auto header = header_section_ ? header_section_->unread() : std::nullopt;
-    return std::make_shared<const FdeReader>(std::move(*eh_frame), std::move(header), text_base_, data_base_);
+    return std::make_shared<const FdeSearch>(std::move(*eh_frame), std::move(header), text_base_, data_base_);
 }
 
-size_t FdeReader::memory_bytes() const {
+size_t FdeSearch::memory_bytes() const {
     return eh_frame_.memory_bytes() + (header_section_ ? header_section_->memory_bytes() : 0);
 }
 

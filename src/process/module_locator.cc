@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "process/module_open.h"
+#include "process/module_locator.h"
 
 #include "process/live_target.h"
 #include "process/memory_image.h"

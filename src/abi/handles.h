@@ -2,8 +2,8 @@
 // The types behind the C ABI's opaque handles.
 #pragma once
 
-#include "base/guarded.h"
-#include "base/sized_structs.h"
+#include "abi/guarded.h"
+#include "abi/sized_structs.h"
 #include "process/module_store.h"
 #include "process/process.h"
 #include "unwind/walk.h"
@@ -13,7 +13,7 @@
 #include <array>
 #include <atomic>
 
-namespace dwunw::capi {
+namespace dwunw::abi {
 
 // Totals of one process. Each counter is exact, but two counters that are read together may be of different moments.
 struct alignas(64) Counters {
@@ -59,7 +59,7 @@ struct alignas(64) Counters {
     }
 };
 
-} // namespace dwunw::capi
+} // namespace dwunw::abi
 
 struct dwunw_context {
     explicit dwunw_context(size_t table_budget) : modules(table_budget) {}
@@ -70,7 +70,7 @@ struct dwunw_process {
     dwunw_context *context = nullptr;
     std::unique_ptr<dwunw::process::Process> impl;
     // One for each seat, and one for walks without a seat.
-    std::array<dwunw::capi::Counters, dwunw::process::Process::kSeats + 1> counters;
+    std::array<dwunw::abi::Counters, dwunw::process::Process::kSeats + 1> counters;
 };
 
 struct dwunw_stopped {

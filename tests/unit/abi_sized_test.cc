@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // A struct of four versions: the caller has one of them, the library version 2.
-#include "base/sized.h"
+#include "abi/sized.h"
 
 #include <gtest/gtest.h>
 

@@ -49,7 +49,7 @@ class GracePeriod {
     UniqueFd outer_;
 };
 
-struct KernelMaps {
+struct BpfMaps {
     Status open(const bpf_object *object);
 
     std::span<uint64_t> pool() const { return pool_array.as<uint64_t>(); }

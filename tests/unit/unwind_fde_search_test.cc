@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "unwind/fde_reader.h"
+#include "unwind/fde_search.h"
 
 #include "support/cfi_bytes.h"
 #include "support/watched_source.h"
@@ -19,7 +19,7 @@ namespace {
 using testing::Bytes;
 using testing::FrameSection;
 using testing::WatchedSource;
-using Kind = FdeReader::Answer::Kind;
+using Kind = FdeSearch::Answer::Kind;
 
 constexpr uint64_t kHeaderAddress = 0x8000000;
 constexpr uint64_t kFrameAddress = 0x9000000;
@@ -58,9 +58,9 @@ struct File {
         input.machine = EM_X86_64;
         return input;
     }
-    std::unique_ptr<FdeReader> reader() {
+    std::unique_ptr<FdeSearch> reader() {
         CfiInput input = open();
-        return std::make_unique<FdeReader>(std::move(*input.eh_frame), std::move(input.eh_frame_hdr), LinkAddr(),
+        return std::make_unique<FdeSearch>(std::move(*input.eh_frame), std::move(input.eh_frame_hdr), LinkAddr(),
                                            LinkAddr());
     }
     std::unique_ptr<ModuleCfi> module() {
@@ -74,10 +74,10 @@ struct File {
     std::shared_ptr<WatchedSource> source;
 };
 
-TEST(FdeReader, ReadsTheFewPiecesItNeeds) {
+TEST(FdeSearch, ReadsTheFewPiecesItNeeds) {
     File file;
     const auto reader = file.reader();
-    ASSERT_GT(reader->eh_frame().size(), FdeReader::kListedBytes);
+    ASSERT_GT(reader->eh_frame().size(), FdeSearch::kListedBytes);
     const auto found = reader->find(LinkAddr(kFirst + 4000 * kEvery + 5));
     ASSERT_TRUE(found);
     ASSERT_EQ(found->kind, Kind::kFound);
@@ -93,7 +93,7 @@ TEST(FdeReader, ReadsTheFewPiecesItNeeds) {
     EXPECT_LE(reader->memory_bytes(), 12 * LazySection::kPiece);
 }
 
-TEST(FdeReader, GapsAtBothEnds) {
+TEST(FdeSearch, GapsAtBothEnds) {
     File file;
     const auto reader = file.reader();
     const auto before = reader->find(LinkAddr(kFirst - 1));
@@ -107,7 +107,7 @@ TEST(FdeReader, GapsAtBothEnds) {
 }
 
 // In pieces, from the list, and from the table: one answer for each address.
-TEST(FdeReader, AModuleInPiecesSaysWhatTheWholeSays) {
+TEST(FdeSearch, AModuleInPiecesSaysWhatTheWholeSays) {
     File file;
     const auto in_pieces = file.module();
     const auto at_hand =
@@ -136,7 +136,7 @@ TEST(FdeReader, AModuleInPiecesSaysWhatTheWholeSays) {
     EXPECT_LE(file.source->bytes_read, 2 * (file.frames.data().size() + 8 * kFunctions + 8192));
 }
 
-TEST(FdeReader, WithTheTableWhatWasReadIsGivenBack) {
+TEST(FdeSearch, WithTheTableWhatWasReadIsGivenBack) {
     File file;
     const auto module = file.module();
     const size_t empty = module->memory_bytes();
@@ -156,7 +156,7 @@ TEST(FdeReader, WithTheTableWhatWasReadIsGivenBack) {
 }
 
 // What is said wrong beside the address makes the header's silence worth nothing: every FDE is listed, and found.
-TEST(FdeReader, AHeaderThatIsWrongHereHidesNothing) {
+TEST(FdeSearch, AHeaderThatIsWrongHereHidesNothing) {
     constexpr size_t kHere = 2500;
     const uint64_t in_gap = kFirst + kHere * kEvery + kLength + 8;
     const auto check = [&](const char *what, auto &&change) {
@@ -187,7 +187,7 @@ TEST(FdeReader, AHeaderThatIsWrongHereHidesNothing) {
 }
 
 // One FDE left out, and all else as it should be: hidden until there is a table, and not a wrong rule.
-TEST(FdeReader, AnFdeThatTheHeaderLeavesOut) {
+TEST(FdeSearch, AnFdeThatTheHeaderLeavesOut) {
     File file;
     const uint64_t start = kFirst + 77 * kEvery;
     file.entries.erase(file.entries.begin() + 77);
@@ -200,7 +200,7 @@ TEST(FdeReader, AnFdeThatTheHeaderLeavesOut) {
     EXPECT_EQ(found->fde.start, LinkAddr(start));
 }
 
-TEST(FdeReader, WithDebugFrameAGapIsNone) {
+TEST(FdeSearch, WithDebugFrameAGapIsNone) {
     File file;
     FrameSection debug_frame(true);
     debug_frame.fde(debug_frame.cie(), kFirst + kLength, 8);
@@ -214,7 +214,7 @@ TEST(FdeReader, WithDebugFrameAGapIsNone) {
 }
 
 // At whichever read a file changes, or ends: what is answered is right, or says so.
-TEST(FdeReader, AFileThatChangesBetweenTwoReads) {
+TEST(FdeSearch, AFileThatChangesBetweenTwoReads) {
     const uint64_t pc = kFirst + 4000 * kEvery + 5;
     for (uint64_t at = 1;; ++at) {
         File file;
@@ -235,7 +235,7 @@ TEST(FdeReader, AFileThatChangesBetweenTwoReads) {
     }
 }
 
-TEST(FdeReader, AFileThatEndsEarly) {
+TEST(FdeSearch, AFileThatEndsEarly) {
     const uint64_t pc = kFirst + 4000 * kEvery + 5;
     size_t bad = 0;
     for (uint64_t cut = 0; cut < 400'000; cut += 1021) {
@@ -250,7 +250,7 @@ TEST(FdeReader, AFileThatEndsEarly) {
 }
 
 // Pieces are given back while somebody may be looking at them.
-TEST(FdeReader, ManyThreadsAskWhileItIsCompiled) {
+TEST(FdeSearch, ManyThreadsAskWhileItIsCompiled) {
     File file;
     const auto module = file.module();
     std::atomic<size_t> asked = 0;

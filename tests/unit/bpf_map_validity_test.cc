@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "bpf/published.h"
+#include "bpf/map_validity.h"
 
 #include <gtest/gtest.h>
 
@@ -8,8 +8,8 @@ namespace {
 
 constexpr uint64_t kPages = 10;
 
-Published reading(uint64_t before, uint64_t after, const Published *last = nullptr, bool keeps = true) {
-    Published made;
+PublishedMap reading(uint64_t before, uint64_t after, const PublishedMap *last = nullptr, bool keeps = true) {
+    PublishedMap made;
     made.changes = before;
     made.changes_after = after;
     made.exec_pages = kPages;
@@ -17,8 +17,8 @@ Published reading(uint64_t before, uint64_t after, const Published *last = nullp
     return made;
 }
 
-TEST(Published, AMomentOfTheSameCountAndPages) {
-    const Published map = reading(8, 8);
+TEST(PublishedMap, AMomentOfTheSameCountAndPages) {
+    const PublishedMap map = reading(8, 8);
     EXPECT_TRUE(map.is_of(8, kPages, false));
     EXPECT_FALSE(map.is_of(8, kPages + 1, false));
     EXPECT_TRUE(map.is_of(8, kPages + 1, true));
@@ -26,9 +26,9 @@ TEST(Published, AMomentOfTheSameCountAndPages) {
     EXPECT_FALSE(map.is_of(9, kPages, true));
 }
 
-TEST(Published, AMomentBetweenTwoReadings) {
-    const Published first = reading(8, 8);
-    const Published second = reading(10, 10, &first);
+TEST(PublishedMap, AMomentBetweenTwoReadings) {
+    const PublishedMap first = reading(8, 8);
+    const PublishedMap second = reading(10, 10, &first);
     EXPECT_TRUE(second.is_of(8, kPages, false));
     EXPECT_TRUE(second.is_of(9, kPages + 1, false));
     EXPECT_FALSE(second.is_of(7, kPages, false));
@@ -38,33 +38,33 @@ TEST(Published, AMomentBetweenTwoReadings) {
 
 // dlclose and dlopen of another file in its place, while the map was being read: the count was that of before, the map
 // that of after, and a stack of before was walked by the new file's rules.
-TEST(Published, AMapThatChangedWhileItWasRead) {
-    const Published map = reading(8, 12);
+TEST(PublishedMap, AMapThatChangedWhileItWasRead) {
+    const PublishedMap map = reading(8, 12);
     EXPECT_FALSE(map.is_of(8, kPages, false));
     EXPECT_FALSE(map.is_of(8, kPages, true));
     EXPECT_FALSE(map.is_of(12, kPages, false)) << "it may have been read before the last change";
     // Nor does it hide fewer changes from the next one, or from the one before.
-    const Published first = reading(6, 6);
-    const Published second = reading(7, 10, &first);
+    const PublishedMap first = reading(6, 6);
+    const PublishedMap second = reading(7, 10, &first);
     EXPECT_FALSE(second.is_of(6, kPages, false)) << "four changes, though three while it was read";
-    const Published third = reading(11, 11, &second);
+    const PublishedMap third = reading(11, 11, &second);
     EXPECT_FALSE(third.is_of(9, kPages, false));
-    const Published fourth = reading(13, 13, &third);
+    const PublishedMap fourth = reading(13, 13, &third);
     EXPECT_TRUE(fourth.is_of(11, kPages, false));
     EXPECT_TRUE(fourth.is_of(12, kPages, false));
 }
 
-TEST(Published, AMapThatChangedALittleWhileItWasRead) {
-    const Published first = reading(8, 8);
-    const Published second = reading(9, 10, &first);
+TEST(PublishedMap, AMapThatChangedALittleWhileItWasRead) {
+    const PublishedMap first = reading(8, 8);
+    const PublishedMap second = reading(9, 10, &first);
     EXPECT_TRUE(second.is_of(8, kPages, false));
     EXPECT_TRUE(second.is_of(9, kPages, false));
     EXPECT_FALSE(second.is_of(10, kPages, false));
 }
 
 // A static program that executes another one and is executed again has no dynamic linker to speak up in between.
-TEST(Published, AnotherProgramInBetween) {
-    const Published first = reading(8, 8);
+TEST(PublishedMap, AnotherProgramInBetween) {
+    const PublishedMap first = reading(8, 8);
     const uint64_t back_again = 8 + 2 * DWUNW_BPF_HIDING_CHANGES;
     EXPECT_FALSE(reading(back_again, back_again, &first).is_of(8 + DWUNW_BPF_HIDING_CHANGES, kPages, false));
 }

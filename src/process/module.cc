@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "process/module_file.h"
+#include "process/module.h"
 
 #include <unistd.h>
 
@@ -48,12 +48,12 @@ unwind::ReadCode code_reader(const elf::Image &image, std::shared_ptr<const Byte
 
 } // namespace
 
-ModuleFile::ModuleFile(std::shared_ptr<const ByteSource> source, int fd, std::optional<FileIdentity> identity,
-                       std::shared_ptr<ModuleBudget> budget, const char *debug_root)
+Module::Module(std::shared_ptr<const ByteSource> source, int fd, std::optional<FileIdentity> identity,
+               std::shared_ptr<ModuleBudget> budget, const char *debug_root)
     : source_(identity ? std::make_shared<const VersionOfFile>(std::move(source), fd, *identity) : std::move(source)),
       fd_(fd), identity_(identity), budget_(std::move(budget)), debug_root_(debug_root) {}
 
-const Result<elf::Image> &ModuleFile::image() const {
+const Result<elf::Image> &Module::image() const {
     std::call_once(image_once_, [this] {
         auto image = elf::Image::parse(*source_);
         if (!unchanged())
@@ -69,7 +69,7 @@ const Result<elf::Image> &ModuleFile::image() const {
     return *image_;
 }
 
-Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleFile::cfi() const {
+Result<std::shared_ptr<const unwind::ModuleCfi>> Module::cfi() const {
     const std::lock_guard lock(cfi_mutex_);
     if (cfi_)
         return *cfi_;
@@ -80,7 +80,7 @@ Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleFile::cfi() const {
     return built;
 }
 
-Result<Budget::Share> ModuleFile::take_room(const elf::Image &image, const DebugFrame &debug_frame) const {
+Result<Budget::Share> Module::take_room(const elf::Image &image, const DebugFrame &debug_frame) const {
     // A section that cannot be read takes no memory.
     const auto size_of = [](const elf::Image &of, const ByteSource &source, const char *name) {
         const auto size = of.section_size(source, name);
@@ -96,7 +96,7 @@ Result<Budget::Share> ModuleFile::take_room(const elf::Image &image, const Debug
     return Error{DWUNW_ERR_LIMIT, bytes};
 }
 
-size_t ModuleFile::drop_cfi() const {
+size_t Module::drop_cfi() const {
     std::shared_ptr<const unwind::ModuleCfi> dropped;
     const std::lock_guard lock(cfi_mutex_);
     if (!cfi_ || !*cfi_ || (*cfi_)->use_count() != 1)
@@ -106,17 +106,17 @@ size_t ModuleFile::drop_cfi() const {
     return dropped->memory_bytes();
 }
 
-bool ModuleFile::holds_share() const {
+bool Module::holds_share() const {
     const std::lock_guard lock(cfi_mutex_);
     return cfi_ && *cfi_ && (**cfi_)->share_bytes() != 0;
 }
 
-size_t ModuleFile::cfi_bytes() const {
+size_t Module::cfi_bytes() const {
     const std::lock_guard lock(cfi_mutex_);
     return cfi_ && *cfi_ ? (**cfi_)->memory_bytes() : 0;
 }
 
-Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleFile::build_cfi(Read read) const {
+Result<std::shared_ptr<const unwind::ModuleCfi>> Module::build_cfi(Read read) const {
     const Result<elf::Image> &image = this->image();
     if (!image)
         return image.error();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "unwind/fde_index.h"
+#include "unwind/fde_list.h"
 
 #include <algorithm>
 #include <array>
@@ -58,18 +58,18 @@ void put_in_order(PagedVector<FdeRef> &fdes) {
 
 } // namespace
 
-void FdeIndex::refuse(Error error, size_t offset) {
+void FdeList::refuse(Error error, size_t offset) {
     ++refusal_count_;
     if (refusals_.size() < kMaxRefusals)
         refusals_.push_back({error, offset, LinkAddr()});
 }
 
-FdeIndex::FdeIndex(std::span<const dwarf::CfiSection> sections) {
+FdeList::FdeList(std::span<const dwarf::CfiSection> sections) {
     for (uint32_t i = 0; i < sections.size(); ++i)
         list(sections, i);
 }
 
-void FdeIndex::list(std::span<const dwarf::CfiSection> sections, uint32_t index) {
+void FdeList::list(std::span<const dwarf::CfiSection> sections, uint32_t index) {
     constexpr uint32_t kBadCie = 0xffffffff;
     constexpr size_t kSmallestFde = 16;
     const dwarf::CfiSection &section = sections[index];
@@ -142,7 +142,7 @@ void FdeIndex::list(std::span<const dwarf::CfiSection> sections, uint32_t index)
     take_over(std::move(listed));
 }
 
-void FdeIndex::take_over(PagedVector<FdeRef> listed) {
+void FdeList::take_over(PagedVector<FdeRef> listed) {
     if (fdes_.empty()) {
         fdes_ = std::move(listed);
         return;
@@ -157,12 +157,12 @@ void FdeIndex::take_over(PagedVector<FdeRef> listed) {
     std::inplace_merge(fdes_.begin(), fdes_.begin() + middle, fdes_.end(), starts_before);
 }
 
-PagedVector<FdeRef>::const_iterator FdeIndex::first_behind(LinkAddr address) const {
+PagedVector<FdeRef>::const_iterator FdeList::first_behind(LinkAddr address) const {
     return std::upper_bound(fdes_.begin(), fdes_.end(), address,
                             [](LinkAddr value, const FdeRef &fde) { return value < fde.start; });
 }
 
-const FdeRef *FdeIndex::find(LinkAddr address) const {
+const FdeRef *FdeList::find(LinkAddr address) const {
     const auto after = first_behind(address);
     if (after == fdes_.begin())
         return nullptr;
@@ -170,7 +170,7 @@ const FdeRef *FdeIndex::find(LinkAddr address) const {
     return address < fde.end ? &fde : nullptr;
 }
 
-LinkAddr FdeIndex::next_start(LinkAddr address) const {
+LinkAddr FdeList::next_start(LinkAddr address) const {
     const auto after = first_behind(address);
     return after == fdes_.end() ? LinkAddr(~uint64_t{0}) : after->start;
 }

@@ -23,12 +23,12 @@
 
 namespace dwunw::bpf {
 
-class Dictionary {
+class StackStore {
   public:
     static constexpr size_t kDefaultLimit = size_t{256} << 20;
 
     // Keeps stacks of approximately `limit` bytes together. `seed`: of the hashes; targets must not know it.
-    explicit Dictionary(size_t limit = kDefaultLimit, uint64_t seed = 0) : limit_(limit), seed_(seed) {}
+    explicit StackStore(size_t limit = kDefaultLimit, uint64_t seed = 0) : limit_(limit), seed_(seed) {}
 
     // Adds a complete stack from the kernel. False: the id already has other frames.
     bool add(uint64_t id, int32_t pid, const Layout &layout, std::span<const __u64> words);
@@ -85,10 +85,6 @@ class Dictionary {
   private:
     static constexpr uint32_t kNoRoom = UINT32_MAX;
 
-    struct Place {
-        const dwunw_module *module;
-        uint64_t bias;
-    };
     struct Frame {
         uint64_t pc;
         uint32_t place;
@@ -137,7 +133,7 @@ class Dictionary {
     uint64_t without_room_ = 0;
     uint64_t forgotten_ = 0;
 
-    std::vector<Place> places_;
+    std::vector<unwind::PlacedModule> places_;
     NumberIndex place_index_;
     std::vector<Frame> frame_list_;
     NumberIndex frame_index_;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "process/module_file.h"
+#include "process/module.h"
 
 #include "process_testing.h"
 #include "support/cfi_bytes.h"
@@ -18,14 +18,14 @@ namespace {
 
 using testing::TemporaryFolder;
 
-std::unique_ptr<ModuleFile> open_module_file(const std::string &path) {
+std::unique_ptr<Module> open_module_file(const std::string &path) {
     const LocatedFile file = testing::take(LocatedFile::locate(AT_FDCWD, path.c_str()));
     auto fd = std::make_shared<const UniqueFd>(testing::take(file.open()));
     auto source = std::make_shared<const FileSource>(fd, file.identity().size);
-    return std::make_unique<ModuleFile>(source, fd->get(), file.identity());
+    return std::make_unique<Module>(source, fd->get(), file.identity());
 }
 
-TEST(ModuleFile, RulesOfARealLibrary) {
+TEST(Module, RulesOfARealLibrary) {
     const auto module = open_module_file(PLUGIN_A);
     ASSERT_TRUE(module->image());
     auto cfi = module->cfi();
@@ -34,7 +34,7 @@ TEST(ModuleFile, RulesOfARealLibrary) {
     EXPECT_EQ(*module->cfi(), *cfi);
 }
 
-TEST(ModuleFile, ManyThreadsCompileOnce) {
+TEST(Module, ManyThreadsCompileOnce) {
     const auto module = open_module_file(PLUGIN_A);
     std::vector<std::shared_ptr<const unwind::ModuleCfi>> seen(8);
     std::vector<std::thread> threads;
@@ -53,7 +53,7 @@ TEST(ModuleFile, ManyThreadsCompileOnce) {
     EXPECT_NE(seen[0], nullptr);
 }
 
-TEST(ModuleFile, DropsWhatNobodyHolds) {
+TEST(Module, DropsWhatNobodyHolds) {
     const auto module = open_module_file(PLUGIN_A);
     EXPECT_EQ(module->cfi_bytes(), 0u);
     EXPECT_EQ(module->drop_cfi(), 0u);
@@ -71,7 +71,7 @@ TEST(ModuleFile, DropsWhatNobodyHolds) {
     EXPECT_EQ(module->cfi_bytes(), sections);
 }
 
-TEST(ModuleFile, TruncatedAfterOpening) {
+TEST(Module, TruncatedAfterOpening) {
     const TemporaryFolder folder;
     const std::string path = folder / "plugin.so";
     std::filesystem::copy_file(PLUGIN_A, path);
@@ -85,7 +85,7 @@ TEST(ModuleFile, TruncatedAfterOpening) {
     EXPECT_EQ(cfi.error().status, DWUNW_ERR_MODULE_CHANGED);
 }
 
-TEST(ModuleFile, TruncatedBeforeOpeningAtEverySize) {
+TEST(Module, TruncatedBeforeOpeningAtEverySize) {
     const TemporaryFolder folder;
     const std::string path = folder / "plugin.so";
     const std::string whole = testing::read_file(PLUGIN_A);
@@ -103,7 +103,7 @@ TEST(ModuleFile, TruncatedBeforeOpeningAtEverySize) {
     }
 }
 
-TEST(ModuleFile, ChangedBetweenParsingAndCompiling) {
+TEST(Module, ChangedBetweenParsingAndCompiling) {
     const TemporaryFolder folder;
     const std::string path = folder / "plugin.so";
     std::filesystem::copy_file(PLUGIN_A, path);
@@ -116,7 +116,7 @@ TEST(ModuleFile, ChangedBetweenParsingAndCompiling) {
 }
 
 // Rules are read when they are asked for, and a file may change in between.
-TEST(ModuleFile, ChangedBetweenOpeningAndARule) {
+TEST(Module, ChangedBetweenOpeningAndARule) {
     const TemporaryFolder folder;
     const std::string path = folder / "plugin.so";
     std::filesystem::copy_file(PLUGIN_A, path);
@@ -131,7 +131,7 @@ TEST(ModuleFile, ChangedBetweenOpeningAndARule) {
     EXPECT_EQ(cfi->table(), nullptr);
 }
 
-TEST(ModuleFile, AnElfFileWithoutRules) {
+TEST(Module, AnElfFileWithoutRules) {
     Elf64_Ehdr header{};
     std::memcpy(header.e_ident, ELFMAG, SELFMAG);
     header.e_ident[EI_CLASS] = ELFCLASS64;
@@ -242,7 +242,7 @@ TEST(LoadBias, OfSegmentsAtTheEndOfTheNumbers) {
 }
 
 // A file without CFI, whose debug file has some; as distributions' musl.
-TEST(ModuleFile, DebugFrameOfTheSeparateDebugFile) {
+TEST(Module, DebugFrameOfTheSeparateDebugFile) {
     using Vector = std::vector<uint8_t>;
     const TemporaryFolder folder;
     const std::string root = folder / "debug";
@@ -267,7 +267,7 @@ TEST(ModuleFile, DebugFrameOfTheSeparateDebugFile) {
     auto fd = std::make_shared<const UniqueFd>(testing::take(file.open()));
     const auto source = std::make_shared<const FileSource>(fd, file.identity().size);
     const auto budget = std::make_shared<ModuleBudget>(ModuleBudget{Budget(1 << 20), Budget(frames.data().size())});
-    const ModuleFile module(source, fd->get(), file.identity(), budget, root.c_str());
+    const Module module(source, fd->get(), file.identity(), budget, root.c_str());
     const auto cfi = module.cfi();
     ASSERT_TRUE(cfi);
     EXPECT_EQ((*cfi)->rule_at(LinkAddr(0x1010)).status, DWUNW_OK);
@@ -275,14 +275,14 @@ TEST(ModuleFile, DebugFrameOfTheSeparateDebugFile) {
     EXPECT_EQ(budget->sections.left(), 0u);
     // What the file says by itself.
     EXPECT_EQ(module.whole_cfi().error().status, DWUNW_ERR_NO_CFI);
-    const ModuleFile elsewhere(source, fd->get(), file.identity(), nullptr, "/nowhere");
+    const Module elsewhere(source, fd->get(), file.identity(), nullptr, "/nowhere");
     EXPECT_EQ(elsewhere.cfi().error().status, DWUNW_ERR_NO_CFI);
     // One that has some of its own needs none.
     testing::FrameSection own(true);
     own.fde(own.cie(), 0x1080, 0x10);
     write(folder / "with", &own);
     auto with = testing::take(FileSource::open((folder / "with").c_str()));
-    const ModuleFile complete(std::make_shared<const FileSource>(std::move(with)), -1, std::nullopt, nullptr,
+    const Module complete(std::make_shared<const FileSource>(std::move(with)), -1, std::nullopt, nullptr,
                               root.c_str());
     EXPECT_EQ(testing::take(complete.cfi())->rule_at(LinkAddr(0x1010)).status, DWUNW_ERR_NO_CFI);
 }

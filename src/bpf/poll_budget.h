@@ -2,7 +2,7 @@
 // Limits the records and the time of one poll. A record may need its process's map to be read, and the process decides
 // how large that map is.
 //
-// Proved by tests/unit/bpf_portion_test.
+// Proved by tests/unit/bpf_poll_budget_test.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,7 @@
 
 namespace dwunw::bpf {
 
-class Portion {
+class PollBudget {
   public:
     static constexpr size_t kRecords = 16384;
     static constexpr uint64_t kTime = 200'000'000; // ns, from the first record

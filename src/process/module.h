@@ -27,13 +27,13 @@ struct ModuleBudget {
     Budget sections; // sections that are read or unpacked whole, as long as the CFI is kept
 };
 
-class ModuleFile {
+class Module {
   public:
     // `identity`: the file's; the file is checked not to change while it is parsed. None for an image from memory.
     // `budget` is shared with other modules; nullptr: only the limits of a single file. `debug_root`: the folder of
     // separate debug files.
-    ModuleFile(std::shared_ptr<const ByteSource> source, int fd, std::optional<FileIdentity> identity,
-               std::shared_ptr<ModuleBudget> budget = nullptr, const char *debug_root = kDebugRoot);
+    Module(std::shared_ptr<const ByteSource> source, int fd, std::optional<FileIdentity> identity,
+           std::shared_ptr<ModuleBudget> budget = nullptr, const char *debug_root = kDebugRoot);
 
     const ByteSource &source() const { return *source_; }
     int fd() const { return fd_; } // −1 for an image from memory
@@ -95,10 +95,10 @@ std::optional<LoadBias> load_bias(const elf::Image &image, const Mapping &mappin
 
 } // namespace dwunw::process
 
-// The C ABI's module: a name for an image. If two maps show different paths for one file, there are two modules and one
-// ModuleFile. ModuleStore makes it, and it lives as long as the store.
+// The C ABI's module: a name for an image. If two maps show different paths for one file, there are two of these and
+// one Module. ModuleStore makes it, and it lives as long as the store.
 struct dwunw_module {
     std::string path;
-    const dwunw::process::ModuleFile *file = nullptr; // nullptr: it could not be opened
-    dwunw_status status = DWUNW_OK;                   // the reason
+    const dwunw::process::Module *file = nullptr; // nullptr: it could not be opened
+    dwunw_status status = DWUNW_OK;               // the reason
 };

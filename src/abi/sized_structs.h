@@ -4,7 +4,7 @@
 // never changes once a version of the library has been released with it.
 #pragma once
 
-#include "base/sized.h"
+#include "abi/sized.h"
 
 #include <dwunw/bpf_attach.h>
 #include <dwunw/bpf_stacks.h>

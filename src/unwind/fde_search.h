@@ -26,14 +26,14 @@
 
 namespace dwunw::unwind {
 
-class FdeReader {
+class FdeSearch {
   public:
     // A section up to this size is listed, and the header is not used (under a tenth of a millisecond).
     static constexpr size_t kListedBytes = size_t{64} << 10;
     // The most bytes of .eh_frame for each FDE, on average. Real sections have some 30 to 400.
     static constexpr size_t kBytesPerFde = 1024;
 
-    FdeReader(LazySection eh_frame, std::optional<LazySection> header, LinkAddr text_base, LinkAddr data_base)
+    FdeSearch(LazySection eh_frame, std::optional<LazySection> header, LinkAddr text_base, LinkAddr data_base)
         : eh_frame_(std::move(eh_frame)), header_section_(std::move(header)), text_base_(text_base),
           data_base_(data_base) {}
 
@@ -57,7 +57,7 @@ class FdeReader {
     const LazySection &eh_frame() const { return eh_frame_; }
     bool has_header() const { return header() != nullptr; }
     // The same reader with nothing read yet; nullptr if the bytes have no other copy.
-    std::shared_ptr<const FdeReader> unread() const;
+    std::shared_ptr<const FdeSearch> unread() const;
     size_t memory_bytes() const;
 
   private:

@@ -5,10 +5,10 @@
 //     the same version  | size | known fields … |                 used where it lies, without a copy
 //     a newer caller    | size | known fields … | unknown fields | accepted if every unknown byte is zero
 //
-// DWUNW_ERR_STRUCT_SIZE refuses a size below the struct's first version (base/sized_structs.h), and one that no struct
+// DWUNW_ERR_STRUCT_SIZE refuses a size below the struct's first version (abi/sized_structs.h), and one that no struct
 // has: above kLargestStruct, or not a multiple of the alignment of `size`.
 //
-// Proved by tests/unit/base_sized_test, base_sized_structs_test (every function of the ABI that takes such a struct)
+// Proved by tests/unit/abi_sized_test, abi_sized_structs_test (every function of the ABI that takes such a struct)
 // and capi_caller_test.c (a C program that is compiled with older structs, and with newer ones).
 #pragma once
 
@@ -25,7 +25,7 @@ namespace dwunw {
 
 inline constexpr size_t kLargestStruct = 4096;
 
-// The bytes that the first version of a struct has. A struct without an entry in base/sized_structs.h does not compile.
+// The bytes that the first version of a struct has. A struct without an entry in abi/sized_structs.h does not compile.
 template <typename Struct> inline constexpr size_t kFirstSize = 0;
 
 // Whether a library that knows `known` bytes of a struct, the `first` of them since its first version, can use the one
@@ -55,7 +55,7 @@ template <typename Struct> class Sized {
     static constexpr bool kIsOutput = !std::is_const_v<Struct>;
     static_assert(std::is_trivially_copyable_v<Known> && offsetof(Known, size) == 0);
     static_assert(kFirstSize<Known> >= sizeof(uint32_t) && kFirstSize<Known> <= sizeof(Known),
-                  "the struct is missing from base/sized_structs.h");
+                  "the struct is missing from abi/sized_structs.h");
 
     explicit Sized(Struct *given, IfNull if_null = IfNull::kRefuse) : given_(given) {
         if (given != nullptr && given->size == sizeof(Known)) [[likely]]

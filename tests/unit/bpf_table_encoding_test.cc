@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // Rules as words: what fits comes back as it was, what does not is left to user space.
-#include "bpf/rule_word.h"
+#include "bpf/table_encoding.h"
 
 #include "support/cfi_bytes.h"
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Proved by tests/unit/bpf_rule_word_test: every kind of rule, decoded as in the BPF walk.
-#include "bpf/rule_word.h"
+// Proved by tests/unit/bpf_table_encoding_test: every kind of rule, decoded as in the BPF walk.
+#include "bpf/table_encoding.h"
 
 #include <dwunw/bpf/dwunw_types.h>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "bpf/kernel_maps.h"
+#include "bpf/bpf_maps.h"
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -56,7 +56,7 @@ bool GracePeriod::wait() {
     return bpf_map_update_elem(outer_.get(), &key, &inner, BPF_ANY) == 0;
 }
 
-Status KernelMaps::open(const bpf_object *object) {
+Status BpfMaps::open(const bpf_object *object) {
     if (auto status = pool_array.open(object, "dwunw_pool", sizeof(uint64_t)); !status)
         return status;
     if (auto status = mapping_array.open(object, "dwunw_mappings", sizeof(dwunw_mapping)); !status)
@@ -75,7 +75,7 @@ Status KernelMaps::open(const bpf_object *object) {
     return grace.open();
 }
 
-bool KernelMaps::read_counters(std::array<uint64_t, DWUNW_BPF_COUNTERS> &out) const {
+bool BpfMaps::read_counters(std::array<uint64_t, DWUNW_BPF_COUNTERS> &out) const {
     const int cpus = libbpf_num_possible_cpus();
     if (cpus <= 0)
         return false;

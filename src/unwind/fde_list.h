@@ -31,16 +31,16 @@ struct FdeRef {
     LinkAddr start;
     LinkAddr end;
     uint32_t section = 0; // an index into the sections
-    uint32_t cie = 0;     // an index into FdeIndex::cies()
+    uint32_t cie = 0;     // an index into FdeList::cies()
     size_t offset = 0;
 };
 
-class FdeIndex {
+class FdeList {
   public:
-    FdeIndex() = default;
+    FdeList() = default;
     // Sections come in order of preference: an FDE of a later section that overlaps one of an earlier section is left
     // out.
-    explicit FdeIndex(std::span<const dwarf::CfiSection> sections);
+    explicit FdeList(std::span<const dwarf::CfiSection> sections);
 
     // In ascending order of start, no two equal. If two overlap, the second one is valid from its start on, and no rule
     // is certain behind its end.

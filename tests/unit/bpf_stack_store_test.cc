@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "bpf/dictionary.h"
+#include "bpf/stack_store.h"
 
 #include <gtest/gtest.h>
 
@@ -54,7 +54,7 @@ struct Found {
     dwunw_bpf_stack stack{};
     std::vector<dwunw_frame> frames;
 };
-Found look_up(const Dictionary &dictionary, uint64_t id, size_t room = 8) {
+Found look_up(const StackStore &dictionary, uint64_t id, size_t room = 8) {
     Found found;
     found.frames.resize(room);
     found.status = dictionary.lookup(id, found.stack, found.frames);
@@ -62,10 +62,10 @@ Found look_up(const Dictionary &dictionary, uint64_t id, size_t room = 8) {
         found.frames.resize(std::min<size_t>(room, found.stack.count));
     return found;
 }
-uint64_t first_id(const Dictionary &dictionary, uint64_t id) { return look_up(dictionary, id).stack.id; }
+uint64_t first_id(const StackStore &dictionary, uint64_t id) { return look_up(dictionary, id).stack.id; }
 
-TEST(Dictionary, WordsOfTheKernelBecomeFrames) {
-    Dictionary dictionary;
+TEST(StackStore, WordsOfTheKernelBecomeFrames) {
+    StackStore dictionary;
     constexpr std::array<__u64, 5> kFive = {
         kExact | 0x1100,                     // where the probe was
         0x2200,                              // a return address
@@ -102,8 +102,8 @@ TEST(Dictionary, WordsOfTheKernelBecomeFrames) {
 }
 
 // A call may be a module's last instruction: what it returns to is named by the call. An instruction's address is not.
-TEST(Dictionary, AReturnAddressBehindAModuleIsTheModules) {
-    Dictionary dictionary;
+TEST(StackStore, AReturnAddressBehindAModuleIsTheModules) {
+    StackStore dictionary;
     constexpr std::array<__u64, 3> kBorder = {kExact | 0x2000, 0x2000, 0x1000};
     ASSERT_TRUE(dictionary.add(1, 1, layout(), kBorder));
     const Found found = look_up(dictionary, 1);
@@ -113,8 +113,8 @@ TEST(Dictionary, AReturnAddressBehindAModuleIsTheModules) {
     EXPECT_EQ(found.frames[2].module, nullptr);
 }
 
-TEST(Dictionary, StacksOfTheSameFramesHaveTheFirstOnesId) {
-    Dictionary dictionary;
+TEST(StackStore, StacksOfTheSameFramesHaveTheFirstOnesId) {
+    StackStore dictionary;
     ASSERT_TRUE(dictionary.add(1, 42, layout(), kWords));
     ASSERT_TRUE(dictionary.add(2, 42, DWUNW_OK, DWUNW_BPF_FORCED, same_frames()));
     ASSERT_TRUE(dictionary.add(3, 42, layout(), kWords)) << "as after a module has come and gone";
@@ -125,8 +125,8 @@ TEST(Dictionary, StacksOfTheSameFramesHaveTheFirstOnesId) {
     EXPECT_EQ(look_up(dictionary, 2).frames[1].source, static_cast<uint32_t>(DWUNW_SOURCE_FRAME_POINTER));
 }
 
-TEST(Dictionary, WhatAReaderCanTellApartHasAnIdOfItsOwn) {
-    Dictionary dictionary;
+TEST(StackStore, WhatAReaderCanTellApartHasAnIdOfItsOwn) {
+    StackStore dictionary;
     ASSERT_TRUE(dictionary.add(1, 42, layout(), kWords));
     uint64_t id = 1;
     const auto is_another = [&](int32_t pid, dwunw_status status, std::vector<dwunw_frame> frames, const char *what) {
@@ -154,8 +154,8 @@ TEST(Dictionary, WhatAReaderCanTellApartHasAnIdOfItsOwn) {
     is_another(42, DWUNW_OK, {}, "empty");
 }
 
-TEST(Dictionary, AnIdKeepsItsFirstFrames) {
-    Dictionary dictionary;
+TEST(StackStore, AnIdKeepsItsFirstFrames) {
+    StackStore dictionary;
     ASSERT_TRUE(dictionary.add(1, 42, layout(), kWords));
     EXPECT_TRUE(dictionary.add(1, 42, layout(), kWords));
     constexpr std::array<__u64, 2> kOther = {kExact | 0x1100, 0x2204};
@@ -170,8 +170,8 @@ TEST(Dictionary, AnIdKeepsItsFirstFrames) {
     EXPECT_EQ(dictionary.size(), 2u);
 }
 
-TEST(Dictionary, LookupFillsWhatThereIsRoomFor) {
-    Dictionary dictionary;
+TEST(StackStore, LookupFillsWhatThereIsRoomFor) {
+    StackStore dictionary;
     EXPECT_EQ(look_up(dictionary, 1).status, DWUNW_ERR_NOT_FOUND);
     EXPECT_FALSE(dictionary.contains(1));
     ASSERT_TRUE(dictionary.add(1, 42, layout(), kWords));
@@ -190,10 +190,10 @@ TEST(Dictionary, LookupFillsWhatThereIsRoomFor) {
 }
 
 // A target that never calls twice from one place would otherwise take all memory.
-TEST(Dictionary, StacksBeyondItsLimitAreCounted) {
+TEST(StackStore, StacksBeyondItsLimitAreCounted) {
     constexpr size_t kLimit = 64 << 10;
     constexpr uint64_t kCount = 10000;
-    Dictionary dictionary(kLimit);
+    StackStore dictionary(kLimit);
     const auto of = layout();
     for (uint64_t id = 1; id <= kCount; ++id) {
         const std::array<__u64, 2> words = {kExact | 0x1100, 0x2000 + id % 0x1000};
@@ -213,10 +213,10 @@ TEST(Dictionary, StacksBeyondItsLimitAreCounted) {
 
 // Found in use: a storm of dlopen and dlclose gave 6,516 stacks so many ids that 256 MiB of copies were full after 65
 // s.
-TEST(Dictionary, AKnownStackCostsAnIdAlone) {
+TEST(StackStore, AKnownStackCostsAnIdAlone) {
     constexpr size_t kLimit = 1 << 20;
     constexpr uint64_t kLayouts = 20000;
-    Dictionary dictionary(kLimit);
+    StackStore dictionary(kLimit);
     std::array<__u64, 100> deep{};
     for (size_t i = 0; i < deep.size(); ++i)
         deep[i] = 0x1100 + i;
@@ -234,9 +234,9 @@ TEST(Dictionary, AKnownStackCostsAnIdAlone) {
 }
 
 // Many stacks have few frames: a program of some thousand call sites makes any number of stacks.
-TEST(Dictionary, AFrameIsKeptOnce) {
+TEST(StackStore, AFrameIsKeptOnce) {
     constexpr uint64_t kStacks = 4000;
-    Dictionary dictionary;
+    StackStore dictionary;
     std::array<__u64, 64> words{};
     for (uint64_t id = 1; id <= kStacks; ++id) {
         for (size_t i = 0; i < words.size(); ++i)
@@ -248,10 +248,10 @@ TEST(Dictionary, AFrameIsKeptOnce) {
 }
 
 // An id alone takes room, too, and a target makes any number of them.
-TEST(Dictionary, IdsCountToItsLimitAndSayThatTheyFoundNoRoom) {
+TEST(StackStore, IdsCountToItsLimitAndSayThatTheyFoundNoRoom) {
     constexpr size_t kLimit = 64 << 10;
     constexpr uint64_t kCount = 10000;
-    Dictionary dictionary(kLimit);
+    StackStore dictionary(kLimit);
     const auto of = layout();
     for (uint64_t id = 1; id <= kCount; ++id)
         ASSERT_TRUE(dictionary.add(id, 1, of, kWords));
@@ -262,8 +262,8 @@ TEST(Dictionary, IdsCountToItsLimitAndSayThatTheyFoundNoRoom) {
     EXPECT_EQ(look_up(dictionary, kCount + 1).status, DWUNW_ERR_NOT_FOUND);
 }
 
-TEST(Dictionary, ForgetsWhatNobodyNeeds) {
-    Dictionary dictionary;
+TEST(StackStore, ForgetsWhatNobodyNeeds) {
+    StackStore dictionary;
     const auto same = same_frames();
     const std::vector frames(same.begin(), same.end());
     ASSERT_TRUE(dictionary.add(1, 42, layout(), kWords));

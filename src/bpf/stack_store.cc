@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "bpf/dictionary.h"
+#include "bpf/stack_store.h"
 
 #include <algorithm>
 
@@ -23,14 +23,14 @@ constexpr size_t cost(size_t bytes, size_t indexes) { return bytes + bytes / 2 +
 
 } // namespace
 
-bool Dictionary::add(uint64_t id, int32_t pid, const Layout &layout, std::span<const __u64> words) {
+bool StackStore::add(uint64_t id, int32_t pid, const Layout &layout, std::span<const __u64> words) {
     scratch_.clear();
     for (size_t i = 0; i < words.size(); ++i)
         scratch_.push_back(named(layout, words[i], i));
     return add(id, pid, DWUNW_OK, 0, scratch_);
 }
 
-bool Dictionary::add(uint64_t id, int32_t pid, dwunw_status status, uint32_t reason,
+bool StackStore::add(uint64_t id, int32_t pid, dwunw_status status, uint32_t reason,
                      std::span<const dwunw_frame> frames) {
     if (const Alias *known = find(id))
         return known->stack == kNoRoom || equal(stack_list_[known->stack], pid, status, frames, false);
@@ -45,21 +45,21 @@ bool Dictionary::add(uint64_t id, int32_t pid, dwunw_status status, uint32_t rea
 }
 
 // Hashes the parts of frames that make them different. For a reader, the way a frame was found makes no difference.
-uint64_t Dictionary::hash(const dwunw_frame &frame, bool exactly) const {
+uint64_t StackStore::hash(const dwunw_frame &frame, bool exactly) const {
     uint64_t result = mix(seed_, frame.pc);
     result = mix(result, reinterpret_cast<uintptr_t>(frame.module));
     result = mix(result, frame.module_offset);
     return mix(result, exactly ? uint64_t{frame.flags} << 8 | frame.source : frame.flags & DWUNW_FRAME_FLAG_EXACT_PC);
 }
 
-uint64_t Dictionary::hash(int32_t pid, dwunw_status status, std::span<const dwunw_frame> frames, bool exactly) const {
+uint64_t StackStore::hash(int32_t pid, dwunw_status status, std::span<const dwunw_frame> frames, bool exactly) const {
     uint64_t result = mix(seed_, static_cast<uint64_t>(pid) << 8 | static_cast<uint64_t>(status));
     for (const dwunw_frame &frame : frames)
         result = mix(result, hash(frame, exactly));
     return result;
 }
 
-bool Dictionary::equal(const Stack &stack, int32_t pid, dwunw_status status, std::span<const dwunw_frame> frames,
+bool StackStore::equal(const Stack &stack, int32_t pid, dwunw_status status, std::span<const dwunw_frame> frames,
                        bool exactly) const {
     if (stack.pid != pid || stack.status != static_cast<uint32_t>(status) || stack.count != frames.size())
         return false;
@@ -74,19 +74,19 @@ bool Dictionary::equal(const Stack &stack, int32_t pid, dwunw_status status, std
     return true;
 }
 
-dwunw_frame Dictionary::frame(uint32_t number) const {
+dwunw_frame StackStore::frame(uint32_t number) const {
     const Frame &kept = frame_list_[number];
-    const Place &place = places_[kept.place];
+    const unwind::PlacedModule &place = places_[kept.place];
     dwunw_frame result{};
     result.pc = kept.pc;
     result.module = place.module;
-    result.module_offset = kept.pc - place.bias;
+    result.module_offset = kept.pc - place.bias.value;
     result.flags = kept.flags;
     result.source = kept.source;
     return result;
 }
 
-dwunw_frame Dictionary::named(const Layout &layout, uint64_t word, size_t index) {
+dwunw_frame StackStore::named(const Layout &layout, uint64_t word, size_t index) {
     const bool exact = (word & DWUNW_BPF_FRAME_EXACT) != 0;
     dwunw_frame result{};
     result.pc = word & DWUNW_BPF_FRAME_PC;
@@ -108,7 +108,7 @@ dwunw_frame Dictionary::named(const Layout &layout, uint64_t word, size_t index)
     return result;
 }
 
-uint32_t Dictionary::find_frame(const dwunw_frame &wanted) const {
+uint32_t StackStore::find_frame(const dwunw_frame &wanted) const {
     return frame_index_.find(hash(wanted, true), [&](uint32_t number) {
         const dwunw_frame known = frame(number);
         return known.pc == wanted.pc && known.module == wanted.module && known.module_offset == wanted.module_offset &&
@@ -116,17 +116,17 @@ uint32_t Dictionary::find_frame(const dwunw_frame &wanted) const {
     });
 }
 
-uint32_t Dictionary::take_frame(const dwunw_frame &frame) {
+uint32_t StackStore::take_frame(const dwunw_frame &frame) {
     if (const uint32_t known = find_frame(frame); known != NumberIndex::kNone)
         return known;
     const uint64_t bias = frame.pc - frame.module_offset;
     const uint64_t place_hash = mix(mix(seed_, reinterpret_cast<uintptr_t>(frame.module)), bias);
     uint32_t place = place_index_.find(place_hash, [&](uint32_t number) {
-        return places_[number].module == frame.module && places_[number].bias == bias;
+        return places_[number].module == frame.module && places_[number].bias.value == bias;
     });
     if (place == NumberIndex::kNone) {
         place = static_cast<uint32_t>(places_.size());
-        places_.push_back({frame.module, bias});
+        places_.push_back({frame.module, LoadBias{bias}});
         place_index_.insert(place_hash, place);
     }
     const auto number = static_cast<uint32_t>(frame_list_.size());
@@ -136,7 +136,7 @@ uint32_t Dictionary::take_frame(const dwunw_frame &frame) {
 }
 
 // kNoRoom: the stack is not known, and there is no room.
-uint32_t Dictionary::take_stack(uint64_t id, int32_t pid, dwunw_status status, std::span<const dwunw_frame> frames) {
+uint32_t StackStore::take_stack(uint64_t id, int32_t pid, dwunw_status status, std::span<const dwunw_frame> frames) {
     const uint64_t exact_hash = hash(pid, status, frames, true);
     const uint32_t known = exact_index_.find(
         exact_hash, [&](uint32_t number) { return equal(stack_list_[number], pid, status, frames, true); });
@@ -145,7 +145,7 @@ uint32_t Dictionary::take_stack(uint64_t id, int32_t pid, dwunw_status status, s
     size_t needed = cost(sizeof(Stack), 2) + frames.size() * sizeof(uint32_t) + 2 * sizeof(void *);
     for (const dwunw_frame &frame : frames)
         if (find_frame(frame) == NumberIndex::kNone)
-            needed += cost(sizeof(Frame), 1) + cost(sizeof(Place), 1); // a place of its own, in the worst case
+            needed += cost(sizeof(Frame), 1) + cost(sizeof(unwind::PlacedModule), 1); // its own, in the worst case
     const size_t room = limit_ - limit_ / 8;
     if (bytes_ + needed > room || bytes() + needed > limit_)
         return kNoRoom;
@@ -170,7 +170,7 @@ uint32_t Dictionary::take_stack(uint64_t id, int32_t pid, dwunw_status status, s
     return number;
 }
 
-const Dictionary::Alias *Dictionary::find(uint64_t id) const {
+const StackStore::Alias *StackStore::find(uint64_t id) const {
     if (ids_.empty())
         return nullptr;
     for (size_t at = mix(seed_, id) >> 32;; ++at) {
@@ -183,13 +183,13 @@ const Dictionary::Alias *Dictionary::find(uint64_t id) const {
 }
 
 // While the table is copied to one of twice its size, both exist.
-bool Dictionary::room_for_id() const {
+bool StackStore::room_for_id() const {
     if ((id_count_ + 1) * 4 <= ids_.size() * 3)
         return true;
     return std::max(kFirstIds, ids_.size() * 2) * sizeof(Alias) + bytes_ <= limit_;
 }
 
-void Dictionary::insert(const Alias &added) {
+void StackStore::insert(const Alias &added) {
     const auto put = [&](const Alias &alias) {
         size_t at = mix(seed_, alias.id) >> 32;
         while (ids_[at & (ids_.size() - 1)].id != 0)
@@ -207,20 +207,20 @@ void Dictionary::insert(const Alias &added) {
     ++id_count_;
 }
 
-void Dictionary::refuse(uint64_t id) {
+void StackStore::refuse(uint64_t id) {
     ++without_room_;
     if (refused_.empty())
         refused_.resize(kRefusedBits);
     refused_[(mix(seed_, id) >> 32) % kRefusedBits] = true;
 }
 
-void Dictionary::rebuild(const std::vector<Alias> &kept) {
+void StackStore::rebuild(const std::vector<Alias> &kept) {
     // A stack stays while one of its ids does, or while it is the first of several that look alike.
     std::vector<bool> needed(stack_list_.size());
     for (const Alias &alias : kept)
         if (alias.stack != kNoRoom)
             needed[alias.stack] = needed[stack_list_[alias.stack].alike] = true;
-    Dictionary next(limit_, seed_);
+    StackStore next(limit_, seed_);
     std::vector<uint32_t> numbers(stack_list_.size(), kNoRoom);
     for (size_t i = 0; i < stack_list_.size(); ++i) {
         if (!needed[i])
@@ -240,7 +240,7 @@ void Dictionary::rebuild(const std::vector<Alias> &kept) {
     *this = std::move(next);
 }
 
-dwunw_status Dictionary::lookup(uint64_t id, dwunw_bpf_stack &out, std::span<dwunw_frame> frames) const {
+dwunw_status StackStore::lookup(uint64_t id, dwunw_bpf_stack &out, std::span<dwunw_frame> frames) const {
     const Alias *known = find(id);
     if (known == nullptr && !refused_.empty() && refused_[(mix(seed_, id) >> 32) % kRefusedBits])
         return DWUNW_ERR_LIMIT;
