@@ -10,7 +10,7 @@
 // The current map is right if no address has another meaning than at the moment. Any of these proves it:
 //   - the kernel had a layout for the record, and the process still has that layout;
 //   - the kernel's counts of changes and of executable pages equal those of the map, before and after its reading;
-//   - the record lies between two readings that leave no room for an unseen change (published.h).
+//   - the record lies between two readings that leave no room for an unseen change (map_validity.h).
 //
 // The map of the moment is an earlier reading, and every mapping that came since, with its time (map_watch.h,
 // moment.h). A thread in a probe has the code of its stack mapped. So at the record's moment, the last mapping that
