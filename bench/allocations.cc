@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// bench_allocations CORPUS: calls of malloc, calloc, realloc and aligned_alloc (so also of operator new) in a warm
-// replay.
+// bench_allocations CORPUS: counts calls of malloc, calloc, realloc and aligned_alloc (so also of operator new) in a
+// warm replay.
 //
-// Everything is walked twice; what the second time allocates is counted. Prints JSON: by unwinder and program, stacks
-// and allocations. Stacks that need the full interpreter allocate by contract; `interpreted` says how many those were.
+// Walks everything twice, and counts the allocations of the second time. Prints JSON: stacks and allocations, by
+// unwinder and program. Stacks that need the full interpreter may allocate; `interpreted` counts them.
 #include "unwinder.h"
 
 #include <nlohmann/json.hpp>
@@ -15,7 +15,7 @@ namespace {
 std::atomic<size_t> allocations = 0;
 }
 
-// glibc's own allocator, under the names that stay its own when a program defines the usual ones.
+// glibc's own allocator, under names that stay glibc's if a program defines the usual ones.
 extern "C" {
 void *__libc_malloc(size_t size);
 void *__libc_calloc(size_t count, size_t size);
@@ -61,7 +61,7 @@ int run(const char *folder) {
                 opened.push_back(unwinder->open(*process));
             walk_all();
             unwinder->settle();
-            walk_all(); // now with the tables
+            walk_all(); // warm
             const size_t before = allocations;
             walk_all();
             const size_t count = allocations - before;

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// What memleak is put on by bench/run_bpf: a program that allocates when it is told to, so that one process lives on
-// while tools come and go around it.
+// The target of bench/run_bpf: a program that allocates on command, so that one process lives on while tools come and
+// go.
 //
-//     bench_bpf_target pairs FRAMES     malloc and free in a loop, FRAMES frames deep, the caller of malloc to _start
-//     bench_bpf_target program FRAMES   C++ at work, through virtual calls, templates and std::function, up to about
-//                                       FRAMES frames deep; it allocates from half that depth on
+//     bench_bpf_target pairs FRAMES     malloc and free in a loop, FRAMES frames deep, from the caller of malloc to
+//     _start bench_bpf_target program FRAMES   C++ code: virtual calls, templates and std::function, up to about FRAMES
+//     frames
+//                                       deep; it allocates from half that depth on
 //
-// On standard input: `run MS`; the answer is `BLOCKS NS`, the blocks allocated and freed and the time that took. The
-// end of the input ends it. One block of each run stays allocated until the next, so that a report has a stack to show.
+// Standard input: `run MS`. The answer is `BLOCKS NS`: the blocks allocated and freed, and the time. The end of the
+// input ends the program. One block of each run stays allocated until the next, so that a report has a stack to show.
 //
 // CMake builds it twice: as distributions build, and with frame pointers.
 #include <array>
@@ -36,7 +37,7 @@ uint64_t now_ns() {
     return static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(time.tv_nsec);
 }
 
-// `run MS`, read without stdio: that would allocate. False at the end of the input; exits at anything else.
+// Reads `run MS` without stdio, which would allocate. False: the end of the input. Exits at anything else.
 bool next_run(uint64_t &run_ns) {
     std::array<char, 64> line{};
     size_t length = 0;
@@ -68,7 +69,7 @@ void answer(uint64_t blocks, uint64_t ns) {
         std::exit(1);
 }
 
-// The compiler must not see that nothing uses a block.
+// Hides from the compiler that nothing uses a block.
 void *use(void *block) {
     asm volatile("" : : "r"(block) : "memory");
     return block;
@@ -77,7 +78,7 @@ void *use(void *block) {
 // --- pairs ---
 
 [[gnu::noinline]] void serve_pairs() {
-    constexpr int kBatch = 64; // of pairs between two looks at the clock
+    constexpr int kBatch = 64; // pairs between two readings of the clock
     std::unique_ptr<void, decltype(&std::free)> kept(nullptr, &std::free);
     uint64_t run_ns = 0;
     while (next_run(run_ns)) {
@@ -95,7 +96,7 @@ void *use(void *block) {
     }
 }
 
-// One frame each, of four sizes in turn: 64 to 208 bytes, as real programs' are.
+// One frame each, of four sizes in turn: 64 to 208 bytes, as in real programs.
 template <unsigned kKind> [[gnu::noinline]] void descend(unsigned frames) {
     std::array<unsigned char, 40 + 48 * kKind> room;
     use(room.data());
@@ -103,7 +104,7 @@ template <unsigned kKind> [[gnu::noinline]] void descend(unsigned frames) {
         serve_pairs();
     else
         descend<(kKind + 1) % 4>(frames - 1);
-    use(room.data()); // behind the call: it is none in tail position
+    use(room.data()); // behind the call, so that it is no tail call
 }
 
 // --- program ---
@@ -132,7 +133,7 @@ class Expression {
     virtual uint64_t evaluate(Machine &machine) const = 0;
 
   protected:
-    // Whoever is deep enough works, then goes deeper.
+    // Works if it is deep enough, then goes deeper.
     [[gnu::noinline]] uint64_t go_on(Machine &machine) const;
 
     unsigned level_;
@@ -178,7 +179,7 @@ uint64_t Expression::go_on(Machine &machine) const {
         }
     }
     const uint64_t result = inner_ ? inner_->evaluate(machine) : machine.next();
-    return result + level_; // behind the call
+    return result + level_; // behind the call, so that it is no tail call
 }
 
 class Plain final : public Expression {
@@ -249,7 +250,7 @@ void serve_program(unsigned frames) {
 
 } // namespace
 
-// As libstdc++'s own, and counted.
+// As libstdc++'s own, with a count.
 void *operator new(size_t size) {
     ++blocks_allocated;
     void *block = std::malloc(size);

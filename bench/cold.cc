@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // bench_cold CORPUS [--only=PROGRAM] [--benchmark_…]
 //
-// The first stack. Each iteration is timed by itself, its preparation left out; files are in the page cache.
+// Times the first stack. Each iteration is timed by itself, without its preparation. Files are in the page cache.
 //
-//   known/PROGRAM/UNWINDER  a process that was not met before, all of whose modules were: an unwinder that keeps
-//   nothing
-//                           between processes has to read them again. `open` is what making the process took.
-//   live/dwunw              the same, of a live process: this program's own child.
-//   never_seen/PROGRAM      the process is open, and no module was ever met: the biggest one's table is not waited for.
+//     known/PROGRAM/UNWINDER  a new process with known modules. An unwinder that keeps nothing between processes must
+//     read
+//                             the modules again. `open` is the time that opening the process took.
+//     live/dwunw              the same for a live process, this program's own child.
+//     never_seen/PROGRAM      the process is open, and no module is known. The walk does not wait for the biggest
+//     table.
 #include "unwinder.h"
 
 #include <benchmark/benchmark.h>
@@ -27,7 +28,7 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-// The deepest stack of a program's first process, and that process.
+// The deepest stack of a program's first process.
 const Stack &deepest(const Process &process, Unwinder &unwinder) {
     const auto opened = unwinder.open(process);
     return *std::ranges::max_element(process.stacks, {}, [&](const Stack &stack) { return opened->walk(stack); });
@@ -62,7 +63,7 @@ void never_seen(benchmark::State &state, const Process &process, const Stack &st
     state.counters["largest_file_bytes"] = static_cast<double>(largest);
 }
 
-// A child of this program, stopped at `pause` once, so that registers and stack are those of a real moment.
+// A child of this program, stopped once at `pause`, so that registers and stack are those of a real moment.
 class Child {
   public:
     explicit Child(dwunw_context *context) : context_(context), pid_(::fork()) {

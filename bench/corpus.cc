@@ -59,7 +59,7 @@ struct MappedFile {
     std::string path;
 };
 
-// What of a core's notes the other unwinders need; dwunw reads the core itself.
+// The notes of a core that the other unwinders need; dwunw reads the core itself.
 struct CoreNotes {
     std::vector<MappedFile> files;
     uint64_t vdso = 0;
@@ -166,7 +166,7 @@ class Loader {
         ::close(fd);
     }
 
-    // Keeps as many stacks as asked for, evenly.
+    // Keeps the requested number of stacks, evenly distributed.
     void thin(Program &program) const {
         const size_t all = program.stack_count();
         size_t number = 0;

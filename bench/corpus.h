@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The stacks that are replayed, out of the core files that collect.py takes.
+// The stacks for the benchmarks, from the core files that collect.py takes.
 //
-// What every unwinder is given is the same: registers, the bytes from DWUNW_RED_ZONE below SP upward, and the modules
-// where the process had them. Cores of one process, taken at different moments, are one Process with many stacks, as a
-// profiler sees it, as long as the same files were mapped at the same places.
+// Every unwinder gets the same: registers, the bytes from DWUNW_RED_ZONE below SP upward, and the modules at their
+// addresses in the process. Cores of one process, taken at different moments, are one Process with many stacks, as a
+// profiler sees it, as long as the same files were mapped at the same addresses.
 #pragma once
 
 #include <dwunw/core.h>
@@ -17,7 +17,7 @@
 
 namespace dwunw_bench {
 
-// Ends the program with a message: a benchmark that cannot read its input has nothing to say.
+// Ends the program with a message: a benchmark without its input has no result.
 [[noreturn]] void fail(const std::string &why);
 
 struct Segment {
@@ -37,14 +37,14 @@ class Module {
     int fd() const { return fd_; }
     bool is_elf() const { return !segments_.empty(); }
     std::span<const uint8_t> bytes() const { return bytes_; }
-    // Link addresses. The section `.eh_frame_hdr`, as PT_GNU_EH_FRAME gives it; 0 where there is none.
+    // Link addresses. The section `.eh_frame_hdr`, as PT_GNU_EH_FRAME gives it; 0: there is none.
     uint64_t eh_frame_hdr() const { return eh_frame_hdr_; }
     uint64_t first_vaddr() const { return segments_.front().vaddr; }
     uint64_t end_vaddr() const { return end_vaddr_; }
     uint64_t first_offset() const { return segments_.front().offset; }
-    // The file's bytes at a link address, to the end of their segment; empty where there are none.
+    // The file's bytes from a link address to the end of its segment; empty: there are none.
     std::span<const uint8_t> at(uint64_t vaddr) const;
-    // Its lines of a /proc/PID/maps where it is loaded at `bias`.
+    // The module's lines in a /proc/PID/maps, loaded at `bias`.
     std::string map_text(uint64_t bias) const;
 
   private:
@@ -87,8 +87,8 @@ struct Program {
 struct CorpusOptions {
     std::filesystem::path folder; // collect.py's
     std::string only;             // one program's name, or "" for all
-    size_t slice = 256 * 1024;    // bytes of a stack, at most
-    size_t stacks = 1000;         // of a program, at most, evenly out of all
+    size_t slice = 256 * 1024;    // the most bytes of a stack
+    size_t stacks = 1000;         // the most stacks of a program, evenly distributed
 };
 std::vector<Program> load_corpus(const CorpusOptions &options);
 

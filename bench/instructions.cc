@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // valgrind --tool=callgrind --instr-atstart=no bench_instructions CORPUS
 //
-// Instructions a frame, which no other load on the machine disturbs. Everything is walked until it is warm, then once
-// more for each unwinder with collection on; callgrind's dump i, counted from 1, is that of unwinder i. Prints JSON: by
-// unwinder, the frames walked. bench/run divides.
+// Counts instructions for each frame, which no other load on the machine disturbs. Walks everything until it is warm,
+// then once more for each unwinder with collection on. callgrind's dump i, counted from 1, is that of unwinder i.
+// Prints JSON: the frames walked, by unwinder. bench/run divides.
 #include "unwinder.h"
 
 #include <nlohmann/json.hpp>

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// bench_memory FILE…: what a process of these modules costs an unwinder in memory.
+// bench_memory FILE…: measures the memory that a process with these modules costs an unwinder.
 //
-// Each unwinder is measured in a child of its own. It is given one process that maps every FILE and walks a stack whose
-// frames lie in each of them, at every 100th FDE: by then it has all that it keeps of them. Memory is what the child
-// has more than before: `anonymous` is its own (heap), `file` is pages of mapped files, which dwunw reads with pread
-// instead. Prints JSON, bytes.
+// Each unwinder is measured in its own child. It gets one process that maps every FILE, and walks stacks with frames in
+// every 100th FDE of each. After that it has everything that it keeps. Memory is the child's growth: `anonymous` is its
+// own memory (heap), `file` is pages of mapped files; dwunw reads files with pread instead. Prints JSON, in bytes.
 #include "unwinder.h"
 
 #include <nlohmann/json.hpp>
@@ -123,7 +122,7 @@ nlohmann::ordered_json measure(const Subject &subject, const std::string &which)
     return out;
 }
 
-// In a child, so that each begins with the same memory.
+// In a child, so that all begin with the same memory.
 nlohmann::ordered_json measure_apart(const Subject &subject, const std::string &which) {
     int ends[2];
     if (::pipe2(ends, O_CLOEXEC) != 0)

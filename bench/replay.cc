@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // bench_replay CORPUS [--only=PROGRAM] [--slice=BYTES] [--show=N] [--threads=N] [--benchmark_…]
 //
-// All stacks of each program, walked again and again by each unwinder in one thread, everything warm. Run with
-// --benchmark_enable_random_interleaving and --benchmark_repetitions, as bench/run does, the unwinders take turns.
+// Walks all stacks of each program again and again, by each unwinder, in one thread, warm. With
+// --benchmark_enable_random_interleaving and --benchmark_repetitions, as in bench/run, the unwinders take turns.
 //
-// Besides times, each benchmark says how its chains of pcs compare with the reference: the chain that most unwinders
-// found that say they reached the root, else the longest. `exact`: that chain, complete; `shorter`: the beginning of
-// it; `wrong`: neither. --show prints the first N stacks that are not exact for everyone.
+// Each benchmark also compares its chains of pcs with the reference: the chain that most of the unwinders found that
+// say they reached the root, otherwise the longest chain. `exact`: that chain, complete; `shorter`: the beginning of
+// it; `wrong`: neither. --show prints the first N stacks that are not exact for all unwinders.
 #include "unwinder.h"
 
 #include <benchmark/benchmark.h>
@@ -125,7 +125,7 @@ void replay(benchmark::State &state, const Prepared &prepared, size_t unwinder) 
     state.counters["wrong"] = static_cast<double>(agreement.wrong);
 }
 
-// Each thread walks all stacks of the program's first process, in the one process that they share.
+// Each thread walks all stacks of the program's first process; all threads share one process handle.
 void replay_at_once(benchmark::State &state, const Process &process, dwunw_context *context, dwunw_process *shared) {
     std::vector<dwunw_frame> frames(kMaxFrames);
     size_t total = 0;
@@ -148,7 +148,7 @@ void replay_at_once(benchmark::State &state, const Process &process, dwunw_conte
     state.counters["frames_per_s"] = benchmark::Counter(static_cast<double>(total), benchmark::Counter::kIsRate);
 }
 
-// The core has to be closed when the benchmarks have run.
+// The caller must close the core after the benchmarks.
 dwunw_core *add_scaling(const Program &program, int threads, Dwunw &dwunw) {
     const Process &process = *program.processes.front();
     dwunw_core_options options{};

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// bench_table FILE…: compiling each file's table, and looking addresses up in it.
+// bench_table FILE…: compiles each file's table, and looks addresses up in it.
 //
-// In a child each: the shortest of five builds, the table's size, the most memory that the child ever had more than
-// before (`peak`: the section's bytes, the table, what building takes), and what a lookup takes through
-// dwunw_table_lookup: 64 addresses again and again (`hot`), and a million at random. Prints JSON; a file without CFI is
-// passed over.
+// In a child for each file: the shortest of five builds; the table's size; the largest growth of the child's memory
+// (`peak`: the section's bytes, the table, and the memory of building); and the time of a lookup by dwunw_table_lookup,
+// with 64 addresses again and again (`hot`), and with a million at random. Prints JSON. Skips a file without CFI.
 #include "corpus.h"
 
 #include <dwunw/table.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The unwinders that are compared, behind one interface. Each walks from a stack's slice alone, with the same files for
-// rules, and keeps whatever it keeps between walks of one process.
+// One interface for the compared unwinders. Each walks from a stack's slice alone, with the same files for rules, and
+// may keep anything between walks of one process.
 #pragma once
 
 #include "corpus.h"
@@ -15,19 +15,19 @@ constexpr size_t kMaxFrames = 4096;
 
 struct Chain {
     std::vector<uint64_t> pcs;
-    bool complete = false; // by the unwinder's own account
-    std::string why;       // not, where it says
+    bool complete = false; // the unwinder says that it reached the root
+    std::string why;       // if not: the reason, if the unwinder gives one
 };
 
-// One process as one unwinder sees it. One thread at a time.
+// One process, opened by one unwinder. One thread at a time.
 class Unwound {
   public:
     virtual ~Unwound() = default;
-    // Walks one stack; how many frames. This is what is timed.
+    // Walks one stack, and returns the number of frames. This is timed.
     virtual size_t walk(const Stack &stack) = 0;
-    // What the last walk found.
+    // The frames of the last walk.
     virtual Chain chain() const = 0;
-    // Walks so far that needed dwunw's full interpreter.
+    // The number of walks so far that needed dwunw's full interpreter.
     virtual size_t interpreted() const { return 0; }
 };
 
@@ -36,7 +36,7 @@ class Unwinder {
     virtual ~Unwinder() = default;
     virtual std::string name() const = 0;
     virtual std::unique_ptr<Unwound> open(const Process &process) = 0;
-    // After everything was met once: waits for what is prepared in the background.
+    // Waits for background work, after everything was met once.
     virtual void settle() {}
 };
 
@@ -47,7 +47,7 @@ class Dwunw : public Unwinder {
     ~Dwunw() override;
     std::string name() const override { return "dwunw"; }
     std::unique_ptr<Unwound> open(const Process &process) override;
-    // A process that is nothing but its map, in the format of /proc/PID/maps.
+    // A process that is only a map, in the format of /proc/PID/maps.
     std::unique_ptr<Unwound> open_maps(const std::string &maps);
     void settle() override { dwunw_wait_for_tables(context_); }
     dwunw_context *context() const { return context_; }

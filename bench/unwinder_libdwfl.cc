@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// elfutils' libdwfl: the modules reported where the core had them, without separate debug files, and the process's
-// state given by callbacks. A "thread" is one stack.
+// elfutils' libdwfl. Modules are reported at their addresses in the core, without separate debug files; callbacks give
+// the process's state. A "thread" is one stack.
 #include "unwinder.h"
 
 #include <elfutils/libdwfl.h>

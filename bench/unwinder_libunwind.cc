@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// libunwind, as programs use it that unwind another process from a copy of its stack: an address space with accessors
-// of ours, the search tables of the files' .eh_frame_hdr, and its own cache of rules by pc.
+// libunwind, used as for another process with a copy of its stack: an address space with our accessors, the search
+// tables of the files' .eh_frame_hdr, and libunwind's own cache of rules by pc.
 #include "unwinder.h"
 
 #include <libunwind.h>
@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <cstring>
 
-// Exported for callers of the remote interface, declared in no header.
+// Exported for callers of the remote interface, but declared in no header.
 extern "C" int _Ux86_64_dwarf_search_unwind_table(unw_addr_space_t, unw_word_t ip, unw_dyn_info_t *, unw_proc_info_t *,
                                                   int need_unwind_info, void *arg);
 
@@ -66,7 +66,7 @@ class LibunwindProcess : public Unwound {
         const auto bytes = self(arg).memory_at(address);
         if (write != 0 || bytes.empty())
             return -UNW_EINVAL;
-        // The last bytes of a segment are read as a word, too.
+        // The last bytes of a segment are also read as a word.
         *value = 0;
         std::memcpy(value, bytes.data(), std::min(bytes.size(), sizeof(*value)));
         return 0;

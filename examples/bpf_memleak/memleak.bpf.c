@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 /*
- * The kernel side: when malloc returns, send the block, the registers and the top of the stack, in one record: it is
- * sent or lost as a whole. The registers are then those of malloc's caller, which so becomes frame 0.
+ * The kernel side. When malloc returns, sends the block, the registers and the top of the stack in one record, which is
+ * sent or lost as a whole. The registers are then those of malloc's caller, so the caller is frame 0.
  */
 #include <linux/bpf.h>
-#include <linux/ptrace.h> /* struct pt_regs as user space knows it, which is what a uprobe gets */
+#include <linux/ptrace.h> /* struct pt_regs in user space's form, which a uprobe gets */
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "memleak.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* tid -> the size it asked malloc for, until malloc returns */
+/* tid -> the size that it asked malloc for, until malloc returns */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 10240);
@@ -24,7 +24,7 @@ struct {
 	__uint(max_entries, 64 * 1024 * 1024);
 } events SEC(".maps");
 
-uint64_t lost; /* records that found no room: the report says so, for after a lost free a block looks leaked */
+uint64_t lost; /* records that found no room: the report says so, because after a lost free a block looks leaked */
 
 SEC("uprobe")
 int BPF_KPROBE(malloc_enter, uint64_t size)
@@ -36,7 +36,7 @@ int BPF_KPROBE(malloc_enter, uint64_t size)
 	return 0;
 }
 
-/* The slice ends at a page's end. A page that cannot be read, as after the stack's end, only makes it shorter. */
+/* The slice ends at a page's end. A page that cannot be read, as behind the stack's end, only makes it shorter. */
 static void read_stack(struct memleak_event *event, uint64_t start)
 {
 	uint32_t first = PAGE - (start & (PAGE - 1)), i;
@@ -59,7 +59,7 @@ int BPF_KRETPROBE(malloc_exit, uint64_t address)
 	uint64_t *size = bpf_map_lookup_elem(&sizes, &tid);
 	struct memleak_event *event;
 
-	if (!size) /* the call was under way when the probes came */
+	if (!size) /* the call began before the probes were attached */
 		return 0;
 	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	if (event) {
@@ -75,7 +75,7 @@ int BPF_KRETPROBE(malloc_exit, uint64_t address)
 	return 0;
 }
 
-/* Also realloc's entry. Sent before the block can be handed out again: a free never overtakes the next malloc. */
+/* Also at realloc's entry. Sent before malloc can reuse the block: a free's record comes before the next malloc's. */
 SEC("uprobe")
 int BPF_KPROBE(free_enter, uint64_t address)
 {

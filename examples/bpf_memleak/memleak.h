@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
-/* A record of the ring buffer: for an allocation the whole struct, for a free its address alone. */
+/* A record of the ring buffer: the whole struct for an allocation, only the address for a free. */
 #ifndef MEMLEAK_H
 #define MEMLEAK_H
 
@@ -12,7 +12,7 @@ struct memleak_event {
 	uint64_t address, size;
 	uint64_t pt_regs[DWUNW_X86_64_PT_REGS];
 	uint64_t stack_addr;
-	uint64_t stack_size; /* how much of `stack` could be read */
+	uint64_t stack_size; /* the number of bytes in `stack` that could be read */
 	uint8_t stack[SLICE_PAGES * PAGE];
 };
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 /*
- * memleak_user PID: what a process allocates from now on and does not free, by complete stack. Prints it when the
- * process ends, or on Ctrl-C.
+ * memleak_user PID: finds the memory that a process allocates from now on and does not free, by complete stack. Prints
+ * it when the process ends, or on Ctrl-C.
  */
 #include <err.h>
 #include <errno.h>
@@ -70,7 +70,7 @@ static void on_free(uint64_t address)
 {
 	struct block **node = tfind(&address, &block_tree, compare_keys), *block;
 
-	if (!node) /* allocated before the probes came, or not by malloc */
+	if (!node) /* allocated before the probes were attached, or not by malloc */
 		return;
 	block = *node;
 	block->stack->bytes -= block->size;
@@ -92,7 +92,7 @@ static int on_event(void *unused, void *data, size_t size)
 	struct block *block;
 
 	(void)unused;
-	on_free(event->address); /* before an allocation, too: its free may be among the lost */
+	on_free(event->address); /* also at an allocation: the record of its free may be lost */
 	if (size < sizeof(*event) || !event->address)
 		return 0;
 
@@ -125,7 +125,7 @@ static void print_stack(const void *node, VISIT visit, int depth)
 	for (size_t i = 0; i < stack->count; i++) {
 		const struct dwunw_frame *frame = &stack->frames[i];
 		struct dwunw_symbol symbol = { .size = sizeof(symbol), .name = "?" };
-		static char name[16384], path[16384]; /* chosen by the process: not for the terminal as they are */
+		static char name[16384], path[16384]; /* the process chooses them: not safe for the terminal */
 
 		dwunw_symbolize_frame(symbolizer, frame, &symbol);
 		dwunw_printable(symbol.name, name, sizeof(name));
@@ -135,7 +135,7 @@ static void print_stack(const void *node, VISIT visit, int depth)
 	printf("  %s\n\n", dwunw_status_string(stack->end));
 }
 
-/* The libc that the process maps, by a path that leads into its mount namespace. */
+/* The path of the libc that the process maps, through the process's mount namespace. */
 static void find_libc(int pid, char *path, size_t size)
 {
 	char line[4096], *name = NULL;
@@ -193,9 +193,9 @@ int main(int argc, char **argv)
 	while (!interrupted && poll(&ended, 1, 0) == 0)
 		if (ring_buffer__poll(ring, 200 /* ms */) < 0 && errno != EINTR)
 			err(1, "ring buffer");
-	ring_buffer__consume(ring); /* what came between the last poll and the end */
+	ring_buffer__consume(ring); /* records between the last poll and the end */
 	twalk(stack_tree, print_stack);
-	printf("lost for want of room: %llu records\n", (long long)skel->bss->lost);
+	printf("lost, because the ring buffer was full: %llu records\n", (long long)skel->bss->lost);
 	if (fflush(stdout) || ferror(stdout))
 		err(1, "standard output");
 	return 0;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // A program that leaks: a toy shop. Its desk takes orders, one thread bills them and two deliver them; nine places
 // forget to free what they allocate, through std::string, std::vector, std::map, smart pointers, a callback from libc
-// and a destructor that runs while an exception passes. Most of what it allocates it frees.
+// and a destructor that runs while an exception passes. It frees most of its other allocations.
 //
-// It knows exactly what it leaked, and says so at the end, so that a leak finder can be compared with it:
+// It records exactly what it leaked, and prints it at the end, so that a leak finder can be compared with it:
 //
 //     ready PID
 //     leaked BYTES BLOCKS SITE CALLER CALLER…    one line a place: the function, and its callers up to the thread's
@@ -31,13 +31,13 @@
 #include <thread>
 #include <vector>
 
-// A function that stays one: a frame of its own, under its own name.
+// Keeps a function from being inlined: it has its own frame and its own name.
 #ifdef __clang__
 #define STEP [[gnu::noinline]]
 #else
 #define STEP [[gnu::noipa]]
 #endif
-// At a function's end: what was called last was no tail call, which would have replaced this frame.
+// At a function's end: prevents a tail call, which would replace this frame.
 #define END_OF_STEP asm volatile("")
 
 namespace shop
@@ -71,7 +71,7 @@ static Site comparisons{
 static Site *const sites[] = { &customers, &products,  &histories, &sessions,	&invoices,
 			       &payments,  &abandoned, &stops,	   &comparisons };
 
-// What a container asks its allocator for, node and all: measured, because a node's size is the library's own affair.
+// The bytes that a container asks its allocator for, with its nodes; measured, because only the library knows these.
 static thread_local uint64_t measured_bytes;
 
 template <typename T> struct MeasuringAllocator {
@@ -92,7 +92,7 @@ template <typename T> struct MeasuringAllocator {
 	bool operator==(const MeasuringAllocator &) const = default;
 };
 
-// The heap block of a string, 0 where it fits into the object.
+// The size of a string's heap block; 0: the text fits into the object.
 static uint64_t buffer_bytes(const std::string &text)
 {
 	return text.capacity() > std::string().capacity() ? text.capacity() + 1 : 0;
@@ -174,7 +174,7 @@ STEP static void open_session(int customer)
 	END_OF_STEP;
 }
 
-// Allocations that are all freed again.
+// All allocations here are freed again.
 STEP static size_t count_stock(int round)
 {
 	std::vector<std::string> shelves;
@@ -216,7 +216,7 @@ STEP static void print_invoice(int order)
 	keep_invoice(text);
 }
 
-// Two that own each other are never freed.
+// Two objects that own each other are never freed.
 struct Payment {
 	std::shared_ptr<Payment> counterpart;
 	double amount = 0;
@@ -347,7 +347,7 @@ class Shop
 	{
 	}
 
-	// Each thread calls this first. Its allocation makes the allocator set the thread up before anybody is looking.
+	// Each thread calls this first. The allocation makes the allocator set the thread up before a tool watches.
 	void wait_until_open()
 	{
 		std::free(std::malloc(64));
@@ -364,7 +364,7 @@ class Shop
 		open_.count_down();
 	}
 
-	// Whether there is another round; paces them. `round` counts from 0.
+	// Waits for the next round; false: there is none. `round` counts from 0.
 	bool still_open(int round) const
 	{
 		if (plan_.rounds > 0)
@@ -426,7 +426,7 @@ STEP static void *courier_thread(void *argument)
 
 } // namespace shop
 
-// Blocks until there is a line on standard input, or its end.
+// Waits for a line on standard input, or for its end.
 static void wait_for_line()
 {
 	int c;

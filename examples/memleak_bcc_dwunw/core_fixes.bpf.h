@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
 /*
- * Tracepoint records that changed between kernel versions, read by whichever form the running kernel has.
+ * Tracepoint records that changed between kernel versions, read in the form of the running kernel.
  */
 #ifndef __CORE_FIXES_BPF_H
 #define __CORE_FIXES_BPF_H

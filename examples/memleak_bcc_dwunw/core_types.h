@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
 /*
- * The kernel's types as far as memleak reads them. Fields are found by name when the program is loaded (CO-RE), so only
- * names matter here, not order or size; a type's ___flavour is another kernel version's form of it.
+ * The fields of kernel types that memleak reads. libbpf finds them by name when it loads the program (CO-RE), so only
+ * names matter here, not order or size. A type with a ___flavour is the form of another kernel version.
  */
 #ifndef __CORE_TYPES_H
 #define __CORE_TYPES_H

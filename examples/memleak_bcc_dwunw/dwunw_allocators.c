@@ -17,7 +17,7 @@
 #include "dwunw_output.h"
 #include "dwunw_probes.h"
 
-/* What an allocator's file is called. */
+/* Names of the files of allocators. */
 static const char *const libraries[] = {
 	"libc.so",
 	"libc-2.",
@@ -30,7 +30,7 @@ static const char *const libraries[] = {
 	"libhoard",
 };
 
-/* What an allocator inside of the program is called. */
+/* Names of allocators inside the program. */
 static const char *const symbols[] = {
 	"malloc",
 	"je_malloc",
@@ -63,8 +63,8 @@ static bool is_library(const char *path)
 }
 
 /*
- * Whether a mapping is of the object. The kernel's own numbers in a map are another file system's where there are layers
- * (overlayfs, btrfs), so the mapping is followed, and the numbers are for those who may not do that.
+ * Whether a mapping is of the object. With layered file systems (overlayfs, btrfs) the numbers in a map are those of
+ * another file system. So this follows the mapping; it uses the numbers only without the privilege to follow it.
  */
 static bool is_object(pid_t pid, const char *range, dev_t device, unsigned long inode, const struct stat *object)
 {
@@ -162,13 +162,13 @@ void dwunw_allocators__check(pid_t pid, const char *object, bool others)
 	if (!seen.anything || (seen.object && !(others && found)))
 		goto out;
 	if (seen.object) {
-		fprintf(stderr, "WARNING: process %d may not allocate by ", pid);
+		fprintf(stderr, "WARNING: process %d may not allocate with ", pid);
 		dwunw_output__text(stderr, path);
 		fprintf(stderr, ", which is watched");
 	} else {
 		fprintf(stderr, "WARNING: process %d does not map ", pid);
 		dwunw_output__text(stderr, path);
-		fprintf(stderr, ", nothing of it will be seen");
+		fprintf(stderr, ", so none of its functions will be seen");
 	}
 	for (size_t i = 0; i < seen.library_count; i++) {
 		fprintf(stderr, "%s", separator);
@@ -183,7 +183,7 @@ void dwunw_allocators__check(pid_t pid, const char *object, bool others)
 		separator = ", ";
 	}
 	if (!found)
-		fprintf(stderr, "; no allocator that is known here was found in it");
+		fprintf(stderr, "; it has no allocator that memleak knows");
 	if (is_32_bit(exe))
 		fprintf(stderr, "; it is a 32-bit program");
 	fprintf(stderr, "\n");

@@ -7,9 +7,9 @@
 #include <sys/types.h>
 
 /*
- * Says on stderr if the process does not map `object`, the file whose functions are probed, and which allocators it has
- * instead; with `others`, also which it has besides. Nothing is said where nothing is known: `object` is not found, or the
- * process has ended.
+ * Says on stderr if the process does not map `object`, the file with the probed functions, and which allocators it has
+ * instead. With `others`, also names further allocators. Says nothing if `object` is not found or the process has
+ * ended.
  */
 void dwunw_allocators__check(pid_t pid, const char *object, bool others);
 

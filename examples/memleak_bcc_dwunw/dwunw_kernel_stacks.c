@@ -9,7 +9,7 @@
 
 struct dwunw_kernel_stack {
 	int id;
-	uint32_t count; /* of frames; 0: not to be shown */
+	uint32_t count; /* number of frames; 0: must not be shown */
 	struct dwunw_frame frames[];
 };
 
@@ -26,7 +26,7 @@ bool dwunw_kernel_stacks__look(struct dwunw_kernel_stacks *stacks)
 {
 	uint64_t since_ns;
 
-	/* Of a process that has ended, what was found out while it lived stays true. */
+	/* After the process's end, the answers from its lifetime stay valid. */
 	if (dwunw_bpf_unchanged_since(stacks->bpf, stacks->pid, &since_ns) != DWUNW_OK)
 		return false;
 	if (since_ns != stacks->since_ns)
@@ -68,7 +68,7 @@ static bool make_room(struct dwunw_kernel_stacks *stacks)
 	return true;
 }
 
-/* How many frames of a stack that the map holds may be shown; they are written to `frames`. */
+/* Writes the frames of a stack in the map that may be shown to `frames`. Returns their number. */
 static size_t check(struct dwunw_kernel_stacks *stacks, const uint64_t *ips, size_t depth, struct dwunw_frame *frames)
 {
 	struct dwunw_process *process = dwunw_bpf_process(stacks->bpf, stacks->pid);
@@ -77,7 +77,7 @@ static size_t check(struct dwunw_kernel_stacks *stacks, const uint64_t *ips, siz
 
 	if (!process || dwunw_process_check_frame_chain(process, ips, depth, frames, &certain) != DWUNW_OK || certain < 2)
 		return 0;
-	/* The map that was looked at is no later one. */
+	/* The map is not a later one. */
 	if (dwunw_bpf_unchanged_since(stacks->bpf, stacks->pid, &since_ns) != DWUNW_OK || since_ns != stacks->since_ns)
 		return 0;
 	return certain;

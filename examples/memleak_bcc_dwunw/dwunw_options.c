@@ -36,29 +36,29 @@ enum {
 
 static const struct argp_option options[] = {
 	{ "dwunw-mode", OPT_MODE, "off|fallback|force", 0,
-	  "stacks by frame pointers alone (off), by DWARF and, where such a stack was lost, by frame pointers (fallback, "
-	  "the default), or by DWARF alone (force)",
+	  "stacks only by frame pointers (off), by DWARF and, if such a stack was lost, by frame pointers (fallback, the "
+	  "default), or only by DWARF (force)",
 	  0 },
 	{ "dwunw-walk", OPT_WALK, "kernel|user", 0,
-	  "where stacks are walked: by the BPF program (kernel, the default where it loads), or from registers and stack "
-	  "bytes sent to this program (user)",
+	  "where stacks are walked: in the BPF program (kernel, the default if it loads), or in this program, from "
+	  "registers and stack bytes (user)",
 	  0 },
 	{ "probe-placement", OPT_PLACEMENT, "auto|entry", 0,
-	  "probes on the first instruction that costs little (auto, the default but with --dwunw-mode=off), or on each "
-	  "function's first (entry)",
+	  "probes on each function's first cheap instruction (auto, the default except with --dwunw-mode=off), or on its "
+	  "first instruction (entry)",
 	  0 },
 	{ "dwunw-returns", OPT_RETURNS, "auto|probe|instruction", 0,
-	  "how an allocator's return is seen: by return probes (probe), which can end the program where the kernel has no "
-	  "uprobe sessions, by probes on the return instructions (instruction), or by the first in a session, else by the "
-	  "second (auto, the default)",
+	  "how an allocator's return is seen: by return probes (probe), which can end the program if the kernel has no "
+	  "uprobe sessions, by probes on the return instructions (instruction), or by return probes in a session and "
+	  "otherwise by return instructions (auto, the default)",
 	  0 },
 	{ "dwunw-stack-size", OPT_STACK_SIZE, "BYTES", 0,
-	  "most bytes of a stack sent for a walk in user space, 1024 to 65536 (65536)", 0 },
+	  "the most stack bytes to send for a walk in user space, 1024 to 65536 (65536)", 0 },
 	{ "dwunw-ring-size", OPT_RING_SIZE, "KIB", 0, "size of the ring buffer, a power of two from 256 to 1048576 (8192)", 0 },
 	{ "dwunw-kept-size", OPT_KEPT_SIZE, "MIB", 0, "memory for distinct stacks, 1 to 4095 (256)", 0 },
 	{ "dwunw-table-size", OPT_TABLE_SIZE, "MIB", 0, "memory in the kernel for unwind tables, 1 to 2047 (8)", 0 },
 	{ "dwunw-path-limit", OPT_PATH_LIMIT, "N", 0,
-	  "new stacks a second behind one path of frames that are walked in user space, 1 to 1000000 (256)", 0 },
+	  "new stacks a second for user space that begin with the same frames, 1 to 1000000 (256)", 0 },
 	{ "dwunw-blocks", OPT_BLOCKS, "N", 0, "outstanding blocks kept at a time, 65536 to 100000000 (1000000)", 0 },
 	{},
 };

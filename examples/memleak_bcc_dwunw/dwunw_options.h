@@ -11,16 +11,16 @@
 
 struct dwunw_options {
 	enum dwunw_mode mode;
-	bool user_walk;	      /* stacks are walked in user space */
-	bool probes_at_entry; /* probes sit at the functions' entries */
+	bool user_walk;	      /* user space walks all stacks */
+	bool probes_at_entry; /* probes are at the functions' entries */
 	bool probes_as_asked; /* --probe-placement was given */
-	uint32_t returns;     /* how they are seen: enum dwunw_attach_returns */
-	uint32_t stack_bytes; /* of each stack for a walk in user space */
-	uint32_t ring_bytes;  /* of records on their way */
-	uint32_t kept_bytes;  /* of stacks that are known */
-	uint32_t table_bytes; /* of unwind tables in the kernel */
-	uint32_t path_limit;  /* new stacks a second behind one path */
-	uint32_t blocks;      /* outstanding ones at a time */
+	uint32_t returns;     /* how returns are seen: enum dwunw_attach_returns */
+	uint32_t stack_bytes; /* the most bytes of a stack for a walk in user space */
+	uint32_t ring_bytes;  /* room for records on their way to user space */
+	uint32_t kept_bytes;  /* room for known stacks */
+	uint32_t table_bytes; /* room for unwind tables in the kernel */
+	uint32_t path_limit;  /* new stacks a second that begin with the same frames */
+	uint32_t blocks;      /* the most outstanding blocks at a time */
 };
 
 extern struct dwunw_options dwunw_options;

@@ -32,7 +32,7 @@ static void at_exit(void)
 
 void dwunw_output__begin(void)
 {
-	/* A closed one's number would be the next opened file's, and what is printed would go there. */
+	/* Otherwise the next opened file would get a closed stream's number, and the output. */
 	for (int fd = 0; fd < 3; fd++)
 		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", (fd == 1 ? O_RDONLY : O_RDWR) | O_CLOEXEC) < 0)
 			perror("/dev/null");

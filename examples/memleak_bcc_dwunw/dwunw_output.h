@@ -6,15 +6,15 @@
 #include <stdio.h>
 
 /*
- * To be called before anything is opened. What is printed to stdout and cannot be written is said on stderr, at the end of
- * the program at the latest, and then the exit status is 1.
+ * Call it before anything is opened. If output to stdout cannot be written, stderr says so, at the latest at the end of
+ * the program, and the exit status is 1.
  */
 void dwunw_output__begin(void);
 
-/* Writes out what was printed: 0, or a negative errno if any of it was lost. */
+/* Writes all output out. 0, or a negative errno: some of it was lost. */
 int dwunw_output__flush(void);
 
-/* A name is the target's own choice, and may be made for the terminal: both make it fit to be shown. */
+/* The target chooses its names, and may choose them to attack the terminal: both functions make them safe. */
 void dwunw_output__text(FILE *file, const char *text);
 char *dwunw_output__dup(const char *text); /* NULL: no memory */
 

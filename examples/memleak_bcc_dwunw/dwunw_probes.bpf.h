@@ -1,23 +1,23 @@
 /* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
 /* dwunw-added: begin the whole file: where a block's stack comes from, and one program for all allocators */
 /*
- * Included by memleak_dwunw.bpf.c: dwunw_take_stack stands where bpf_get_stackid stood. The programs at the end stand for
- * the pairs NAME_enter and NAME_exit: one for all functions, told which by the probe's cookie, is verified once, and
- * within an allocator's call no other one is recorded.
+ * Included by memleak_dwunw.bpf.c. dwunw_take_stack replaces bpf_get_stackid. The programs at the end replace the pairs
+ * NAME_enter and NAME_exit. One program serves all functions, so it is verified once; the probe's cookie says which
+ * function it is. A call within an allocator's call is not recorded.
  */
 #ifndef __DWUNW_PROBES_BPF_H
 #define __DWUNW_PROBES_BPF_H
 
 const volatile int dwunw_mode = DWUNW_MODE_OFF;
-const volatile __u64 dwunw_walk_flags = 0; /* DWUNW_USER_ONLY: stacks are walked in user space */
+const volatile __u64 dwunw_walk_flags = 0; /* DWUNW_USER_ONLY: user space walks all stacks */
 
-/* Returns are seen at return instructions, not by return probes. */
+/* The probes of returns are on return instructions; there are no return probes. */
 const volatile bool dwunw_returns_by_instruction = false;
 
-/* What the map of outstanding blocks had no room for. */
+/* Blocks for which the map of outstanding blocks had no room. */
 __u64 dwunw_blocks_lost = 0;
 
-/* The process whose blocks these are, and how many programs it has executed since its first one. */
+/* The watched process, and the number of programs that it has executed after its first one. */
 __u32 dwunw_target_tgid = 0;
 __u32 dwunw_image = 0;
 
@@ -33,7 +33,7 @@ static bool is_wanted(size_t size);
 static int record_alloc(void *ctx, __u64 address, __u64 size);
 static int gen_free_enter(const void *address);
 
-/* The child of a vfork allocates in its parent's memory, and what it executes does not end that. */
+/* The child of a vfork allocates in its parent's memory, and its exec does not end that memory. */
 static __always_inline void dwunw_note_target(void)
 {
 	struct task_struct___memleak *task = (void *)bpf_get_current_task();
@@ -74,7 +74,7 @@ static __always_inline __u64 dwunw_call_flags(void)
 	return dwunw_returns_by_instruction ? DWUNW_CALL_BY_INSTRUCTION : 0;
 }
 
-/* 1: there is nothing to be seen at the return. */
+/* 1: the return need not be seen. */
 static __always_inline int dwunw_enter(struct pt_regs *ctx)
 {
 	const __u64 function = bpf_get_attach_cookie(ctx);
@@ -157,7 +157,7 @@ int dwunw_exit(struct pt_regs *ctx)
 	return dwunw_leave(ctx);
 }
 
-/* The memory of the program before is gone, and all its blocks with it. */
+/* The old program's memory is gone, with all its blocks. */
 SEC("raw_tp/sched_process_exec")
 int dwunw_on_new_image(void *ctx)
 {

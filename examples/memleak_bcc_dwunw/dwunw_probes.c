@@ -22,13 +22,13 @@
 struct function {
 	const char *name;
 	enum dwunw_function number;
-	unsigned int arguments; /* that the probe reads */
-	bool returns;		/* is probed at its return, too */
+	unsigned int arguments; /* the number that the probe reads */
+	bool returns;		/* its return is probed, too */
 	bool required;
 	bool required_without_prefix;
 };
 
-/* In the order, and with the obligations, of attach_uprobes. */
+/* In the order of attach_uprobes; the same functions must exist. */
 static const struct function functions[] = {
 	{ "malloc", DWUNW_MALLOC, 1, true, true, true },
 	{ "calloc", DWUNW_CALLOC, 2, true, true, true },
@@ -42,7 +42,7 @@ static const struct function functions[] = {
 	{ "valloc", DWUNW_VALLOC, 1, true, false, false },
 	{ "pvalloc", DWUNW_PVALLOC, 1, true, false, false },
 	{ "aligned_alloc", DWUNW_ALIGNED_ALLOC, 2, true, false, false },
-	/* Those that leave an allocator's call without a return; the other names are of the same function. */
+	/* These leave an allocator's call without a return; their other names are aliases. */
 	{ "longjmp", DWUNW_LONGJMP, 1, false, false, false },
 	{ "__longjmp_chk", DWUNW_LONGJMP, 1, false, false, false },
 };
@@ -63,11 +63,11 @@ static void set_autoload(struct bpf_object *object, const char *name, bool load)
 		bpf_program__set_autoload(program, load);
 }
 
-/* Return probes that no session can refuse: dwunw/bpf_attach.h has what they can do. */
+/* Return probes that no session can refuse: dwunw/bpf_attach.h says what they can do to the program. */
 static void warn_of_return_probes(void)
 {
-	fprintf(stderr, "WARNING: this kernel's return probes can end the traced program: when a signal handler on an "
-			"alternate stack allocates while an allocation is under way. --dwunw-returns=instruction avoids it.\n");
+	fprintf(stderr, "WARNING: this kernel's return probes can end the traced program, if a signal handler on an "
+			"alternate stack allocates during an allocation. --dwunw-returns=instruction avoids this.\n");
 }
 
 int dwunw_probes__prepare(struct dwunw_probes **out, struct bpf_object *object, bool use, unsigned int returns,
@@ -124,7 +124,7 @@ bool dwunw_probes__by_instruction(const struct dwunw_probes *probes)
 	return probes->plan.returns == DWUNW_ATTACH_RETURN_INSTRUCTIONS;
 }
 
-/* Whether the returns of a function that is probed at `offset` can be seen; else `why` says why not. */
+/* Whether the returns of a function with a probe at `offset` can be seen; if not, `why` says why. */
 static bool sees_returns(const struct dwunw_probes *probes, const struct dwunw_probe_file *file, __u64 offset,
 			 char *why, size_t size)
 {
@@ -188,7 +188,7 @@ static int place_all(const struct dwunw_probes *probes, const struct dwunw_probe
 			continue;
 		}
 		if (function->returns && !sees_returns(probes, file, placement.file_offset, why, sizeof(why))) {
-			fprintf(stderr, "the returns of %s are not known: %s; --dwunw-returns=probe goes without them\n", symbol,
+			fprintf(stderr, "the returns of %s are not known: %s; --dwunw-returns=probe does not need them\n", symbol,
 				why);
 			if (prefix[0] ? function->required : function->required_without_prefix)
 				return -ENOTSUP;
@@ -201,7 +201,7 @@ static int place_all(const struct dwunw_probes *probes, const struct dwunw_probe
 			.cookie = function->number,
 			.when = DWUNW_ATTACH_AT_ENTRY | (function->returns ? DWUNW_ATTACH_AT_RETURN : 0),
 		};
-		/* Two names of one function, as of an alias, are probed once. */
+		/* A function with two names (an alias) is probed once. */
 		for (size_t other = 0; other <= *count; other++) {
 			if (other == *count) {
 				++*count;

@@ -61,7 +61,7 @@ void dwunw_rows__free(struct dwunw_rows *rows)
 	memset(rows, 0, sizeof(*rows));
 }
 
-/* Where an id is, or where it would be: no id is ~0, and 0 stands for none, so ids are kept one higher. */
+/* The slot of an id, or the free one where it belongs. 0 means free, and no id is ~0, so ids are stored plus one. */
 static struct dwunw_row_id *slot_of(struct dwunw_row_id *ids, size_t capacity, uint64_t id)
 {
 	size_t slot = mix(0, id) & (capacity - 1);

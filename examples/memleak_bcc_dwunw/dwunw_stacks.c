@@ -22,14 +22,14 @@
 
 #define MAX_FRAMES 1024
 #define STATUSES 64
-/* A record that an earlier one holds up comes within one of these, if it comes. */
+/* A record that waits for an earlier one comes within this time, if it comes. */
 #define LOOKS_FOR_RECORDS 8
-/* Stacks that no block has any more are forgotten from so many bytes of them on. */
+/* From this many bytes of stacks on, stacks without blocks are forgotten. */
 #define FORGET_FROM (16ull << 20)
-/* A report takes its time: the ring buffer is emptied now and then meanwhile. */
+/* A report takes time, so it empties the ring buffer now and then. */
 #define BLOCKS_BETWEEN_POLLS 256
 
-/* Why a block has no stack, beside enum dwunw_bpf_reason. */
+/* Reasons why a block has no stack, in addition to enum dwunw_bpf_reason. */
 enum {
 	NOT_KEPT = DWUNW_BPF_REASONS,
 	NO_MEMORY,
@@ -49,16 +49,16 @@ struct dwunw_stacks {
 	int looks_left;
 	struct dwunw_rows rows;
 	struct dwunw_kernel_stacks kernel;
-	uint64_t looked_ns; /* whether the process's map has changed */
-	/* of this report's account */
+	uint64_t looked_ns; /* time of the last check whether the process's map has changed */
+	/* for the last lines of this report */
 	uint64_t distinct;
 	uint64_t partial[STATUSES];
-	/* those of all blocks, in this report; −1: there was no memory for them */
+	/* ids of all blocks in this report; −1: there was no memory for them */
 	uint64_t *ids;
 	ssize_t id_count, id_room;
 	unsigned int since_poll;		     /* blocks and stacks */
-	struct dwunw_frame frames[MAX_FRAMES];	     /* of a stack that is new to this report */
-	struct dwunw_frame known_frames[MAX_FRAMES]; /* of one that is known */
+	struct dwunw_frame frames[MAX_FRAMES];	     /* frames of a stack that is new to this report */
+	struct dwunw_frame known_frames[MAX_FRAMES]; /* frames of a known stack */
 };
 
 static int error_of(dwunw_status status)
@@ -141,7 +141,7 @@ static uint64_t now_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
-/* Whether the map has changed, which takes a reading of it; not within `pause_ns` of the last look. False: unknown. */
+/* Reads the map and checks whether it has changed; not within `pause_ns` of the last check. False: unknown. */
 static bool look_at_map(struct dwunw_stacks *stacks, uint64_t pause_ns)
 {
 	const uint64_t now = now_ns();
@@ -201,7 +201,7 @@ void dwunw_stacks__wait(struct dwunw_stacks *stacks, const struct dwunw_target *
 	}
 }
 
-/* Whatever was sent before; a target that goes on sending is not waited for. */
+/* Takes in all records that were sent before; does not wait for a target that goes on sending. */
 static void take_in(struct dwunw_stacks *stacks)
 {
 	const uint64_t until_ns = now_ns() + 1000000000;
@@ -247,7 +247,7 @@ static void note_id(struct dwunw_stacks *stacks, int64_t id)
 	stacks->ids[stacks->id_count++] = (uint64_t)id;
 }
 
-/* The entry of a stack of dwunw's; NULL with *lost saying why there is none. */
+/* The entry of a stack of dwunw's; NULL: there is none, and *lost says why. */
 static const struct dwunw_row_id *find_stack(struct dwunw_stacks *stacks, int64_t id, uint32_t *lost)
 {
 	struct dwunw_bpf_stack stack = { .size = sizeof(stack) };
@@ -261,7 +261,7 @@ static const struct dwunw_row_id *find_stack(struct dwunw_stacks *stacks, int64_
 	entry = dwunw_rows__find(&stacks->rows, (uint64_t)id);
 	if (entry)
 		return entry;
-	/* Its record came before the block, but may be behind one that was not finished when records were taken in. */
+	/* Its record came before the block, but may wait behind one that was unfinished when records were taken in. */
 	while ((found = dwunw_bpf_lookup(stacks->bpf, (uint64_t)id, &stack, stacks->frames, MAX_FRAMES)) ==
 		       DWUNW_ERR_NOT_FOUND &&
 	       stacks->looks_left-- > 0)
@@ -275,8 +275,8 @@ static const struct dwunw_row_id *find_stack(struct dwunw_stacks *stacks, int64_
 }
 
 /*
- * A stack of dwunw's is shown wherever there is one, be it partial. The kernel's is another guess at the same chain,
- * for blocks that have nothing better, and only where the process's code bears it out.
+ * A stack of dwunw's is always shown, also a partial one. The kernel's stack is another guess at the same chain: it is
+ * shown only for blocks without a better one, and only if the process's code confirms it.
  */
 uint64_t dwunw_stacks__row_of(struct dwunw_stacks *stacks, const struct alloc_info *info, int kernel_stack_map,
 			      uint64_t *kernel_ips, size_t max_ips)
@@ -398,14 +398,14 @@ static void count_stack(void *arg, uint64_t id)
 	struct dwunw_stacks *stacks = arg;
 	struct dwunw_bpf_stack stack = { .size = sizeof(stack) };
 
-	/* Of the ids of one stack, the first. */
+	/* The first of the ids of one stack. */
 	if (dwunw_bpf_lookup(stacks->bpf, id, &stack, NULL, 0) != DWUNW_OK || stack.id != id)
 		return;
 	stacks->distinct++;
 	stacks->partial[stack.status < STATUSES ? stack.status : STATUSES - 1]++;
 }
 
-/* What raises the limit that such a loss has run into; NULL: no option does. */
+/* The option that raises the limit behind such a loss; NULL: there is none. */
 static const char *option_against(uint32_t reason)
 {
 	switch (reason) {
@@ -418,7 +418,7 @@ static const char *option_against(uint32_t reason)
 	}
 }
 
-/* "NAME: n [why: m] …; raise OPTION" for the reasons from `first` to `last`; nothing where there are none. */
+/* Prints "NAME: n [why: m] …; raise OPTION" for the reasons from `first` to `last`, unless all counts are 0. */
 static void print_reasons(const char *name, const struct dwunw_bpf_counters *counters, uint32_t first, uint32_t last)
 {
 	const char *separator = "; raise ";
@@ -440,7 +440,7 @@ static void print_reasons(const char *name, const struct dwunw_bpf_counters *cou
 	printf("\n");
 }
 
-/* `option` raises the limit; NULL: none does. */
+/* `option` raises the limit; NULL: there is none. */
 static void print_loss(const char *what, uint64_t count, const char *option)
 {
 	if (count)
@@ -471,17 +471,17 @@ void dwunw_stacks__end_report(struct dwunw_stacks *stacks, uint64_t blocks_lost)
 			printf(" [%s: %" PRIu64 "]", dwunw_status_string((dwunw_status)status), stacks->partial[status]);
 	printf(", %" PRIu64 " dropped (ring buffer full)\n", counters.reasons[DWUNW_BPF_DROPPED]);
 
-	print_reasons("left to user space", &counters, DWUNW_BPF_COMPLETE + 1, DWUNW_BPF_FORCED - 1);
+	print_reasons("sent to user space", &counters, DWUNW_BPF_COMPLETE + 1, DWUNW_BPF_FORCED - 1);
 	print_reasons("without a stack", &counters, DWUNW_BPF_LAST_FALLBACK + 1, DWUNW_BPF_REASONS - 1);
-	print_loss("blocks that the map of outstanding ones had no room for", blocks_lost, "--dwunw-blocks");
-	print_loss("calls that there was no memory for", counters.lost_calls, NULL);
-	print_loss("calls left alone because another one may be pending on another stack", counters.other_stack_calls, NULL);
-	print_loss("calls that never returned, as after longjmp", counters.abandoned_calls, NULL);
-	print_loss("stacks that there was no room for", counters.lost_to_memory, "--dwunw-kept-size");
+	print_loss("blocks that found the map of outstanding blocks full", blocks_lost, "--dwunw-blocks");
+	print_loss("calls that found no memory", counters.lost_calls, NULL);
+	print_loss("calls not followed, because another may be pending on another stack", counters.other_stack_calls, NULL);
+	print_loss("calls that ended without a return, as by longjmp", counters.abandoned_calls, NULL);
+	print_loss("stacks that found no room", counters.lost_to_memory, "--dwunw-kept-size");
 	print_loss("modules whose tables found no room", counters.modules_without_room, "--dwunw-table-size");
-	print_loss("stack ids that came with other frames than before", counters.id_collisions, NULL);
+	print_loss("stack ids that came again with other frames", counters.id_collisions, NULL);
 	print_loss("stack ids that could not be noted as sent", counters.failed_inserts, NULL);
-	print_loss("looks at the map that were put off", counters.requests_dropped, "--dwunw-ring-size");
+	print_loss("readings of the map that were postponed", counters.requests_dropped, "--dwunw-ring-size");
 	print_loss("malformed records", counters.records_malformed, NULL);
 
 	if (counters.kept_bytes >= FORGET_FROM && stacks->id_count >= 0)

@@ -9,7 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* False: there is no such process. A zombie whose other threads go on has not ended. */
+/* False: there is no such process. A zombie whose other threads run has not ended. */
 static bool read_stat(pid_t pid, unsigned long long *starttime)
 {
 	char path[64], line[1024];
@@ -25,7 +25,7 @@ static bool read_stat(pid_t pid, unsigned long long *starttime)
 		return false;
 	is = fgets(line, sizeof(line), file) != NULL;
 	fclose(file);
-	/* The name is the process's own choice. */
+	/* The process chooses its name: it may contain any byte. */
 	after_name = is ? strrchr(line, ')') : NULL;
 	if (!after_name || sscanf(after_name, ") %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %ld %*d %llu",
 				  &state, &threads, starttime) != 3)

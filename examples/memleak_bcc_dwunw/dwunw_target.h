@@ -6,21 +6,21 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-/* A process by more than its number, which another one may get. */
+/* A process, identified by more than its number, which another process may get. */
 struct dwunw_target {
-	pid_t pid;		      /* 0: none is watched */
-	int fd;			      /* a pidfd; −1: the kernel gives none, and `starttime` tells */
-	unsigned long long starttime; /* as /proc/PID/stat has it */
+	pid_t pid;		      /* 0: no process is watched */
+	int fd;			      /* a pidfd; −1: the kernel has none, and `starttime` identifies the process */
+	unsigned long long starttime; /* as in /proc/PID/stat */
 };
 
-/* A process that does not exist is none: who attaches to it says so. */
+/* A process that does not exist counts as none; attaching to it gives the error. */
 void dwunw_target__open(struct dwunw_target *target, pid_t pid);
 void dwunw_target__close(struct dwunw_target *target);
 
-/* All its threads have ended, whether it has been waited for or not. */
+/* Whether all its threads have ended, also if its parent has not waited for it. */
 bool dwunw_target__has_ended(const struct dwunw_target *target);
 
-/* Until it has ended, a signal comes, or `timeout_ms` is over. */
+/* Waits until it has ended, a signal comes, or `timeout_ms` is over. */
 void dwunw_target__wait(const struct dwunw_target *target, int timeout_ms);
 
 #endif /* __DWUNW_TARGET_H */

@@ -8,7 +8,7 @@
 #include <linux/errno.h>
 #include <bpf/bpf_helpers.h>
 
-/* The element of a key, put there with the value `init` if there is none. NULL where the map is full. */
+/* The element of a key; added with the value `init` if it is absent. NULL: the map is full. */
 static __always_inline void *bpf_map_lookup_or_try_init(void *map, const void *key, const void *init)
 {
 	void *value = bpf_map_lookup_elem(map, key);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 /*
- * memleak's kernel half: which blocks are outstanding, and by which stack each was allocated.
+ * memleak's kernel half: keeps the outstanding blocks, each with the stack of its allocation.
  */
 #include "core_types.h"
 #include <linux/errno.h>
-#include <linux/ptrace.h> /* struct pt_regs, by the names user space knows */
+#include <linux/ptrace.h> /* struct pt_regs, with user space's names */
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
@@ -22,7 +22,7 @@ const volatile bool trace_all = false;
 const volatile __u64 stack_flags = 0;
 const volatile bool wa_missing_free = false;
 
-/* tid -> size asked for, between an allocator's entry and its return */
+/* tid -> requested size, between an allocator's entry and its return */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__type(key, __u32);
@@ -44,7 +44,7 @@ struct {
 	__uint(max_entries, COMBINED_ALLOCS_MAX_ENTRIES);
 } combined_allocs SEC(".maps");
 
-/* tid -> where posix_memalign will store the block's address */
+/* tid -> the place where posix_memalign will store the block's address */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__type(key, __u32);
@@ -147,7 +147,7 @@ static int gen_alloc_exit2(void *ctx, __u64 address)
 	const __u64 *value = bpf_map_lookup_elem(&sizes, &tid);
 	__u64 size;
 
-	if (!value) /* not sampled, or the call was under way when the probes came */
+	if (!value) /* not sampled, or the call began before the probes were attached */
 		return 0;
 
 	size = *value;
@@ -356,7 +356,7 @@ int memleak__kmalloc_node(void *ctx)
 	struct trace_event_raw_kmem_alloc_node *args = ctx;
 	const void *ptr;
 
-	if (!has_kmem_alloc_node()) /* the tracepoint went together with its record */
+	if (!has_kmem_alloc_node()) /* the tracepoint and its record were removed together */
 		return 0;
 
 	ptr = BPF_CORE_READ(args, ptr);

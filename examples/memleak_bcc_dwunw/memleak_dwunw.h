@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
 /*
- * What memleak's kernel and user halves share.
+ * The types that memleak's kernel and user halves share.
  */
 #ifndef __MEMLEAK_DWUNW_H
 #define __MEMLEAK_DWUNW_H
@@ -30,9 +30,9 @@ union combined_alloc_info {
 
 /* dwunw-added: begin modes, and what the probes of dwunw_probes.bpf.h have for a cookie */
 enum dwunw_mode {
-	DWUNW_MODE_OFF,	     /* bpf_get_stackid alone */
-	DWUNW_MODE_FALLBACK, /* DWARF, and bpf_get_stackid where that stack is lost */
-	DWUNW_MODE_FORCE,    /* DWARF alone */
+	DWUNW_MODE_OFF,	     /* only bpf_get_stackid */
+	DWUNW_MODE_FALLBACK, /* DWARF, and bpf_get_stackid if that stack is lost */
+	DWUNW_MODE_FORCE,    /* only DWARF */
 };
 
 enum dwunw_function {

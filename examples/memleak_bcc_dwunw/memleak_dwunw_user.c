@@ -2,8 +2,8 @@
 /*
  * memleak: outstanding memory allocations, by stack.
  *
- * Written anew after the behaviour of memleak in bcc's libbpf-tools, in its structure, so that a reader who knows that
- * one finds his way.
+ * Written anew from the behaviour of memleak in bcc's libbpf-tools. It has the same structure, so that a reader who
+ * knows that program knows this one.
  */
 /* dwunw-added: what dwunw adds is marked as this line is; README.md tells how to search for it and how to take it out */
 #include <argp.h>
@@ -348,7 +348,7 @@ static pid_t fork_sync_exec(const char *command, int fd)
 {
 	pid_t pid;
 
-	fflush(stdout);	       /* what is printed by now is printed once */
+	fflush(stdout);	       /* otherwise parent and child would both print it */
 	dwunw_block_sigterm(); /* dwunw-added: the child must not take it for its own */
 	pid = fork();
 	switch (pid) {
@@ -523,8 +523,8 @@ static int add_outstanding_alloc(size_t *nr_allocs, uint64_t address, const stru
 }
 
 /*
- * Reads the map in batches of whole buckets: asking for one key after another starts from the beginning whenever the
- * target has just freed the last one, counts blocks twice, and against a busy target never ends.
+ * Reads the map in batches of whole buckets. A reading key by key starts from the beginning whenever the target has
+ * just freed the last key's block: it would count blocks twice, and never end for a busy target.
  */
 static int print_outstanding_allocs(int allocs_fd, int stack_traces_fd)
 {

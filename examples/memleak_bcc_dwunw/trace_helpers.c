@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 /*
- * The limits are those that memleak's users know (README, "Inherited limits"): the map is read once and never again,
- * files are looked for in the tool's own mount namespace, separate debug files are not followed.
+ * The limits are those that memleak's users know (README, "Limits it inherits"): the map is read only once, files are
+ * opened in the tool's own mount namespace, and separate debug files are not used.
  */
 #include "trace_helpers.h"
 
@@ -112,7 +112,7 @@ const struct ksym *ksyms__map_addr(const struct ksyms *ksyms, unsigned long addr
 
 struct sym {
 	char *name;
-	unsigned long start; /* as the file says it */
+	unsigned long start; /* as in the file */
 	unsigned long size;
 };
 
@@ -120,7 +120,7 @@ struct dso {
 	char *name;
 	char *shown; /* dwunw-added: the name, fit for the terminal */
 	bool loaded;
-	bool relocatable; /* ET_DYN: addresses are relative to where it was mapped */
+	bool relocatable; /* ET_DYN: addresses are relative to its load address */
 	unsigned long text_addr_minus_offset;
 	struct sym *syms;
 	size_t count;
@@ -180,7 +180,7 @@ static int dso__add_symtab(struct dso *dso, Elf *e, Elf_Scn *scn, const GElf_Shd
 	return 0;
 }
 
-/* ELF_C_READ: read, not mapped, so that a file that shrinks under us is an error and not a SIGBUS. */
+/* ELF_C_READ: read, not mapped, so that a file that shrinks meanwhile is an error and not a SIGBUS. */
 static int dso__load_sym_table(struct dso *dso)
 {
 	const int fd = open(dso->name, O_RDONLY | O_CLOEXEC);

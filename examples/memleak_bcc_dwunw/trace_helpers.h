@@ -19,7 +19,7 @@ struct ksyms;
 
 struct ksyms *ksyms__load(void);
 void ksyms__free(struct ksyms *ksyms);
-/* The symbol an address lies in, NULL where it lies before all. */
+/* The symbol that an address lies in; NULL: it lies before all symbols. */
 const struct ksym *ksyms__map_addr(const struct ksyms *ksyms, unsigned long addr);
 
 struct sym_info {
@@ -30,17 +30,17 @@ struct sym_info {
 
 struct syms;
 
-/* Reads /proc/PID/maps once; files are opened by path, when an address first falls into them. */
+/* Reads /proc/PID/maps once. Opens a file by path when an address first falls into it. */
 struct syms *syms__load_pid(pid_t tgid);
 void syms__free(struct syms *syms);
-/* 0, or -1 where no file is mapped. */
+/* 0; -1: no file is mapped there. */
 int syms__map_addr_dso(struct syms *syms, unsigned long addr, struct sym_info *sinfo);
 
 struct syms_cache;
 
 struct syms_cache *syms_cache__new(void);
 void syms_cache__free(struct syms_cache *syms_cache);
-/* What syms__load_pid gave for a process when it was first asked for. */
+/* The result of the first syms__load_pid for a process. */
 struct syms *syms_cache__get_syms(struct syms_cache *syms_cache, pid_t tgid);
 
 #endif /* __TRACE_HELPERS_H */

@@ -23,7 +23,7 @@ void BlockAllocator::give_back(uint32_t first, uint32_t count) {
         resting_.push_back({first, count});
 }
 
-// First fit: blocks are few, and come and go with modules.
+// First fit: there are few blocks, which come and go with modules.
 std::optional<uint32_t> BlockAllocator::take_free(uint32_t count) {
     for (auto it = free_.begin(); it != free_.end(); ++it) {
         const auto [first, size] = *it;

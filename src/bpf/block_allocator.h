@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Which parts of an array that BPF programs read are taken. What is given back may still be read by a walk that began
-// before, so it rests until the owner says that no such walk is left.
+// Allocates blocks of an array that BPF programs read:
+//
+//     taken  ── give() ──►  resting: a running walk may still read it  ── wait() ──►  free
+//
+// A block that is given back may still be read by a walk that began before. So it rests until the owner says that no
+// such walk is running.
 //
 // Not thread-safe.
 #pragma once
@@ -15,18 +19,19 @@ namespace dwunw::bpf {
 
 class BlockAllocator {
   public:
-    // `wait` returns when every walk that was under way has ended; false where it could not find out.
+    // `wait` returns true once every running walk has ended; false: it could not find out.
     BlockAllocator(uint32_t size, std::function<bool()> wait) : size_(size), wait_(std::move(wait)) {
         if (size > 0)
             free_.emplace(0, size);
     }
 
-    // The first element of `count` > 0; waits where only what rests is large enough. nullopt where there is no room.
+    // Takes `count` > 0 elements and returns the first; nullopt: no room. Waits only if nothing but a resting block is
+    // large enough.
     std::optional<uint32_t> take(uint32_t count);
     void give_back(uint32_t first, uint32_t count);
 
     uint32_t size() const { return size_; }
-    uint32_t used() const { return used_; } // what rests included
+    uint32_t used() const { return used_; } // with resting blocks
 
   private:
     std::optional<uint32_t> take_free(uint32_t count);

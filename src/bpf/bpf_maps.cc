@@ -10,7 +10,7 @@
 namespace dwunw::bpf {
 namespace {
 
-// −1 where the object has no such map.
+// −1: the object has no such map.
 int map_fd(const bpf_object *object, const char *name) {
     const int fd = bpf_object__find_map_fd_by_name(object, name);
     return fd < 0 ? -1 : fd;

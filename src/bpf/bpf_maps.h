@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The maps of dwunw.bpf.h, as the loader holds them: mapped into memory where the kernel lets that be.
+// The loader's view of the maps of dwunw.bpf.h. Array maps are mapped into memory.
 //
 // Not thread-safe.
 #pragma once
@@ -19,7 +19,7 @@ struct bpf_object;
 
 namespace dwunw::bpf {
 
-// An array map's memory, shared with the programs.
+// The memory of an array map, shared with the programs.
 class SharedArray {
   public:
     SharedArray() = default;
@@ -37,8 +37,8 @@ class SharedArray {
     size_t count_ = 0;
 };
 
-// Waits for every program that is running now to end. The kernel does so before it returns from changing a map of maps,
-// for this very purpose.
+// Waits until every program that runs now has ended. The kernel does this before it returns from an update of a map of
+// maps, for exactly this purpose.
 class GracePeriod {
   public:
     Status open();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The C ABI of stacks inside BPF: wraps Session, and lets no exception out.
+// The C ABI of stacks inside BPF: wraps Session, and stops exceptions.
 #include <dwunw/bpf_stacks.h>
 
 #include "abi/guarded.h"
@@ -12,7 +12,7 @@
 #include <map>
 
 struct dwunw_bpf {
-    // A process's count of changes, and when it was first seen to be that.
+    // A process's count of changes, and the time at which that count was first seen.
     struct Unchanged {
         const dwunw_process *process;
         uint64_t changes;
@@ -102,7 +102,7 @@ extern "C" dwunw_status dwunw_bpf_unchanged_since(struct dwunw_bpf *bpf, int32_t
             *since_ns = seen->second.since_ns;
             return DWUNW_OK;
         }
-        // A change that comes while the map is read is seen by the next call.
+        // The next call sees a change that comes while the map is read.
         if (const dwunw_status status = publisher.publish(*known); status != DWUNW_OK)
             return status;
         *since_ns = now_ns();

@@ -17,8 +17,8 @@
 namespace dwunw::bpf {
 namespace {
 
-// Loads a program that reads the kernel's memory, as the walk does. This needs the caller's rights to load programs,
-// and it needs a kernel that is not locked down: lockdown=confidentiality takes that helper away from the verifier.
+// Loads a program that reads the kernel's memory, as the walk does. This needs the caller's right to load programs, and
+// a kernel that is not locked down: with lockdown=confidentiality the verifier refuses that helper.
 struct ReadingProgram {
     dwunw_status status;
     bool jit;
@@ -57,7 +57,7 @@ ReadingProgram load_reading_program() {
     return {.status = DWUNW_OK, .jit = bpf_obj_get_info_by_fd(fd.get(), &info, &size) != 0 || info.jited_prog_len != 0};
 }
 
-// The common place first: to load it takes some milliseconds, and libbpf has to do that once more for the object.
+// Checks the usual file first: loading it takes some milliseconds, and libbpf must load it again for the object.
 bool has_btf() {
     if (::access("/sys/kernel/btf/vmlinux", R_OK) == 0)
         return true;
@@ -75,7 +75,7 @@ KernelFeatures KernelFeatures::probe(uint32_t flags) {
     const ReadingProgram reading = load_reading_program();
     features.usable = reading.status;
     features.jit = reading.jit;
-    // First: a kernel without it is too old to have the helper of that program.
+    // Checks the ring buffer first: a kernel without it is too old for the helper of that program.
     if (features.usable != DWUNW_ERR_PERMISSION && libbpf_probe_bpf_map_type(BPF_MAP_TYPE_RINGBUF, nullptr) != 1)
         features.usable = DWUNW_ERR_BPF;
     if (features.usable == DWUNW_OK && !has_btf())

@@ -10,7 +10,7 @@ namespace dwunw::bpf {
 
 Lasting find_lasting(std::span<const process::Process::CodeMapping> mappings, RunAddr entry, RunAddr linker,
                      const std::function<const elf::Dynamic &(const dwunw_module &)> &dynamic) {
-    using Object = std::pair<const dwunw_module *, uint64_t>; // a module and where it is
+    using Object = std::pair<const dwunw_module *, uint64_t>; // a module and its load bias
     std::map<Object, std::vector<size_t>> objects;
     std::vector<Object> todo;
     for (size_t i = 0; i < mappings.size(); ++i) {
@@ -24,14 +24,14 @@ Lasting find_lasting(std::span<const process::Process::CodeMapping> mappings, Ru
         if (is_linker || is_program || binding.module->path == "[vdso]")
             todo.push_back(object);
     }
-    // Names are views of what lives as long as the modules.
+    // The names are views of strings that live as long as the modules.
     std::unordered_multimap<std::string_view, Object> by_name;
     bool all_named = true;
     for (const auto &[object, numbers] : objects) {
         const std::string_view path = object.first->path;
         const std::string_view file = path.substr(path.rfind('/') + 1);
         const std::string_view name = dynamic(*object.first).name;
-        // Nobody knows what a library without readable names goes by: it may be the one that another one seems to be.
+        // A library without readable names may have any name: it may be the one that another library seems to be.
         const bool is_start = std::ranges::find(todo, object) != todo.end();
         all_named = all_named && (is_start || dynamic(*object.first).whole);
         by_name.emplace(file, object);
@@ -53,7 +53,7 @@ Lasting find_lasting(std::span<const process::Process::CodeMapping> mappings, Ru
             continue;
         }
         for (const std::string &needed : names.needed) {
-            // A name with a slash is a path: the file's own name is its last part.
+            // A name with a slash is a path; its last part is the file's name.
             const std::string_view name = std::string_view(needed).substr(needed.rfind('/') + 1);
             const auto [first, last] = by_name.equal_range(name);
             if (first != last && std::next(first) == last)

@@ -8,7 +8,7 @@
 namespace dwunw::bpf {
 
 bool Layout::extend(std::span<const process::Process::CodeMapping> mappings) {
-    // Both are sorted: what overlaps meets in one pass. Parts of one mapping become one.
+    // Both lists are sorted, so one pass finds every overlap. Parts of one mapping become one range.
     std::vector<Range> merged;
     merged.reserve(ranges_.size() + mappings.size());
     const auto take = [&](const Range &range) {

@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// What addresses of a process have meant. A layout goes on for as long as no address comes to mean something else: a
-// stack of its time can be named at any later time, whatever has been unmapped since. When an address does, as after
-// dlclose and dlopen of another file, the process goes on with a new layout.
+// The history of a process's addresses, as long as no address gets another meaning:
+//
+//     0x7f10…  libA.so                      layout 1
+//     0x7f20…           plugin1.so          layout 1: no address has two meanings
+//     0x7f20…           (unloaded)          layout 1: old stacks through plugin1.so can still be named
+//     0x7f20…           plugin2.so          layout 2: 0x7f20… has another meaning
+//
+// A stack of a layout's time can be named at any later time, even if its modules have been unmapped. When an address
+// gets another meaning, as after dlclose and dlopen of another file, the process continues with a new layout.
 //
 // Not thread-safe.
 #pragma once
@@ -23,10 +29,10 @@ class Layout {
     explicit Layout(uint64_t number) : number_(number) {}
 
     uint64_t number() const { return number_; }
-    // Of memory, about.
+    // Approximate memory.
     size_t bytes() const { return sizeof(*this) + ranges_.capacity() * sizeof(Range); }
 
-    // Takes in what is mapped now, ascending. False, and unchanged, where an address has meant something else.
+    // Adds the current mappings, in ascending order. False, without a change: an address had another meaning.
     bool extend(std::span<const process::Process::CodeMapping> mappings);
 
     // The module is nullptr for code without a file.

@@ -6,7 +6,7 @@
 
 namespace dwunw::bpf {
 
-// No range goes across `at` any more.
+// Splits the range across `at`.
 void MapHistory::split(RunAddr at) {
     auto after = ranges_.upper_bound(at);
     if (after == ranges_.begin())
@@ -65,7 +65,7 @@ void MapHistory::lose(uint64_t time) {
     known_since_ = std::max(known_since_, time);
 }
 
-// Half of the time that is known.
+// Drops half of the known time.
 void MapHistory::drop_oldest() {
     uint64_t oldest = UINT64_MAX;
     uint64_t newest = 0;
@@ -83,7 +83,7 @@ void MapHistory::forget_before(uint64_t time) {
         forget_to(time - 1);
 }
 
-// What came up to `time`.
+// Forgets everything up to `time`.
 void MapHistory::forget_to(uint64_t time) {
     std::erase_if(execs_, [&](uint64_t exec) { return exec <= time; });
     for (auto it = ranges_.begin(); it != ranges_.end();) {

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// What has been mapped executable in a process, and when: what lies at an address at a moment is the last thing that
-// was mapped there before. That something was unmapped is not known, and does not matter to a stack: no code is running
-// where none is mapped. An exec ends all that was there before it.
+// The executable mappings of a process over time. The mapping at an address at a moment is the last one that came there
+// before:
+//
+//     time        1          2            3
+//     0x7f20…     libA.so    libB.so                   at time 2.5: libB.so
+//
+// Unmappings are not known, and do not matter for a stack: no code runs where none is mapped. An exec ends all mappings
+// before it.
 //
 // Not thread-safe. Proved by tests/unit/bpf_map_history_test.
 #pragma once
@@ -18,55 +23,55 @@
 
 namespace dwunw::bpf {
 
-// One mapping that came.
+// One new mapping.
 struct Mapped {
-    uint64_t time = 0; // CLOCK_MONOTONIC, ns; the kernel's, taken when it was there
+    uint64_t time = 0; // CLOCK_MONOTONIC, ns; by the kernel, when the mapping existed
     std::string path;
     process::Mapping mapping;                // its path is a view of `path`
-    std::optional<process::Binding> binding; // once somebody has asked
+    std::optional<process::Binding> binding; // after the first question about it
 };
 
 class MapHistory {
   public:
-    // So many together, of one process; beyond that the oldest are forgotten.
+    // The most mappings of one process. Beyond it, the oldest are forgotten.
     static constexpr size_t kMost = 32768;
     static constexpr size_t kMostExecs = 256;
 
     void add(const std::shared_ptr<Mapped> &mapped);
-    // At `time` it executed another program.
+    // The process executed another program at `time`.
     void add_exec(uint64_t time);
     // Everything up to `time` is unknown.
     void lose(uint64_t time);
-    // Nobody will ask about what was before, beyond what was there then.
+    // Forgets mappings before `time`, except those that were in force at that time.
     void forget_before(uint64_t time);
 
-    // From when on it is known.
+    // The time from which on the history is complete.
     uint64_t known_since() const { return known_since_; }
     size_t size() const { return size_; }
 
-    // When the program that ran at `time` was executed; nullopt: not known, or none of its execs came here.
+    // The time of the exec of the program that ran at `time`; nullopt: not known, or no exec was recorded.
     std::optional<uint64_t> executed(uint64_t time) const;
 
     struct Found {
-        std::shared_ptr<Mapped> mapped; // nullptr: nothing came here in this time
-        RunAddr start;                  // from where to where the answer is the same
+        std::shared_ptr<Mapped> mapped; // nullptr: no mapping came here in this time
+        RunAddr start;                  // the answer is the same for all of [start, end)
         RunAddr end;
     };
-    // What came last from `since` to `until`, both included.
+    // The last mapping that came from `since` to `until`, both included.
     Found find(RunAddr address, uint64_t since, uint64_t until) const;
 
   private:
     struct Range {
         RunAddr end;
-        std::vector<std::shared_ptr<Mapped>> came; // by time
+        std::vector<std::shared_ptr<Mapped>> came; // in order of time
     };
     void split(RunAddr at);
     void drop_oldest();
     void forget_to(uint64_t time);
 
     std::map<RunAddr, Range> ranges_; // by start; none overlap
-    size_t size_ = 0;                 // of all `came`
-    std::vector<uint64_t> execs_;     // when, sorted
+    size_t size_ = 0;                 // total of all `came`
+    std::vector<uint64_t> execs_;     // times, sorted
     uint64_t known_since_ = 0;
 };
 

@@ -21,11 +21,12 @@ namespace dwunw::bpf {
 namespace {
 
 constexpr size_t kPage = 4096;
-// Of all processors together, about; some 25 records a page. Whoever polls rarely finds little room on many of them.
+// For all processors together, approximately; some 25 records a page. With many processors, each has little room, which
+// matters if polls are rare.
 constexpr size_t kPagesOfAll = 4096;
 constexpr size_t kFewestPages = 16;
 constexpr size_t kMostPages = 512;
-// Where less room than the longest record needs is left, one may have found too little.
+// If a buffer has less room than the longest record needs, a record may have been lost.
 constexpr size_t kLongest = 2 * kPage;
 
 int64_t read_clock(clockid_t clock) {
@@ -36,7 +37,7 @@ int64_t read_clock(clockid_t clock) {
 
 int64_t time_suspended() { return read_clock(CLOCK_BOOTTIME) - read_clock(CLOCK_MONOTONIC); }
 
-// "0-3,8" as numbers.
+// Parses "0-3,8".
 std::vector<int> parse_list(const std::string &text) {
     constexpr int kMost = 1 << 16;
     std::vector<int> numbers;
@@ -166,7 +167,7 @@ std::optional<uint64_t> MapWatch::parse_exec(std::span<const uint8_t> record, in
     if (record.size() < sizeof(head) + sizeof(time))
         return std::nullopt;
     std::memcpy(&head, record.data(), sizeof(head));
-    // Of a thread's new name it says nothing else.
+    // Other comm records are only new names of threads.
     if (head.header.type != PERF_RECORD_COMM || (head.header.misc & PERF_RECORD_MISC_COMM_EXEC) == 0)
         return std::nullopt;
     std::memcpy(&time, record.data() + record.size() - sizeof(time), sizeof(time));
@@ -174,7 +175,7 @@ std::optional<uint64_t> MapWatch::parse_exec(std::span<const uint8_t> record, in
     return time;
 }
 
-// The record that `record_` is.
+// Takes the record in `record_`.
 void MapWatch::take_record(const std::function<bool(int32_t pid)> &wanted) {
     int32_t pid = 0;
     if (record_.size() < sizeof(perf_event_header) + sizeof(pid))
@@ -225,7 +226,7 @@ bool MapWatch::read(Buffer &buffer, const std::function<bool(int32_t pid)> &want
 }
 
 bool MapWatch::drain(const std::function<bool(int32_t pid)> &wanted, const std::function<void(const Came &)> &take) {
-    // Before: what is written while this reads is another time's.
+    // Before the reading: records that are written during it belong to a later time.
     const auto now = static_cast<uint64_t>(read_clock(CLOCK_MONOTONIC));
     bool complete = true;
     came_.clear();
@@ -235,11 +236,11 @@ bool MapWatch::drain(const std::function<bool(int32_t pid)> &wanted, const std::
     for (const Came &came : came_)
         take(came);
     came_.clear();
-    // A processor that came has no buffer yet; after a suspend those that had been away have none any more.
+    // A new processor has no buffer yet. After a suspend, processors that were offline have none any more.
     constexpr int64_t kClocksApart = 1'000'000;
     if (processors() != opened_for_ || time_suspended() - suspended_ > kClocksApart) {
         complete = false;
-        (void)open(); // without it, there is no history to go by
+        (void)open(); // without it, there is no history
     }
     drained_ = now;
     losses_ += !complete;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Tells of every executable mapping that comes, in any process, with its file and its time, and of every exec, which
-// ends all mappings before it: the kernel's mmap and comm records of perf_event_open(2), one buffer a processor.
-// Complete, or it says that something was lost.
+// Reports every new executable mapping of every process, with its file and its time, and every exec, which ends all
+// earlier mappings. The sources are the kernel's mmap and comm records (perf_event_open(2)), in one buffer for each
+// processor. The report is complete, or says that something was lost.
 //
 // Not thread-safe.
 #pragma once
@@ -22,33 +22,33 @@ namespace dwunw::bpf {
 
 class MapWatch {
   public:
-    // What is read of one buffer; `record` as perf_event_open(2) has it. nullptr: no mapping that came, or malformed.
-    // `pid` becomes the process.
+    // Parses one record of a buffer, in the form of perf_event_open(2), and sets `pid`. nullptr: not a new mapping, or
+    // malformed.
     static std::shared_ptr<Mapped> parse(std::span<const uint8_t> record, int32_t &pid);
-    // When the process executed another program; nullopt: another kind of record, or malformed.
+    // The time at which the process executed another program; nullopt: another kind of record, or malformed.
     static std::optional<uint64_t> parse_exec(std::span<const uint8_t> record, int32_t &pid);
 
-    // DWUNW_ERR_BPF where the kernel refuses.
+    // DWUNW_ERR_BPF: the kernel refuses.
     Status open();
     bool is_open() const { return !buffers_.empty(); }
 
-    // One thing that came.
+    // One event.
     struct Came {
         int32_t pid;
         uint64_t time;
         std::shared_ptr<Mapped> mapped; // nullptr: an exec
     };
-    // Everything that came before this call, in its order, as far as `wanted` says of its process. False: something may
-    // be missing.
+    // Reports every event before this call, in order, of the processes that `wanted` accepts. False: some may be
+    // missing.
     bool drain(const std::function<bool(int32_t pid)> &wanted, const std::function<void(const Came &)> &take);
-    // Up to when everything has been told.
+    // All events up to this time have been reported.
     uint64_t drained() const { return drained_; }
     uint64_t seen() const { return seen_; }
     uint64_t losses() const { return losses_; }
 
   private:
     struct Unmapper {
-        size_t data_size; // without the first page
+        size_t data_size; // without the control page
         void operator()(void *memory) const;
     };
     struct Buffer {
@@ -62,8 +62,8 @@ class MapWatch {
     std::string processors() const;
 
     UniqueFd online_;
-    std::string opened_for_; // the processors that there were
-    int64_t suspended_ = 0;  // how long the machine had been, then
+    std::string opened_for_; // the processors at that time
+    int64_t suspended_ = 0;  // total time of suspension, at that time
     std::vector<Buffer> buffers_;
     std::vector<Came> came_;
     std::vector<uint8_t> record_;

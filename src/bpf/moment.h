@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A process's code as it was at a moment that has passed: a map that was read before, and what came since. Where no map
-// of the program was read before, all that came since its exec: its vDSO is missing there.
+// A process's code at a moment in the past:
 //
-// Only a module's rules are gone by: code without a file, or in one that cannot be used or has changed since, is not
-// what it was, for all that is known here.
+//     10.0 s   the map was read               0x7f10… libA.so,  0x7f20… plugin1.so
+//     10.2 s   a new mapping (map_watch.h)    0x7f20… plugin2.so
+//     10.3 s   the moment                     0x7f10… libA.so,  0x7f20… plugin2.so
+//
+// It is put together from an earlier reading of the map, and the mappings that came since. If no map of the program was
+// read before the moment, all mappings since its exec are used; its vDSO is then missing.
+//
+// Only the rules of modules are used. Code without a file, or in a file that is unusable or has changed since, may have
+// been different at that moment.
 //
 // For one walk, on one thread. Proved by tests/unit/bpf_moment_test.
 #pragma once
@@ -16,32 +22,32 @@
 
 namespace dwunw::bpf {
 
-// Whether files are still what they were, asked again after a while.
+// Whether files are unchanged. Asks again after some time.
 class FileChecks {
   public:
     static constexpr uint64_t kAskAgainAfter = 10'000'000; // as Process::kVerifyAfter
     bool unchanged(const process::Module &file, uint64_t now);
 
   private:
-    std::unordered_map<const process::Module *, uint64_t> checked_; // when; as many as there are modules
+    std::unordered_map<const process::Module *, uint64_t> checked_; // time of the last check; one for each module
 };
 
-// What a process has been known to have mapped, when.
+// One reading of a process's map: the known mappings, and the time.
 struct MapReading {
     std::shared_ptr<const process::Snapshot> snapshot;
-    uint64_t begin = 0; // of the reading
+    uint64_t begin = 0; // when the reading began
     uint64_t end = 0;
     uint64_t execs = 0;
 };
 
 class Moment final : public unwind::AddressSpace {
   public:
-    // `time`: not before the reading's end. All outlive it.
+    // `time`: not before the end of the reading. All arguments outlive this.
     Moment(process::Process &process, const MapReading &reading, const MapHistory &history, uint64_t time,
            FileChecks &checks, uint64_t now)
         : process_(process), reading_(&reading), since_(reading.begin), history_(history), time_(time), checks_(checks),
           now_(now) {}
-    // `executed`: when its program was, not after `time`.
+    // `executed`: the time of the program's exec, not after `time`.
     Moment(process::Process &process, uint64_t executed, const MapHistory &history, uint64_t time, FileChecks &checks,
            uint64_t now)
         : process_(process), reading_(nullptr), since_(executed), history_(history), time_(time), checks_(checks),
@@ -55,7 +61,7 @@ class Moment final : public unwind::AddressSpace {
         process::Binding binding;
         RunAddr start;
         RunAddr end;
-        RunAddr mapping_start; // and where in the file that is
+        RunAddr mapping_start; // and the file offset of that
         FileOffset offset;
     };
     Answer look(RunAddr address);
@@ -63,7 +69,7 @@ class Moment final : public unwind::AddressSpace {
 
     process::Process &process_;
     const MapReading *reading_;
-    uint64_t since_; // what came before is not asked about
+    uint64_t since_; // earlier events do not matter
     const MapHistory &history_;
     uint64_t time_;
     FileChecks &checks_;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// An index of things that lie in a vector: hash → number. Eight bytes a slot, half of them or more in use: a node of a
-// standard container takes four times that.
+// An index of objects in a vector: hash → number. It takes eight bytes for each slot, and at least half of the slots
+// are used; a node of a standard container takes four times as much.
 //
 // Not thread-safe. Proved by tests/unit/bpf_number_index_test.
 #pragma once
@@ -15,7 +15,7 @@ class NumberIndex {
   public:
     static constexpr uint32_t kNone = UINT32_MAX;
 
-    // The number whose thing `equals` accepts; kNone: there is none. `hash`: only the upper half of it counts.
+    // The number whose object `equals` accepts; kNone: there is none. Only the upper half of `hash` counts.
     template <typename Equals> uint32_t find(uint64_t hash, Equals &&equals) const {
         if (slots_.empty())
             return kNone;
@@ -29,7 +29,7 @@ class NumberIndex {
         }
     }
 
-    // A number that is not in it yet, below kNone.
+    // Adds a number that is not in the index yet; below kNone.
     void insert(uint64_t hash, uint32_t number) {
         if ((count_ + 1) * 4 > slots_.size() * 3)
             grow();
@@ -62,7 +62,7 @@ class NumberIndex {
                 put(slot);
     }
 
-    std::vector<uint64_t> slots_; // upper half of the hash, and the number + 1; 0: free. A power of two of them.
+    std::vector<uint64_t> slots_; // upper half of the hash, and the number + 1; 0: free. The size is a power of two.
     size_t count_ = 0;
 };
 

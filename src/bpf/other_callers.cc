@@ -20,8 +20,8 @@ bool names_map(std::span<const bpf_insn> code, int map) {
 } // namespace
 
 std::string find_other_caller(const bpf_object *object) {
-    // Nothing but the walk names this map, dwunw.bpf.h's own programs neither; and libbpf puts the functions that a
-    // program calls behind it.
+    // Only the walk uses this map; the other programs of dwunw.bpf.h do not. libbpf appends the functions that a
+    // program calls to the program's own instructions.
     const bpf_map *rules = bpf_object__find_map_by_name(object, "dwunw_rules");
     const int map = rules != nullptr ? bpf_map__fd(rules) : -1;
     bpf_program *program = nullptr;

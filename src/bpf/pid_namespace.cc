@@ -34,7 +34,7 @@ bool has_one_number(std::string_view status) {
     if (at == std::string_view::npos)
         return true;
     const std::string_view rest = status.substr(at + kField.size());
-    // "NSpid:\t4711\t12\t1": from /proc's namespace inwards.
+    // "NSpid:\t4711\t12\t1": the numbers from /proc's namespace to the innermost one.
     const std::string_view numbers = rest.substr(0, rest.find('\n'));
     return numbers.find('\t') == std::string_view::npos;
 }
@@ -42,7 +42,7 @@ bool has_one_number(std::string_view status) {
 Result<uint32_t> find_pid_namespace() {
     std::array<char, 8192> buffer;
     const std::string_view status = read_text("/proc/self/status", buffer);
-    // Whoever has no number in /proc's namespace finds no /proc/self.
+    // A process without a number in /proc's namespace finds no /proc/self.
     if (status.empty() || !has_one_number(status))
         return Error{DWUNW_ERR_PID_NAMESPACE};
     struct stat found;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// How much one poll takes in, however much more there is: so many records, or those of so much time. A record may cost
-// a reading of its process's map, and how large that is is the process's own choice.
+// Limits the records and the time of one poll. A record may need its process's map to be read, and the process decides
+// how large that map is.
 //
 // Proved by tests/unit/bpf_poll_budget_test.
 #pragma once
@@ -13,9 +13,9 @@ namespace dwunw::bpf {
 class PollBudget {
   public:
     static constexpr size_t kRecords = 16384;
-    static constexpr uint64_t kTime = 200'000'000; // ns, from the first record on
+    static constexpr uint64_t kTime = 200'000'000; // ns, from the first record
 
-    // One more record, taken in by `now`; true: enough.
+    // Counts a record that was taken in at `now`. True: the poll must end.
     bool add(uint64_t now) {
         if (taken_++ == 0)
             until_ = now + kTime;

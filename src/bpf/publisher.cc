@@ -24,13 +24,13 @@ uint64_t now_ns() {
     return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
 }
 
-// Records of a moment are not taken in before a later one's, or it took them this long to get into the ring.
+// The longest time that a record may take from its making to the ring buffer. After it, no older record can still come.
 constexpr uint64_t kOnTheWay = 1'000'000'000;
 
 template <typename T> T load(const T &shared) { return __atomic_load_n(&shared, __ATOMIC_ACQUIRE); }
 template <typename T> void put(T &shared, T value) { __atomic_store_n(&shared, value, __ATOMIC_RELEASE); }
 
-// Where the dynamic linker was mapped, 0: the program was given none; and where the program begins.
+// The dynamic linker's address (0: the program has none), and the program's entry point.
 struct StartAddresses {
     uint64_t linker = 0;
     uint64_t entry = 0;
@@ -58,7 +58,7 @@ bool same(const dwunw_mapping &a, const dwunw_mapping &b) {
     return a.start == b.start && a.end == b.end && a.origin == b.origin && a.table == b.table && a.kind == b.kind;
 }
 
-// Whether everything that was published still is, whatever came to it.
+// Whether every mapping in `before` is also in `after`, which may have more.
 bool keeps(std::span<const dwunw_mapping> before, std::span<const dwunw_mapping> after) {
     size_t at = 0;
     for (const dwunw_mapping &mapping : before) {
@@ -70,7 +70,7 @@ bool keeps(std::span<const dwunw_mapping> before, std::span<const dwunw_mapping>
     return true;
 }
 
-// The same of modules alone: code without a file has no meaning to keep.
+// The same for modules only: the meaning of code without a file is never kept.
 bool keeps_modules(std::span<const dwunw_mapping> before, std::span<const dwunw_mapping> after) {
     std::vector<dwunw_mapping> modules(before.begin(), before.end());
     std::erase_if(modules, [](const dwunw_mapping &mapping) { return mapping.kind == DWUNW_BPF_ANONYMOUS; });
@@ -98,7 +98,7 @@ Publisher::Publisher(dwunw_context *context, BpfMaps &maps, std::optional<Linker
       mapping_blocks_(static_cast<uint32_t>(maps.mappings().size()), [&] { return maps.grace.wait(); }),
       slots_(static_cast<uint32_t>(maps.processes().size()), [&] { return maps.grace.wait(); }),
       generation_(first_generation) {
-    // Without it, a stack that is walked here needs the map to be as it was.
+    // If it fails, user space can walk a stack only if the map has not changed.
     (void)watch_.open();
 }
 
@@ -125,7 +125,7 @@ dwunw_status Publisher::add(int32_t pid) {
     if (TrackedProcess *tracked = find(pid)) {
         if (load(maps_.processes()[tracked->slot].tgid) != 0)
             return publish(*tracked);
-        exited(pid); // the number is another process's by now
+        exited(pid); // another process has the number now
     }
     const dwunw_process_options options = {.size = sizeof(options),
                                            .pid = pid,
@@ -139,12 +139,12 @@ dwunw_status Publisher::add(int32_t pid) {
     auto tracked = std::make_unique<TrackedProcess>();
     tracked->pid = pid;
     tracked->process.reset(process);
-    tracked->history.lose(now_ns()); // what came before was nobody's
+    tracked->history.lose(now_ns()); // earlier mappings belonged to another process
     const auto slot = slots_.take(1);
     if (!slot)
         return DWUNW_ERR_LIMIT;
     tracked->slot = *slot;
-    // The kernel counts changes from here on, and asks for nothing while the first map is being read.
+    // From here on the kernel counts changes. It sends no request while the first map is being read.
     dwunw_process_slot &shared = maps_.processes()[*slot];
     shared = {};
     shared.need_sent = 1;
@@ -168,7 +168,7 @@ void Publisher::watch_linker(TrackedProcess &tracked) {
     const uint64_t address = start_addresses(tracked.pid).linker_or_program();
     const auto code = tracked.process->impl->code_mappings();
     for (const auto &mapping : code.mappings) {
-        // AT_BASE is the file's first byte, which lies in a mapping before its code.
+        // AT_BASE is the address of the file's first byte, which lies in a mapping before its code.
         const bool is_it = address != 0 && mapping.binding.kind == CodeKind::kModule &&
                            mapping.end > RunAddr(address) &&
                            (mapping.start <= RunAddr(address) || mapping.start.value - address < (uint64_t{1} << 20));
@@ -221,7 +221,7 @@ void Publisher::retire(std::shared_ptr<const Layout> layout) {
 
 void Publisher::rearm(const TrackedProcess &tracked) { put(maps_.processes()[tracked.slot].need_sent, uint32_t{0}); }
 
-// Nothing is published of it any more, and what was will be free.
+// Publishes nothing of the process any more, and frees what was published.
 void Publisher::withdraw(TrackedProcess &tracked) {
     mapping_blocks_.give_back(tracked.first, tracked.count);
     mapping_blocks_.give_back(tracked.lasting_first, static_cast<uint32_t>(tracked.lasting.size()));
@@ -253,8 +253,8 @@ void Publisher::asked(int32_t pid, uint64_t exec_pages) {
 }
 
 uint64_t Publisher::look_again(uint64_t now) {
-    // An exit is told behind all that the process has sent, but not where the ring buffer was full: then what it sent
-    // has been taken in, or is not there, after this while.
+    // The kernel reports an exit after all records of the process, but not if the ring buffer was full. After this
+    // time, these records have been taken in, or were lost.
     constexpr uint64_t kUntold = 1'000'000'000;
     uint64_t next = 0;
     std::vector<int32_t> gone;
@@ -273,7 +273,7 @@ uint64_t Publisher::look_again(uint64_t now) {
             const dwunw_status status = publish_timed(*tracked);
             if (status == DWUNW_OK || status == DWUNW_ERR_NO_PROCESS)
                 continue;
-            tracked->wanted = true; // e.g. memory: again later
+            tracked->wanted = true; // it failed, for example for lack of memory: try again later
         }
         if (next == 0 || tracked->not_before < next)
             next = tracked->not_before;
@@ -283,7 +283,7 @@ uint64_t Publisher::look_again(uint64_t now) {
     return next;
 }
 
-// At most a third of the time goes into one process's map, or a twentieth.
+// Reading one process's map takes at most a third of the time, or a twentieth.
 dwunw_status Publisher::publish_timed(TrackedProcess &tracked) {
     constexpr uint64_t kCheap = 1'000'000;
     const uint64_t before = now_ns();
@@ -300,11 +300,11 @@ dwunw_status Publisher::publish_in_time(TrackedProcess &tracked) {
     return now_ns() < tracked.in_time_not_before ? DWUNW_ERR_LIMIT : publish_timed(tracked);
 }
 
-// One publication takes two.
+// One publication takes two generations.
 bool Publisher::generations_for_one_more() {
     if (generation_ + 1 <= DWUNW_BPF_MAX_GENERATION)
         return true;
-    // They come round: nobody may be using an old one when its number is given out again.
+    // Generations wrap around. No process may use an old one when its number is given out again.
     for (const auto &[pid, other] : tracked_) {
         withdraw(*other);
         other->wanted = true;
@@ -341,7 +341,7 @@ void Publisher::write(TrackedProcess &tracked, const PublishedMap &published, ui
 
 struct Publisher::Entries {
     std::vector<dwunw_mapping> mappings;
-    std::vector<size_t> of_code; // which of the code mappings each is
+    std::vector<size_t> of_code; // for each entry, its index in the code mappings
     std::vector<const process::Module *> tables;
 };
 
@@ -353,13 +353,13 @@ Publisher::Entries Publisher::entries_of(const Process::CodeMappings &code) {
             .start = mapping.start.value, .end = mapping.end.value, .origin = 0, .table = 0, .kind = 0};
         switch (mapping.binding.kind) {
         case CodeKind::kUprobeTrampoline:
-            continue; // the kernel knows where it is
+            continue; // the kernel recognises it by its address
         case CodeKind::kAnonymous:
             out.kind = DWUNW_BPF_ANONYMOUS;
             break;
         case CodeKind::kModule:
             out.kind = DWUNW_BPF_NO_TABLE;
-            // A file that cannot be read any more has none.
+            // A file that cannot be read any more has no table.
             if (const auto compiled = mapping.cfi != nullptr ? mapping.cfi->compile() : Error{DWUNW_ERR_NO_CFI}) {
                 out.kind = DWUNW_BPF_NO_ROOM;
                 const process::Module &file = *mapping.binding.module->file;
@@ -392,8 +392,7 @@ std::optional<Publisher::Block> Publisher::store(std::span<const dwunw_mapping> 
     return Block{*first, count};
 }
 
-// All of the map; where there is no room for that, the modules that have a table; where there is none for those,
-// nothing.
+// Stores the whole map. Without room for that, only the modules that have a table; without room for those, nothing.
 Publisher::Block Publisher::store_map(TrackedProcess &tracked, const Entries &entries) {
     tracked.incomplete = false;
     if (const auto all = store(entries.mappings))
@@ -427,7 +426,7 @@ const elf::Dynamic &Publisher::dynamic(const dwunw_module &module) {
     return found->second;
 }
 
-// `before` becomes what is to be given back when the new one has been written.
+// Sets `before` to the block to give back after the new one was written.
 void Publisher::publish_lasting(TrackedProcess &tracked, const Process::CodeMappings &code, const Entries &entries,
                                 uint64_t execs, Block &before) {
     const bool same_program = tracked.lasting_generation != 0 && tracked.execs == execs;
@@ -492,7 +491,8 @@ dwunw_status Publisher::publish(TrackedProcess &tracked) {
                                    [&](const auto &mapping) { return mapping.binding.module == tracked.linker; });
     };
     if (tracked.linker != nullptr && !has_linker()) {
-        // Another program, with another linker. What that did before it was watched is read once more.
+        // Another program, with another linker. Events before the new linker was watched are unknown, so read the map
+        // once more.
         tracked.linker = nullptr;
         tracked.linker_probe.reset();
         watch_linker(tracked);
@@ -506,8 +506,8 @@ dwunw_status Publisher::publish(TrackedProcess &tracked) {
 
     Entries entries = entries_of(code);
     const std::vector<dwunw_mapping> &mappings = entries.mappings;
-    // A map that explains what it did before, and a kernel that has asked because of its count of pages: it counts some
-    // that the map does not show, or the other way round.
+    // The map is unchanged, but the kernel has asked because of its count of pages: it counts pages that the map does
+    // not show, or the reverse.
     const bool keeps_all = keeps(tracked.mappings, mappings);
     const bool same_map = tracked.mappings.size() == mappings.size() && keeps_all;
     if (same_map && tracked.published.changes == next.changes && tracked.asked_pages != 0)

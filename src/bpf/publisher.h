@@ -1,20 +1,25 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Which processes the kernel knows, and what of their maps is published there.
+// The processes that the kernel knows, and their published maps.
 //
-// What is published of a process is true of one moment: the map was read after `changes` had been, and holds as many
-// executable pages as it says. The kernel uses it while both still are what they were, so whatever happened meanwhile
-// makes it unused, not wrong. What was published before is left in place until no walk can be reading it any more.
+//     /proc/PID/maps ── read ──►  mappings ── written to ──►  dwunw_mappings   [ map of process 12 | lasting of 12 | …
+//     ] modules         ── compiled ──►  tables ── copied to ──►  dwunw_pool
+//                                    dwunw_processes[slot]:  changes 8, exec_pages 310, generation 5, layout 3
 //
-// What never goes while the process's program runs (lasting.h) is published beside it, and is true until the next exec.
+// A published map is valid for one moment: it was read when the kernel's count was `changes`, and it has `exec_pages`
+// executable pages. The kernel uses it while both are unchanged. So a later change makes the map unused, not wrong. An
+// old map stays in place until no walk can be reading it.
 //
-// A generation says which cached rules are true: a new one comes whenever something that was published is so no more.
-// A layout says what frames mean (layout.h). Both the map and what lasts have their own.
+// The mappings that stay while the process's program runs (lasting.h) are published separately, and are valid until the
+// next exec.
 //
-// Where a process has more mappings than there is room for, fewer are published, and the kernel is told so.
+// A generation says which cached rules are valid: there is a new one whenever a published mapping becomes invalid. A
+// layout gives frames their meaning (layout.h). The map and the lasting mappings have one of each.
 //
-// To read a map costs what the process likes. So while the map's changes are known otherwise (map_watch.h), and what
-// lasts is published, a process's map takes a twentieth of the time at most, and one that is never the same for long is
-// read twice a second: each reading of it would give its stacks new ids, for nothing.
+// If a process has more mappings than there is room for, fewer are published, and the kernel is told.
+//
+// A process decides how expensive its map is to read. If the map's changes are known from elsewhere (map_watch.h) and
+// the lasting mappings are published, reading takes at most a twentieth of the time, and a map that changes all the
+// time is read twice a second. More readings would only give its stacks new ids.
 //
 // Not thread-safe.
 #pragma once
@@ -53,71 +58,73 @@ class Publisher {
         uint32_t slot = 0;
         std::unique_ptr<dwunw_process, ProcessCloser> process;
         std::optional<AttachedProbe> linker_probe;
-        const dwunw_module *linker = nullptr; // that it is on, or could not be put on
+        const dwunw_module *linker = nullptr; // the linker with the probe, or the one that refused it
         std::shared_ptr<Layout> layout;
         PublishedMap published;
-        std::vector<dwunw_mapping> mappings; // all
-        uint32_t first = 0;                  // of those that are published
+        std::vector<dwunw_mapping> mappings; // all mappings
+        uint32_t first = 0;                  // of the published ones
         uint32_t count = 0;
         uint32_t generation = 0;
         bool incomplete = false;
         bool lasting_whole = false;
         std::vector<const process::Module *> tables; // acquired
-        // What lasts.
+        // The lasting mappings.
         std::shared_ptr<Layout> lasting_layout;
         std::vector<dwunw_mapping> lasting;
         uint32_t lasting_first = 0;
         uint32_t lasting_generation = 0;
-        uint64_t execs = 0; // when that was found out
-        // What was mapped when: from `reading` on. `next_reading` takes its place when no record is older than that.
+        uint64_t execs = 0; // the kernel's count when they were found
+        // The mappings over time, from `reading` on. `next_reading` replaces `reading` once no record is older than it.
         MapHistory history;
         std::optional<MapReading> reading;
         std::optional<MapReading> next_reading;
-        // The kernel counts other pages than the map shows; by how many, once it has said so twice of the same map.
+        // The kernel counts other pages than the map shows. The difference, once the kernel has asked twice about the
+        // same map.
         uint64_t asked_pages = 0;
         uint64_t unexplained_pages = 0;
-        bool wanted = false; // to be looked at again
-        bool failed = false; // the last look
+        bool wanted = false; // its map is to be read again
+        bool failed = false; // the last reading failed
         uint64_t not_before = 0;
         uint64_t in_time_not_before = 0; // publish_in_time
         uint64_t published_at = 0;
-        uint64_t rest = 0;       // before the next look, where the last ones were true for moments only
-        uint64_t gone_since = 0; // seen to have exited; 0: not
+        uint64_t rest = 0;       // time before the next reading, if the last maps were valid only for moments
+        uint64_t gone_since = 0; // when its exit was seen; 0: not seen
 
-        // Stacks do well with what is published.
+        // The published maps suffice for its stacks for now.
         bool may_wait() const { return reading.has_value() && lasting_generation != 0; }
     };
 
     Publisher(dwunw_context *context, BpfMaps &maps, std::optional<LinkerProbe> linker_probe,
               uint32_t first_generation);
 
-    // Adds a process, or looks at it again. dwunw_process_open's errors, DWUNW_ERR_LIMIT, DWUNW_ERR_BPF.
+    // Adds a process, or reads its map again. dwunw_process_open's errors, DWUNW_ERR_LIMIT, DWUNW_ERR_BPF.
     dwunw_status add(int32_t pid);
     void remove(int32_t pid);
-    // The kernel has said so; it knows the process no more.
+    // Called when the kernel has reported the exit; the kernel no longer knows the process.
     void exited(int32_t pid);
-    // What is published is true; let the kernel ask again when it is not.
+    // The published map is valid: allows the kernel to ask again once it is not.
     void rearm(const TrackedProcess &tracked);
-    // The kernel has found that what is published is not true any more, at a moment when there were so many pages.
+    // Called when the kernel has found that the published map is not valid. `exec_pages`: its count of pages at that
+    // moment.
     void asked(int32_t pid, uint64_t exec_pages);
-    // Looks at the processes that are to be, as far as it is time; returns when the next one is due, 0: none.
+    // Reads the maps that are due. Returns the time at which the next one is due; 0: none.
     uint64_t look_again(uint64_t now);
 
     TrackedProcess *find(int32_t pid);
-    // nullptr: no such layout, or no stack has it any more.
+    // nullptr: there is no such layout, or no stack has it any more.
     std::shared_ptr<const Layout> layout(uint64_t number) const;
     // The kernel's count of changes.
     uint64_t changes(const TrackedProcess &tracked) const;
-    // Publishes the map as it is now.
+    // Publishes the current map.
     dwunw_status publish(TrackedProcess &tracked);
-    // The same, but not at once again where it has failed or takes long: DWUNW_ERR_LIMIT.
+    // The same, but limited: DWUNW_ERR_LIMIT directly after a failure, or if it takes too much time.
     dwunw_status publish_in_time(TrackedProcess &tracked);
 
-    // The process's code at a moment when it had executed so many programs; nullopt where that is not known.
+    // The process's code at `time`, when it had executed `execs` programs; nullopt: not known.
     std::optional<Moment> moment(TrackedProcess &tracked, uint64_t time, uint64_t execs, uint64_t now);
-    // What has come to be mapped until now, anywhere.
+    // Takes in the new mappings of all processes up to now.
     void watch_maps();
-    // Every record of a moment before `time` has been taken in.
+    // Every record from before `time` has been taken in.
     void settled(uint64_t time);
 
     uint64_t publications() const { return publications_; }
@@ -128,7 +135,7 @@ class Publisher {
     size_t size() const { return tracked_.size(); }
 
   private:
-    struct Entries; // a map as it is published
+    struct Entries; // a map in its published form
     struct Block {
         uint32_t first = 0;
         uint32_t count = 0;
@@ -144,7 +151,7 @@ class Publisher {
     void write(TrackedProcess &tracked, const PublishedMap &published, uint64_t code_filter);
     void withdraw(TrackedProcess &tracked);
     bool generations_for_one_more();
-    // A layout that takes in the mappings: `layout`, or where that is not possible a new one.
+    // Adds the mappings to `layout`, or, if that is not possible, to a new layout.
     bool extend(std::shared_ptr<Layout> &layout, std::span<const process::Process::CodeMapping> mappings);
     void note_reading(TrackedProcess &tracked, const MapReading &reading);
     void retire(std::shared_ptr<const Layout> layout);
@@ -161,7 +168,7 @@ class Publisher {
     uint64_t publications_ = 0;
     std::map<int32_t, std::unique_ptr<TrackedProcess>> tracked_;
     std::unordered_map<uint64_t, std::weak_ptr<const Layout>> layout_numbers_;
-    // Layouts that came to an end: records of their time may still be on their way.
+    // Layouts that have ended. Records of their time may still come.
     std::deque<std::shared_ptr<const Layout>> former_layouts_;
     size_t former_bytes_ = 0;
     MapWatch watch_;

@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A record with registers and stack bytes is walked with the process's map as it is now, or as it was when the record
-// was made.
+// Walks the records that hold registers and stack bytes. Each is walked with the process's current map, or with the map
+// of the record's moment.
 //
-// Now: right only if the map still means what it did then. Three things say so: the kernel had a layout for the record,
-// and the process still has that layout, so no address has come to mean something else; the kernel's count of changes
-// and of executable pages are those of the map that was read, before and behind; or the record lies between two
-// readings that leave no room for anything that neither shows (published.h).
+//     record:        moment 10.3 s, changes 8, layout 3
+//     current map?   layout 3, changes 8 before and after the reading       yes: walk_now()
+//                    layout 4                                               no: walk_then() with the map of 10.3 s
+//     neither?       the first address, and DWUNW_ERR_MODULE_CHANGED
 //
-// Then: the map of an earlier reading, and every mapping that came since, each with its time (map_watch.h, moment.h). A
-// thread that is in a probe has its stack's code mapped: so at the record's moment the last thing that was mapped at an
-// address of its stack is what is there, whatever has come and gone since. The times are one clock's, and a mapping's
-// is taken before the call that made it returns; code that came by way of it runs later. This holds for files' modules
-// whose content is the one that was loaded, and is gone by for call-frame information only: whether other code is there
-// cannot be looked at any more.
+// The current map is right if no address has another meaning than at the moment. Any of these proves it:
+//   - the kernel had a layout for the record, and the process still has that layout;
+//   - the kernel's counts of changes and of executable pages equal those of the map, before and after its reading;
+//   - the record lies between two readings that leave no room for an unseen change (map_validity.h).
 //
-// Where neither can be had, the stack keeps its first address, and ends with DWUNW_ERR_MODULE_CHANGED.
+// The map of the moment is an earlier reading, and every mapping that came since, with its time (map_watch.h,
+// moment.h). A thread in a probe has the code of its stack mapped. So at the record's moment, the last mapping that
+// came to an address of its stack is the one that is there, even if others came and went. All times are of one clock. A
+// mapping's time is taken before the system call that makes it returns, and code in it runs later. This is valid only
+// for modules whose file still has the content that was loaded, and only by call-frame information: the code itself can
+// no longer be read.
 #include "bpf/session.h"
 
 #include "bpf/other_callers.h"
@@ -38,7 +41,7 @@
 namespace dwunw::bpf {
 namespace {
 
-constexpr size_t kMaxFrames = 1024; // of a stack that is walked here
+constexpr size_t kMaxFrames = 1024; // of a stack that user space walks
 
 uint64_t now_ns() {
     timespec now{};
@@ -53,7 +56,7 @@ bool set_size(bpf_object *object, const char *name, uint32_t entries) {
     return map != nullptr && bpf_map__set_max_entries(map, entries) == 0;
 }
 
-// What the kernel charges for a map; 0 where it does not say.
+// The memory that the kernel charges for a map; 0: it does not say.
 uint64_t map_memory(int fd) {
     std::array<char, 64> path{};
     std::snprintf(path.data(), path.size(), "/proc/self/fdinfo/%d", fd);
@@ -66,7 +69,7 @@ uint64_t map_memory(int fd) {
     return 0;
 }
 
-// A record's stack bytes. Pages that could not be read are missing in them.
+// A record's stack bytes. Unreadable pages are missing.
 struct Slice {
     explicit Slice(const dwunw_walk_event &event)
         : start(event.stack_addr), bytes(reinterpret_cast<const uint8_t *>(&event + 1)), size(event.stack_len),
@@ -86,7 +89,7 @@ struct Slice {
         }
         return done;
     }
-    // How much there is before the first missing page.
+    // The number of bytes before the first missing page.
     size_t contiguous() const {
         size_t offset = 0;
         while (offset < size && readable(offset))
@@ -104,7 +107,7 @@ struct Slice {
 
 uint64_t random_number() {
     uint64_t number = 0;
-    // Without randomness targets could make lookups slow, no more than that.
+    // Without randomness, a target could make lookups slow, but not wrong.
     if (::getrandom(&number, sizeof(number), 0) != sizeof(number))
         number = now_ns();
     return number;
@@ -158,7 +161,7 @@ dwunw_status Session::open() {
                        set_size(object_, "dwunw_threads", off ? 1 : threads);
     if (!sized)
         return DWUNW_ERR_INVALID_ARGUMENT;
-    // What the kernel may not know must not be created.
+    // The kernel may not know this kind of map, so it must not be created.
     bpf_map *unused = bpf_object__find_map_by_name(object_, features_.task_storage ? "dwunw_threads" : "dwunw_tasks");
     if (unused == nullptr || bpf_map__set_autocreate(unused, false) != 0)
         return DWUNW_ERR_INVALID_ARGUMENT;
@@ -295,7 +298,7 @@ bool Session::is_of_the_moment(const dwunw_walk_event &event, Publisher::Tracked
     };
     if (vouched(false))
         return true;
-    // What was before stays unknown; what is newer than what was published can be looked at.
+    // Earlier changes stay unknown. But a change that came after the published map can be checked.
     if (event.layout == 0 && event.changes < published.changes && read_as_published())
         return false;
     return publisher_->publish_in_time(tracked) == DWUNW_OK && vouched(true);
@@ -317,7 +320,7 @@ struct Session::Record {
     }
 };
 
-// With the map as it is now, which is that of the moment; nullopt: it is not, or cannot be told.
+// Walks with the current map, if that is the map of the moment; nullopt: it is not, or it is not certain.
 std::optional<Session::Walked> Session::walk_now(const Record &record, Publisher::TrackedProcess &tracked) {
     if (!is_of_the_moment(record.event, tracked))
         return std::nullopt;
@@ -340,13 +343,13 @@ std::optional<Session::Walked> Session::walk_now(const Record &record, Publisher
     };
     Walked walked;
     walked.status = dwunw_capture(context_, &request, &walked.count);
-    // The capture may have read the map again.
+    // The capture may have read the map again, so check again.
     if (!is_of_the_moment(record.event, tracked))
         return std::nullopt;
     return walked;
 }
 
-// With the map as it was then, by call-frame information alone; nullopt: that map is not known.
+// Walks with the map of the moment, by call-frame information only; nullopt: that map is not known.
 std::optional<Session::Walked> Session::walk_then(const Record &record, Publisher::TrackedProcess &tracked) {
     auto moment = publisher_->moment(tracked, record.event.time_ns, record.event.execs, now_ns());
     const arch::Arch *arch = arch::find_by_id(record.regs.arch);
@@ -394,14 +397,15 @@ void Session::take_walk(const void *data, size_t size) {
         tracked = publisher_->find(pid);
     }
     if (tracked != nullptr) {
-        // Of a map that had changed already, what it was then can be told sooner than whether it still is.
+        // If the map had changed already, the map of the moment is known earlier than the answer whether the current
+        // map is right.
         const bool then_first = event.layout == 0;
         std::optional<Walked> then = then_first ? walk_then(record, *tracked) : std::nullopt;
         std::optional<Walked> now;
         if (!then || then->status != DWUNW_OK)
             now = walk_now(record, *tracked);
         if (!now && (!then_first || (then && then->status != DWUNW_OK)))
-            then = walk_then(record, *tracked); // again: frames_ may be the other one's
+            then = walk_then(record, *tracked); // walk again: frames_ may hold the other walk's frames
         if (!now && !then)
             begin();
         user_walks_then_ += !now && then;
@@ -423,7 +427,7 @@ void Session::take_process(const void *data, size_t size) {
     Publisher::TrackedProcess *tracked = publisher_->find(pid);
     if (tracked == nullptr) {
         if ((options_.flags & DWUNW_BPF_ADD_UNKNOWN) != 0)
-            (void)publisher_->add(pid); // its stacks say that it is not known
+            (void)publisher_->add(pid); // if it fails, its stacks say that the process is not known
         return;
     }
     if (tracked->published.changes == publisher_->changes(*tracked) &&
@@ -435,14 +439,14 @@ void Session::take_process(const void *data, size_t size) {
     publisher_->look_again(now_ns());
 }
 
-// Two lists: the kernel forgets that it has sent an id that the first does not have, so whoever gets that id from then
-// on has it sent again, and whoever got it before has it in the second.
+// Two lists are needed. An id that the first list lacks is removed from the kernel's ids that were sent. A program that
+// gets the id after that has it sent again. A program that got it before has stored it by the time of the second list.
 dwunw_status Session::retain(std::span<const uint64_t> ids) {
     std::vector<uint64_t> needed(ids.begin(), ids.end());
     std::ranges::sort(needed);
     stack_store_.retain([&](uint64_t id) { return std::ranges::binary_search(needed, id); },
-                       [&](uint64_t id) { bpf_map_delete_elem(maps_.sent_fd, &id); }); // where it is there
-    // Programs that have found an id in there are over when this has returned.
+                        [&](uint64_t id) { bpf_map_delete_elem(maps_.sent_fd, &id); }); // it may be absent
+    // After this, every program that found an id there has ended.
     return maps_.grace.wait() ? DWUNW_OK : DWUNW_ERR_BPF;
 }
 
@@ -499,20 +503,20 @@ std::string Session::describe() const {
         return std::string(has ? with : without) +
                (has   ? ""
                 : off ? " (switched off)"
-                      : " (the kernel has no other)") +
+                      : " (the kernel lacks the better form)") +
                "\n";
     };
     std::string text;
     text += "frame loop: " + choice(features_.loop, features_.loop_off, "bpf_loop, 512 frames",
                                     "global function in a bounded loop, 128 frames");
     if (!features_.jit)
-        text += "JIT: off (net.core.bpf_jit_enable), which bpf_loop and bpf_find_vma need\n";
+        text += "JIT: off (net.core.bpf_jit_enable); bpf_loop and bpf_find_vma need it\n";
     text += "state of a walk: " +
             choice(features_.task_storage, features_.task_storage_off, "task storage", "hash by thread");
     if (!refused_.empty())
-        text += "refused: dwunw_get_stackid takes a pt_regs, and is called by program " + refused_ + "\n";
+        text += "refused: dwunw_get_stackid needs a pt_regs, but its caller is program " + refused_ + "\n";
     if (pid_namespace_ != 0)
-        text += "processes: by their numbers in pid namespace " + std::to_string(pid_namespace_) + "\n";
+        text += "process numbers: those of pid namespace " + std::to_string(pid_namespace_) + "\n";
     if (started())
         text += "dynamic linker: watched in " + std::to_string(publisher_->watched_linkers()) + " of " +
                 std::to_string(publisher_->size()) + " processes\n";

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// What stands behind struct dwunw_bpf: the records that the kernel sends, and what becomes of them.
+// The implementation of struct dwunw_bpf: takes in the kernel's records, and answers questions about stacks.
 //
 // Not thread-safe.
 #pragma once
@@ -26,7 +26,7 @@ struct RingDestroyer {
     void operator()(ring_buffer *ring) const;
 };
 
-// Unknown to targets.
+// Targets do not know it.
 uint64_t random_number();
 
 class Session {
@@ -53,7 +53,7 @@ class Session {
     void take_stack(const void *data, size_t size);
     void take_walk(const void *data, size_t size);
     void take_process(const void *data, size_t size);
-    // Whether a walk with the map as it is now sees what the kernel saw.
+    // Whether a walk with the current map sees what the kernel saw.
     bool is_of_the_moment(const dwunw_walk_event &event, Publisher::TrackedProcess &tracked);
     // A walk's result; its frames are in frames_.
     struct Walked {
@@ -72,12 +72,12 @@ class Session {
     BpfMaps maps_;
     std::vector<Link> links_;
     std::optional<LinkerProbe> linker_probe_;
-    std::string refused_; // the program that start() has refused
+    std::string refused_; // the program that start() refused
     std::optional<Publisher> publisher_;
     std::unique_ptr<ring_buffer, RingDestroyer> ring_;
     StackStore stack_store_;
     std::vector<dwunw_frame> frames_; // of the stack being walked
-    PollBudget poll_budget_;          // of the poll that is under way
+    PollBudget poll_budget_;          // of the current poll
     uint64_t user_walks_complete_ = 0;
     uint64_t user_walks_stale_ = 0;
     uint64_t user_walks_then_ = 0;

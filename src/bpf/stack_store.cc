@@ -10,7 +10,7 @@ constexpr uint64_t kFactor = 0x9e3779b97f4a7c15u;
 constexpr size_t kFirstIds = 64;
 constexpr size_t kRefusedBits = size_t{1} << 20;
 
-// Its upper half is what an index goes by.
+// An index uses its upper half.
 uint64_t mix(uint64_t hash, uint64_t word) {
     hash = (hash ^ word) * kFactor;
     hash ^= hash >> 32;
@@ -18,7 +18,7 @@ uint64_t mix(uint64_t hash, uint64_t word) {
     return hash ^ hash >> 29;
 }
 
-// Of memory, about: the thing itself, its share of a vector that doubles, and its slots in indexes.
+// Approximate memory: the object itself, its share of a vector that doubles, and its slots in indexes.
 constexpr size_t cost(size_t bytes, size_t indexes) { return bytes + bytes / 2 + indexes * 12; }
 
 } // namespace
@@ -44,7 +44,7 @@ bool StackStore::add(uint64_t id, int32_t pid, dwunw_status status, uint32_t rea
     return true;
 }
 
-// Which of the frames' parts tell one from another. For a reader, how a frame was found is no difference.
+// Hashes the parts of frames that make them different. For a reader, the way a frame was found makes no difference.
 uint64_t StackStore::hash(const dwunw_frame &frame, bool exactly) const {
     uint64_t result = mix(seed_, frame.pc);
     result = mix(result, reinterpret_cast<uintptr_t>(frame.module));
@@ -135,7 +135,7 @@ uint32_t StackStore::take_frame(const dwunw_frame &frame) {
     return number;
 }
 
-// kNoRoom where it is not known and there is no room.
+// kNoRoom: the stack is not known, and there is no room.
 uint32_t StackStore::take_stack(uint64_t id, int32_t pid, dwunw_status status, std::span<const dwunw_frame> frames) {
     const uint64_t exact_hash = hash(pid, status, frames, true);
     const uint32_t known = exact_index_.find(
@@ -145,7 +145,7 @@ uint32_t StackStore::take_stack(uint64_t id, int32_t pid, dwunw_status status, s
     size_t needed = cost(sizeof(Stack), 2) + frames.size() * sizeof(uint32_t) + 2 * sizeof(void *);
     for (const dwunw_frame &frame : frames)
         if (find_frame(frame) == NumberIndex::kNone)
-            needed += cost(sizeof(Frame), 1) + cost(sizeof(unwind::PlacedModule), 1); // one of its own, at worst
+            needed += cost(sizeof(Frame), 1) + cost(sizeof(unwind::PlacedModule), 1); // its own, in the worst case
     const size_t room = limit_ - limit_ / 8;
     if (bytes_ + needed > room || bytes() + needed > limit_)
         return kNoRoom;
@@ -182,7 +182,7 @@ const StackStore::Alias *StackStore::find(uint64_t id) const {
     }
 }
 
-// While the table is copied to one of twice its size there are both.
+// While the table is copied to one of twice its size, both exist.
 bool StackStore::room_for_id() const {
     if ((id_count_ + 1) * 4 <= ids_.size() * 3)
         return true;
@@ -215,7 +215,7 @@ void StackStore::refuse(uint64_t id) {
 }
 
 void StackStore::rebuild(const std::vector<Alias> &kept) {
-    // A stack stays for an id of its own, or as the first of another's kind.
+    // A stack stays while one of its ids does, or while it is the first of several that look alike.
     std::vector<bool> needed(stack_list_.size());
     for (const Alias &alias : kept)
         if (alias.stack != kNoRoom)

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Stack id → frames. Ids multiply: each change of a process's map gives every stack a new one. So everything is kept
-// once:
+// Stack id → frames. Each change of a process's map gives every stack a new id, so everything is kept only once:
 //
-//     frame   an address with its module and how it was found; some 40 bytes with its place in an index
+//     frame   an address with its module and how it was found; some 40 bytes with its slot in an index
 //     stack   the numbers of its frames; 4 bytes a frame
 //     id      the number of its stack; 16 bytes in a table that is at most three quarters full
 //
-// What a target's calls look like is its own choice: stacks and frames may take seven eighths of the limit, ids all of
-// it. An id whose stack found no room is known as such.
+// A target chooses its own calls, so memory is limited: stacks and frames may take seven eighths of the limit, ids all
+// of it. An id whose stack found no room is remembered as such.
 //
 // Not thread-safe.
 #pragma once
@@ -28,23 +27,23 @@ class StackStore {
   public:
     static constexpr size_t kDefaultLimit = size_t{256} << 20;
 
-    // Takes in stacks of so many bytes together, about, and no more. `seed`: of hashes, unknown to targets.
+    // Keeps stacks of approximately `limit` bytes together. `seed`: of the hashes; targets must not know it.
     explicit StackStore(size_t limit = kDefaultLimit, uint64_t seed = 0) : limit_(limit), seed_(seed) {}
 
-    // What the kernel found, complete. False where the id stands for other frames.
+    // Adds a complete stack from the kernel. False: the id already has other frames.
     bool add(uint64_t id, int32_t pid, const Layout &layout, std::span<const __u64> words);
-    // What dwunw_capture found.
+    // Adds a stack from dwunw_capture. False: the id already has other frames.
     bool add(uint64_t id, int32_t pid, dwunw_status status, uint32_t reason, std::span<const dwunw_frame> frames);
     bool contains(uint64_t id) const { return find(id) != nullptr; }
 
-    // DWUNW_ERR_NOT_FOUND; DWUNW_ERR_LIMIT: there was no room for it. Where not even its id found room, so may be said
-    // of another id.
+    // DWUNW_ERR_NOT_FOUND; DWUNW_ERR_LIMIT: there was no room for its frames. If even the id found no room, another id
+    // may also get this answer.
     dwunw_status lookup(uint64_t id, dwunw_bpf_stack &out, std::span<dwunw_frame> frames) const;
 
     size_t size() const { return id_count_; }            // ids, with and without frames
-    size_t stacks() const { return stack_list_.size(); } // kept
+    size_t stacks() const { return stack_list_.size(); } // distinct stacks
     size_t bytes() const { return id_bytes() + bytes_; }
-    uint64_t without_room() const { return without_room_; } // ids whose frames were not taken in
+    uint64_t without_room() const { return without_room_; } // ids whose frames found no room
     uint64_t forgotten() const { return forgotten_; }
     template <typename Visit> void each(Visit &&visit) const {
         for (const Alias &alias : ids_)
@@ -52,9 +51,9 @@ class StackStore {
                 visit(alias.id);
     }
 
-    // Forgets the ids that `needed` refuses now, refused the last time, and that were not touched in between; calls
+    // Forgets the ids that `needed` refuses now and refused the last time, and that were not touched in between. Calls
     // `unneeded` with those that it refuses for the first time. The first id of a stack stays as long as one of its ids
-    // does: it is the one that lookup() gives.
+    // does, because lookup() returns it.
     template <typename Needed, typename Unneeded> void retain(Needed &&needed, Unneeded &&unneeded) {
         std::vector<bool> wanted(ids_.size());
         std::vector<bool> stack_wanted(stack_list_.size());
@@ -77,7 +76,7 @@ class StackStore {
         if (kept.size() != id_count_)
             rebuild(kept);
     }
-    // An id has come again.
+    // Notes that an id has come again.
     void touch(uint64_t id) {
         if (const Alias *alias = find(id))
             ids_[static_cast<size_t>(alias - ids_.data())].unneeded = 0;
@@ -94,17 +93,17 @@ class StackStore {
     };
     struct Stack {
         std::unique_ptr<uint32_t[]> frames;
-        uint64_t first_id = 0; // of a stack that a reader cannot tell from it
+        uint64_t first_id = 0; // of a stack that looks the same to a reader
         uint32_t count = 0;
         int32_t pid = 0;
         uint32_t status = 0;
-        uint32_t alike = 0; // the first stack that a reader cannot tell from it
+        uint32_t alike = 0; // the first stack that looks the same to a reader
     };
     struct Alias {
         uint64_t id;
         uint32_t stack;
         uint32_t reason : 31;
-        uint32_t unneeded : 1; // by the last retain()
+        uint32_t unneeded : 1; // set by the last retain()
     };
     static_assert(sizeof(Frame) == 16 && sizeof(Alias) == 16);
 
@@ -140,11 +139,11 @@ class StackStore {
     NumberIndex frame_index_;
     std::vector<Stack> stack_list_;
     NumberIndex exact_index_; // of all stacks
-    NumberIndex alike_index_; // of those that are the first of their kind
+    NumberIndex alike_index_; // only the first of stacks that look alike
 
-    std::vector<Alias> ids_; // by hash of the id; an id of 0: free. A power of two of them, or none.
+    std::vector<Alias> ids_; // by hash of the id; id 0: free. Its size is a power of two, or 0.
     size_t id_count_ = 0;
-    std::vector<bool> refused_; // by hash of the id, those that found no room in ids_
+    std::vector<bool> refused_; // by hash of the id: ids that found no room in ids_
     std::vector<dwunw_frame> scratch_;
 };
 

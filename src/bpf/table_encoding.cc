@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Proved by tests/unit/bpf_table_encoding_test: every kind of rule, as the walker in BPF takes it apart again.
+// Proved by tests/unit/bpf_table_encoding_test: every kind of rule, decoded as in the BPF walk.
 #include "bpf/table_encoding.h"
 
 #include <dwunw/bpf/dwunw_types.h>
@@ -32,7 +32,7 @@ uint64_t field(int64_t value, unsigned shift, unsigned bits) {
     return (static_cast<uint64_t>(value) & ((uint64_t{1} << bits) - 1)) << shift;
 }
 
-// `at_sp` or `at_fp` for a register that is carried.
+// `at_sp` or `at_fp`, for a register that the walk carries.
 template <typename Kind>
 std::optional<uint64_t> by_register(uint8_t reg, const arch::Arch &arch, Kind at_sp, Kind at_fp) {
     if (reg == arch.sp)
@@ -60,7 +60,7 @@ std::optional<uint64_t> cfa_word(const Rule &rule, const arch::Arch &arch) {
             kind = DWUNW_RULE_CFA_PLT;
         break;
     case CfaKind::kExpression:
-    case CfaKind::kLost: // for user space to say why
+    case CfaKind::kLost: // user space finds the reason
         break;
     }
     if (!kind || !fits(rule.cfa_offset, DWUNW_RULE_CFA_OFFSET_BITS) || !fits(addend, DWUNW_RULE_ADDEND_BITS))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A table's rules and arrays in the form that the walker in BPF reads (dwunw/bpf/dwunw_types.h).
+// Encodes a table's rules and arrays for the walk in BPF (dwunw/bpf/dwunw_types.h).
 #pragma once
 
 #include "unwind/table.h"
@@ -9,10 +9,10 @@
 
 namespace dwunw::bpf {
 
-// A rule in one word. One that does not fit, or is the full interpreter's, says so (DWUNW_RULE_CFA_ELSEWHERE).
+// A rule in one word. If the rule does not fit, or needs the full interpreter: DWUNW_RULE_CFA_ELSEWHERE.
 uint64_t rule_word(const unwind::Rule &rule, const arch::Arch &arch);
 
-// A table in cells. Empty where it is larger than cells can be counted.
+// A table in cells. Empty: the table is too large for the numbers of cells.
 std::vector<uint64_t> table_cells(const unwind::Table &table);
 
 } // namespace dwunw::bpf

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Modules' tables in the pool that BPF programs read: each once, whatever number of processes map it. One that no
-// process uses any more stays until its room is needed.
+// Copies modules' tables into the pool that BPF programs read. A table is there once, for all processes that map the
+// module. An unused table stays until its room is needed.
 //
 // Not thread-safe.
 #pragma once
@@ -22,8 +22,8 @@ class TablePool {
     TablePool(std::span<uint64_t> cells, std::function<bool()> wait)
         : cells_(cells), blocks_(static_cast<uint32_t>(cells.size()), std::move(wait)) {}
 
-    // The first cell of a module's table, compiled and copied now unless it is there; to be released as often. nullopt
-    // where there is no room, which is counted.
+    // The first cell of a module's table. Compiles and copies the table if it is not there. Each call needs one
+    // release(). nullopt: no room; this is counted.
     std::optional<uint32_t> acquire(const process::Module &file, const unwind::Table &compiled);
     void release(const process::Module &file);
 
@@ -39,7 +39,7 @@ class TablePool {
         uint32_t count = 0;
         uint32_t users = 0;
         uint32_t rules_left_to_user = 0;
-        std::list<const process::Module *>::iterator unused; // where users is 0
+        std::list<const process::Module *>::iterator unused; // valid if users is 0
     };
 
     std::optional<uint32_t> room(uint32_t count);

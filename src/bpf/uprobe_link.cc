@@ -13,7 +13,7 @@ namespace dwunw::bpf {
 
 namespace {
 
-// union bpf_attr of BPF_LINK_CREATE, as far as uprobe_multi goes.
+// The part of union bpf_attr for BPF_LINK_CREATE with uprobe_multi.
 struct LinkCreate {
     uint32_t program;
     uint32_t target;
@@ -51,8 +51,8 @@ UniqueFd create_multi_link(int program, MultiType type, const MultiProbes &probe
     return UniqueFd(static_cast<int>(syscall(SYS_bpf, BPF_LINK_CREATE, &attributes, sizeof(attributes))));
 }
 
-// A folder has no code: a kernel that knows such links says EBADF when it has come as far as to look at the path, one
-// that does not says EINVAL before.
+// A folder has no code. A kernel that knows such links looks at the path and returns EBADF; another kernel returns
+// EINVAL before that.
 int probe_multi(MultiType type) {
     constexpr uint8_t kMove = BPF_ALU64 | BPF_MOV | BPF_K;
     constexpr uint8_t kExit = BPF_JMP | BPF_EXIT;

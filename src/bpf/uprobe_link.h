@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // Links between BPF programs and uprobes.
 //
-// A uprobe.multi link has many probes: BPF_LINK_CREATE, which libbpf knows from 1.3 on and linux/bpf.h from Linux 6.6.
-// The numbers and the layout are the kernel's ABI (include/uapi/linux/bpf.h), written down here.
-// Proved by tests/integration/bpf_attach_test.py, in each form.
+// A uprobe.multi link has many probes: BPF_LINK_CREATE, which libbpf has from 1.3 on and linux/bpf.h from Linux 6.6.
+// The numbers and the layout here are the kernel's ABI (include/uapi/linux/bpf.h). Proved by
+// tests/integration/bpf_attach_test.sh, in each form.
 #pragma once
 
 #include "base/unique_fd.h"
@@ -32,10 +32,10 @@ struct MultiProbes {
     std::vector<uint64_t> cookies;
 };
 
-// A link; on failure none, with errno.
+// A link; invalid on failure, with errno.
 UniqueFd create_multi_link(int program, MultiType type, const MultiProbes &probes);
 
-// 0: the running kernel has such links. Otherwise the errno of what it refused.
+// 0: the running kernel has such links. Otherwise the errno of its refusal.
 int probe_multi(MultiType type);
 
 } // namespace dwunw::bpf

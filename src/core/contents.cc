@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// What a small core has to hold so that its stacks can be walked, by us and by debuggers, and nothing in it is untrue:
+// Chooses the contents of a small core. dwunw and debuggers must be able to walk its stacks, and nothing in it may be
+// false:
 //
-//   stacks           From the red zone upward, to the end of the mapping. Where the memory under SP is no thread's own
-//                    stack (a signal handler's alternate stack, a coroutine's, which may lie amid a big heap), the walk
-//                    itself tells how far up, and which other stack it leads to.
-//   modules          Their first pages, up to program headers and build-id: which files they are.
-//   modified pages   Of private file mappings (modified_pages.h). A reader takes what a core leaves out of a file's
-//                    mapping from the file; so what is no longer the file's has to be there.
-//   the link map     _r_debug, its list, the names: where debuggers learn which libraries are loaded where.
+//   stacks           From the red zone upward, to the end of the mapping. If SP is not on a thread's own stack (a
+//   signal
+//                    handler's alternate stack, a coroutine's stack, which may lie in a big heap), the walk itself says
+//                    how far up to go, and to which other stack it leads.
+//   modules          Their first pages, with program headers and build-id: they identify the files.
+//   modified pages   Of private file mappings (modified_pages.h). A reader takes the parts of a file's mapping that a
+//   core
+//                    leaves out from the file, so the core must have every page that differs from the file.
+//   the link map     _r_debug, its list, the names: they tell debuggers which libraries are loaded where.
 //   thread blocks    At fs_base, for libthread_db.
-//   the vDSO         It has no file. Neither have deleted modules: their text.
-//   JIT code         The page at each return address into it: frame-pointer steps look for the call before it.
+//   the vDSO         It has no file. The text of deleted modules, for the same reason.
+//   JIT code         The page at each return address into it: a frame-pointer step looks for the call before the
+//   address.
 //
 // The tests are tests/unit/core_write_test.cc and tests/integration/core_cli.py.
 #include "core/contents.h"
@@ -46,7 +50,7 @@ constexpr uint64_t kPage = 4096;
 constexpr size_t kChunk = 256 << 10;
 constexpr uint64_t kMaxHeaderBytes = 64 << 10;
 constexpr uint64_t kMaxDeletedModuleBytes = uint64_t{64} << 20;
-// Of a stack in memory that may be anything else, above the last frame that was found on it.
+// Bytes above the last frame that was found on a stack, if that stack's memory may hold anything else.
 constexpr uint64_t kForeignStackBytes = 64 << 10;
 constexpr size_t kMaxFramesForStacks = 4096;
 constexpr size_t kMaxLinkMaps = 1 << 16;
@@ -62,7 +66,7 @@ constexpr size_t kFsBase = 21;
 uint64_t page_down(uint64_t value) { return value & ~(kPage - 1); }
 uint64_t page_up(uint64_t value) { return page_down(value + kPage - 1); }
 
-// Code that no file holds.
+// Code that is in no file.
 bool is_unfiled_code(const Mapping &mapping) {
     return mapping.executable && (mapping.kind == Mapping::Kind::kAnonymous || mapping.is_memory_file());
 }
@@ -101,7 +105,7 @@ class Chooser {
         return value;
     }
 
-    // The pages of [address, address + size), as far as that is one mapping.
+    // Adds the pages of [address, address + size), up to the end of the mapping.
     void add(uint64_t address, uint64_t size) {
         const Mapping *mapping = maps_.find(RunAddr(address));
         if (mapping == nullptr || size == 0)
@@ -115,12 +119,12 @@ class Chooser {
         const Mapping *mapping = maps_.find(RunAddr(address));
         if (mapping == nullptr || !is_unfiled_code(*mapping))
             return;
-        constexpr uint64_t kAround = 16; // the call before a return address, the instruction at a pc
+        constexpr uint64_t kAround = 16; // for the call before a return address, and the instruction at a pc
         const uint64_t from = std::max(address - std::min(address, kAround), mapping->start.value);
         add(from, address + kAround - from);
     }
 
-    // `up_to`: at least so far; all of it otherwise.
+    // `up_to`: the stack at least up to this address; otherwise the whole stack.
     void add_stack(uint64_t sp, std::optional<uint64_t> up_to) {
         const Mapping *mapping = maps_.find(RunAddr(sp));
         if (mapping == nullptr || !mapping->readable)
@@ -136,7 +140,7 @@ class Chooser {
 
     bool is_own_stack(const CoreThread &thread) const {
         const Mapping *mapping = maps_.find(RunAddr(thread.registers[kRsp]));
-        // C libraries put a thread's control block at the upper end of its stack.
+        // C libraries place a thread's control block at the upper end of its stack.
         return mapping != nullptr &&
                (mapping->path.starts_with("[stack") || mapping->contains(RunAddr(thread.registers[kFsBase])));
     }
@@ -188,7 +192,7 @@ class Chooser {
         return sps;
     }
 
-    // Return addresses on the stacks that lead into code without a file.
+    // Finds return addresses on the stacks that lead into code without a file.
     void scan_stacks() {
         if (std::ranges::none_of(maps_.mappings(), is_unfiled_code))
             return;
@@ -232,7 +236,7 @@ class Chooser {
         }
     }
 
-    // How much of a module's beginning says which file it is.
+    // The bytes at a module's beginning that identify its file.
     uint64_t header_bytes(const Mapping &mapping) {
         const uint64_t start = mapping.start.value;
         const auto header = peek<Elf64_Ehdr>(start);
@@ -246,7 +250,7 @@ class Chooser {
         if (header->e_phentsize != sizeof(Elf64_Phdr))
             return end;
         reach(header->e_phoff, uint64_t{header->e_phnum} * sizeof(Elf64_Phdr));
-        // All at once: a process can have a thousand segments in each of many thousand mappings.
+        // Reads all at once: a process can have a thousand segments in each of many thousand mappings.
         scratch_.resize(end);
         const size_t got = memory_.read(RunAddr(start), scratch_);
         Elf64_Phdr segment;
@@ -265,12 +269,12 @@ class Chooser {
                 wanted_.push_back({range.start, range.end});
             return;
         }
-        // A kernel without pagemap: what can have been modified.
+        // The kernel has no pagemap: add everything that may have been modified.
         if (!mapping.executable)
             add(mapping.start.value, mapping.end - mapping.start);
     }
 
-    // Once for each file: it can have as many mappings as the map has lines.
+    // Only once for each file, which can have as many mappings as the map has lines.
     void add_deleted(const Mapping &mapping) {
         if (!deleted_.insert(maps_.of_same_file(mapping).front()).second)
             return;
@@ -372,7 +376,7 @@ class Chooser {
         return result;
     }
 
-    // The parts of a wanted range that can be read.
+    // The readable parts of a wanted range.
     std::vector<Range> readable(Range range) {
         std::vector<Range> result;
         scratch_.resize(kChunk);

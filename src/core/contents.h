@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Which memory of a stopped process a small core file holds.
+// Chooses the memory of a stopped process that a small core file holds.
 #pragma once
 
 #include "core/layout.h"
@@ -11,14 +11,14 @@
 
 namespace dwunw::core {
 
-// A thread that has registers.
+// A thread with registers.
 struct CoreThread {
     pid_t tid = 0;
     std::array<uint64_t, kCoreRegisters> registers{};
     std::span<const uint8_t> fp_registers; // the stopped thread's
 };
 
-// A segment of the core: part of a mapping that is written, or one that is only described.
+// A segment of the core: a part of a mapping that is written, or one that is only described.
 struct CorePiece {
     RunAddr start;
     RunAddr end;
@@ -26,8 +26,8 @@ struct CorePiece {
     const process::Mapping *mapping = nullptr; // of the snapshot
 };
 
-// The pieces, ascending. What is left out of a file's mapping, or of executable memory, is described; what is left out
-// of other memory is not there. Reads every byte that is to be held once: what cannot be read is not.
+// The pieces, ascending. Parts of a file's mapping or of executable memory that are left out are described; parts of
+// other memory are absent. Reads every byte that the core will hold once, and leaves out what cannot be read.
 std::vector<CorePiece> choose_contents(process::Process &process, const process::Snapshot &snapshot,
                                        const std::vector<CoreThread> &threads, uint64_t stack_bytes);
 

@@ -44,7 +44,7 @@ Result<Elf64_Ehdr> read_header(const ByteSource &source) {
     return header;
 }
 
-// More than 65,534 segments: their number is in section header 0 (gABI, PN_XNUM).
+// With more than 65,534 segments, their number is in section header 0 (gABI, PN_XNUM).
 Result<uint64_t> segment_count(const ByteSource &source, const Elf64_Ehdr &header) {
     if (header.e_phnum != PN_XNUM)
         return uint64_t{header.e_phnum};
@@ -217,7 +217,7 @@ Status CoreFile::parse_file_note(std::span<const uint8_t> description) {
         const uint64_t pages = entries.u64();
         const std::string_view path = paths.c_string();
         uint64_t offset = 0;
-        // An offset that runs over 2^64 cannot belong to a file.
+        // An offset that exceeds 2^64 cannot belong to a file.
         if (!paths.ok() || start >= end || __builtin_mul_overflow(pages, page_size, &offset) ||
             offset + (end - start) < offset)
             return malformed(start);

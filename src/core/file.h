@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A core file's structure, from bytes: segments, threads, mapped files, auxiliary vector (System V gABI, chapter 5;
-// Linux's core notes, core_layout.h).
+// The structure of a core file, from bytes: segments, threads, mapped files, auxiliary vector (System V gABI, chapter
+// 5; Linux's core notes, core_layout.h).
 //
-// Nothing in it is trusted: counts are bounded by kMax… and by the bytes that are there. A core that was cut off in its
-// memory still opens, since its notes come first; what was cut off cannot be read. Immutable after parse();
-// thread-safe.
+// Nothing in a core is trusted: kMax… and the file's size bound every count. A core that is truncated in its memory
+// still opens, because its notes come first; the missing memory cannot be read. Immutable after parse(); thread-safe.
 #pragma once
 
 #include "base/address.h"
@@ -23,14 +22,14 @@
 
 namespace dwunw::core {
 
-// A process has at most vm.max_map_count mappings, 65,530 unless raised, and a kernel core a segment for each.
+// A process has at most vm.max_map_count mappings, 65,530 by default, and a kernel's core has a segment for each.
 inline constexpr uint64_t kMaxCoreSegments = 1 << 20;
-// 32,768 threads with AVX-512 state are some 128 MB.
+// 32,768 threads with AVX-512 state take some 128 MB.
 inline constexpr uint64_t kMaxCoreNoteBytes = uint64_t{512} << 20;
 
 class CoreFile {
   public:
-    // A PT_LOAD. Its first `file_size` bytes are in the core; the rest was left out.
+    // A PT_LOAD. The core has its first `file_size` bytes, and not the rest.
     struct Segment {
         RunAddr start;
         uint64_t memory_size = 0;
@@ -53,20 +52,20 @@ class CoreFile {
         std::string path;
     };
 
-    // DWUNW_ERR_NOT_ELF (also an ELF file that is no core), DWUNW_ERR_UNSUPPORTED_ARCH, DWUNW_ERR_ELF_MALFORMED (also a
-    // core without a thread), DWUNW_ERR_LIMIT.
+    // DWUNW_ERR_NOT_ELF (also: an ELF file that is not a core), DWUNW_ERR_UNSUPPORTED_ARCH, DWUNW_ERR_ELF_MALFORMED
+    // (also: a core without a thread), DWUNW_ERR_LIMIT.
     static Result<CoreFile> parse(std::shared_ptr<const ByteSource> source);
 
     pid_t pid() const { return pid_; }
-    const std::string &name() const { return name_; } // comm of the main thread; "" where the core does not say
+    const std::string &name() const { return name_; }                      // comm of the main thread; "": unknown
     const std::vector<Thread> &threads() const { return threads_; }        // in the core's order
     const std::vector<Segment> &segments() const { return segments_; }     // ascending, not overlapping
     const std::vector<MappedFile> &mapped_files() const { return files_; } // ascending, not overlapping
     std::optional<uint64_t> auxiliary(uint64_t type) const;                // AT_…
 
-    // The segment that holds an address; nullptr where none does.
+    // The segment that holds an address; nullptr if none does.
     const Segment *segment_at(RunAddr address) const;
-    // Reads from `address` up to the first byte that the core does not hold; returns how many bytes were read.
+    // Reads from `address` up to the first byte that the core does not have. Returns the number of bytes read.
     size_t read(RunAddr address, std::span<uint8_t> buffer) const;
     // Whether the core has all bytes of [start, end).
     bool holds(RunAddr start, RunAddr end) const;

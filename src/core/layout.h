@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The notes of an x86-64 core file as Linux lays them out (struct elf_prstatus and elf_prpsinfo of <sys/procfs.h>; the
-// kernel's fill_files_note for NT_FILE). Of our own, so that they are these on every machine that reads a core.
+// The notes of an x86-64 core file in Linux's layout (struct elf_prstatus and elf_prpsinfo of <sys/procfs.h>; the
+// kernel's fill_files_note for NT_FILE). Defined here, so that the layout is the same on every machine that reads a
+// core.
 #pragma once
 
 #include <array>
@@ -51,7 +52,7 @@ struct CorePrPsInfo {
 };
 static_assert(sizeof(CorePrPsInfo) == 136 && offsetof(CorePrPsInfo, name) == 40);
 
-// NT_FILE: count and page size, then count of these, then count NUL-terminated paths.
+// NT_FILE: count and page size, then `count` of these entries, then `count` NUL-terminated paths.
 struct CoreFileEntry {
     uint64_t start;
     uint64_t end;

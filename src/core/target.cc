@@ -29,9 +29,9 @@ namespace {
 constexpr std::string_view kDeleted = " (deleted)";
 constexpr std::string_view kVdsoName = "[vdso]";
 constexpr std::string_view kUprobesName = "[uprobes]";
-// How much of a module's beginning is compared where there is no build-id.
+// The bytes of a module's beginning that are compared if there is no build-id.
 constexpr size_t kComparedBytes = 64 << 10;
-// Where compilers and linkers put program headers: right behind the ELF header.
+// Compilers and linkers place program headers directly behind the ELF header.
 constexpr size_t kHeaderPage = 4096;
 constexpr size_t kMaxMappingsOfModule = 64; // between its first and its last
 
@@ -42,13 +42,13 @@ const CoreFile::MappedFile *file_at(const std::vector<CoreFile::MappedFile> &fil
     return &*std::prev(above);
 }
 
-// The kernel's page for uprobes, which may only be executed, and which no core holds.
+// The kernel's page for uprobes. It is execute-only, and no core holds it.
 bool is_uprobes_page(const CoreFile::Segment &segment) {
     return segment.executable && !segment.readable && !segment.writable && segment.file_size == 0 &&
            segment.memory_size == kHeaderPage;
 }
 
-// What the core holds of a module's file.
+// The bytes of a module's file that the core has.
 class HeldBytes final : public ByteSource {
   public:
     HeldBytes(const CoreFile &core, const Maps &maps, const Mapping &mapping)
@@ -92,7 +92,7 @@ class HeldBytes final : public ByteSource {
     const CoreFile &core_;
     std::vector<const Mapping *> parts_;
     uint64_t size_ = 0;
-    // Its headers and its build-id lie there, and are read piece by piece.
+    // The module's headers and build-id are here, and are read piece by piece.
     std::array<uint8_t, kHeaderPage> beginning_;
     size_t beginning_size_ = 0;
 };
@@ -141,13 +141,13 @@ CoreTarget::CoreTarget(CoreFile core, std::string exe, std::string sysroot)
             return;
         }
     }
-    // The kernel maps the program below everything else, and writes the map in that order.
+    // The kernel maps the program below everything else, and writes the map in ascending order.
     if (!files.empty())
         exe_path_ = files.front().path;
 }
 
-// Of a mapping without a PT_LOAD, by the program headers in the core. What cannot be told counts as code: then its file
-// decides, and a file that cannot be identified ends the walk.
+// For a mapping without a PT_LOAD: looks at the program headers in the core. If these do not tell, the mapping counts
+// as code: then its file decides, and a file that cannot be identified ends the walk.
 bool CoreTarget::is_executable(const CoreFile::MappedFile &piece) const {
     const auto &files = core_.mapped_files();
     auto at = std::ranges::upper_bound(files, piece.start, {}, &CoreFile::MappedFile::start);
@@ -176,7 +176,7 @@ bool CoreTarget::is_executable(const CoreFile::MappedFile &piece) const {
         if (!bias)
             bias = at->start.value - (segment.p_vaddr - segment.p_offset);
         const uint64_t link = piece.start.value - *bias;
-        // Pages, not bytes: a segment that begins within a page has all of it.
+        // Compares pages, not bytes: a segment that begins within a page has the whole page.
         if (link - (segment.p_vaddr & ~(kHeaderPage - 1)) < segment.p_memsz + segment.p_vaddr % kHeaderPage)
             return (segment.p_flags & PF_X) != 0;
     }
@@ -192,7 +192,7 @@ Maps CoreTarget::maps() const {
     for (const auto &file : files)
         text_size += file.path.size();
     std::vector<char> text;
-    text.reserve(text_size); // the views stay
+    text.reserve(text_size); // the views must stay valid
     const auto keep = [&](std::string_view name) {
         const size_t at = text.size();
         text.insert(text.end(), name.begin(), name.end());
@@ -214,7 +214,7 @@ Maps CoreTarget::maps() const {
         }
         if (file != nullptr) {
             mapping.kind = Mapping::Kind::kFile;
-            mapping.inode = 1; // a core has no inodes; one that is not 0 says that there is a file
+            mapping.inode = 1; // a core has no inodes; a value other than 0 means that there is a file
             mapping.offset = file->offset + (start - file->start);
             mapping.path = path;
             mapping.deleted = path.ends_with(kDeleted);
@@ -232,7 +232,7 @@ Maps CoreTarget::maps() const {
         mappings.push_back(mapping);
     };
 
-    // Both lists ascend; a piece ends where either of the two changes.
+    // Both lists ascend; a piece ends where either list changes.
     auto file = files.begin();
     auto segment = segments.begin();
     std::string_view path = file != files.end() ? keep(file->path) : std::string_view();
@@ -277,7 +277,7 @@ Result<const dwunw_module *> CoreTarget::open_module(ModuleStore &store, const M
 Result<const dwunw_module *> CoreTarget::open_file(ModuleStore &store, const Maps &maps, const Mapping &mapping) const {
     const HeldBytes held(core_, maps, mapping);
     const auto held_image = elf::Image::parse(held);
-    // Its first bytes are there, and are no ELF file's.
+    // The core has its first bytes, and they are not an ELF file's.
     std::array<uint8_t, SELFMAG> magic;
     if (!held_image && held_image.error().status == DWUNW_ERR_NOT_ELF && held.read_exactly(FileOffset(0), magic))
         return held_image.error();
@@ -287,7 +287,7 @@ Result<const dwunw_module *> CoreTarget::open_file(ModuleStore &store, const Map
         auto file = LocatedFile::locate(AT_FDCWD, path.c_str());
         if (!file)
             return file.error();
-        // Most files of most cores were met before, in another core, and are neither opened nor read again.
+        // Most files of most cores are known from another core, and need not be opened or read again.
         const Module *known = store.known(file->identity());
         Status status;
         if (known == nullptr) {
@@ -295,7 +295,7 @@ Result<const dwunw_module *> CoreTarget::open_file(ModuleStore &store, const Map
             if (!fd)
                 return fd.error();
             const FileSource source(std::make_shared<const UniqueFd>(std::move(*fd)), file->identity().size);
-            // Whichever version of it the process had: it is no ELF image, and its code is what the core holds of it.
+            // In every version, the file is not an ELF image. Its code is the bytes that the core has.
             if (!held_image && file_is_no_elf(source))
                 return Error{DWUNW_ERR_NOT_ELF};
             if (!held_image)
@@ -316,7 +316,7 @@ Result<const dwunw_module *> CoreTarget::open_file(ModuleStore &store, const Map
         paths.push_back(exe_);
     } else if (mapping.path.starts_with('/')) {
         paths.push_back(sysroot_ + std::string(mapping.path));
-        // The name may lead to the same file again: installed anew, or moved back.
+        // The name may lead to the same file again, if the file was installed anew or moved back.
         if (mapping.deleted)
             paths.push_back(paths.back().substr(0, paths.back().size() - kDeleted.size()));
     }
@@ -324,7 +324,7 @@ Result<const dwunw_module *> CoreTarget::open_file(ModuleStore &store, const Map
         auto module = try_path(path);
         if (module || module.error().status == DWUNW_ERR_TOO_MANY_FILES)
             return module;
-        // That there is a file, but another one, says more than that there is none.
+        // "There is another file" says more than "there is no file".
         if (error.status == DWUNW_ERR_NO_FILE)
             error = module.error();
     }

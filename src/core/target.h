@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // A process as a core file left it.
 //
-// The map comes from three places. NT_FILE says which files were mapped where, but not with which permissions: those
-// are in the flags of the PT_LOAD that covers a mapping; and where a core has none for it (gcore leaves out what it
-// does not dump), in the program headers at the beginning of the module, which the core holds. What only a PT_LOAD
-// covers was memory without a file: the vDSO, which AT_SYSINFO_EHDR finds, or JIT code, or data.
+// The map comes from three sources:
+//   1. NT_FILE says which files were mapped where, but not with which permissions.
+//   2. The flags of the PT_LOAD that covers a mapping have its permissions. gcore writes no PT_LOAD for a mapping that
+//      it does not dump; then the program headers at the module's beginning, which the core has, give them.
+//   3. Memory that only a PT_LOAD covers had no file: the vDSO (AT_SYSINFO_EHDR finds it), JIT code, or data.
 //
-// A module's file is looked for where the process had it, under `sysroot`, or as `exe`, and compared with what the core
-// holds of the module's first page: its build-id and PT_LOADs must be the file's, or, without a build-id, the page
-// must. A file that cannot be compared, because the core lacks that page, is not used: it may have been rebuilt.
-// One that is no ELF image is never used: its code is what the core holds of it.
+// A module's file is searched at its path in the core, under `sysroot`, or at `exe`. It is compared with the core's
+// copy of the module's first page: build-id and PT_LOADs must be equal, or, without a build-id, the whole page. A file
+// that cannot be compared, because the core lacks that page, is not used: it may have been rebuilt. A file that is not
+// an ELF image is never used: its code is the bytes that the core has.
 //
 // Immutable; thread-safe.
 #pragma once
@@ -47,7 +48,7 @@ class CoreTarget final : public process::Target {
     CoreFile core_;
     std::string exe_;
     std::string sysroot_;
-    std::string exe_path_; // what the core calls the program
+    std::string exe_path_; // the program's path in the core
 };
 
 } // namespace dwunw::core

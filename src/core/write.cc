@@ -32,7 +32,7 @@ namespace {
 constexpr uint64_t kPage = 4096;
 constexpr size_t kBufferBytes = 256 << 10;
 
-// A sequential writer; after the first failure it does nothing more.
+// A sequential writer. After the first failure it writes nothing.
 class Output {
   public:
     explicit Output(int fd) : fd_(fd) { buffer_.reserve(kBufferBytes); }
@@ -110,7 +110,7 @@ std::string read_text(const ProcDir &directory, const char *name) {
     return text;
 }
 
-// The numbers of a blank-separated text; what is none counts as 0.
+// The numbers of a blank-separated text. Text that is not a number counts as 0.
 std::vector<int64_t> numbers_of(std::string_view text) {
     std::vector<int64_t> numbers;
     while (!text.empty()) {
@@ -143,7 +143,7 @@ CorePrPsInfo describe_process(const ProcDir &directory) {
     info.pid = static_cast<int32_t>(status_field(status, "Tgid"));
     info.uid = static_cast<uint32_t>(status_field(status, "Uid"));
     info.gid = static_cast<uint32_t>(status_field(status, "Gid"));
-    // state ppid pgrp session tty tpgid flags, and nice as the 17th; the name before them may hold anything.
+    // state ppid pgrp session tty tpgid flags, and nice as the 17th. The name before them may contain any byte.
     if (const size_t name_end = stat.rfind(')'); name_end != std::string::npos && name_end + 2 < stat.size()) {
         info.state_letter = stat[name_end + 2];
         auto numbers = numbers_of(std::string_view(stat).substr(name_end + 3));
@@ -166,7 +166,7 @@ CorePrPsInfo describe_process(const ProcDir &directory) {
     return info;
 }
 
-// Moved code is said to be the file's, which all of its bytes are: so the core need not hold them.
+// Writes moved code as the file's: all of its bytes are the file's, so the core need not hold them.
 std::vector<uint8_t> file_note(Process &process, const Snapshot &snapshot) {
     std::vector<uint64_t> head{0, kPage};
     std::string paths;
@@ -186,7 +186,7 @@ std::vector<uint8_t> file_note(Process &process, const Snapshot &snapshot) {
     return note;
 }
 
-// Those with registers, the main thread first; the status of one without, if there are no others.
+// The threads with registers, the main thread first. If there are none, the status of one without.
 Result<std::vector<CoreThread>> collect_threads(const StoppedThreads &stopped, pid_t main_thread) {
     std::vector<CoreThread> threads;
     Error none{DWUNW_ERR_NO_PROCESS};
@@ -224,7 +224,7 @@ Notes make_notes(Process &process, const Snapshot &snapshot, const CorePrPsInfo 
         const bool has_fp = !thread.fp_registers.empty();
         status.has_fp_registers = has_fp ? 1 : 0;
         notes.add_struct(NT_PRSTATUS, status);
-        // In the kernel's order: what is the process's goes with the first thread.
+        // In the kernel's order: the process's own notes follow the first thread.
         if (&thread == &threads.front()) {
             notes.add_struct(NT_PRPSINFO, info);
             const std::string auxiliary = read_text(directory, "auxv");
@@ -244,7 +244,7 @@ Status write_memory(const Target &memory, const std::vector<CorePiece> &pieces, 
             continue;
         for (RunAddr at = piece.start; at < piece.end && !output.failed();) {
             const auto chunk = std::span(buffer).first(std::min<uint64_t>(buffer.size(), piece.end - at));
-            // It could be read a moment ago, and stands still: it was killed.
+            // These bytes could be read a moment ago, and the process is stopped: so it was killed.
             if (memory.read(at, chunk) != chunk.size())
                 return Error{DWUNW_ERR_NO_PROCESS, at.value};
             output.write(chunk);
@@ -266,7 +266,7 @@ Status write_core(Process &process, const StoppedThreads &stopped, uint64_t stac
     if (!threads)
         return threads.error();
     const std::vector<CorePiece> pieces = choose_contents(process, *snapshot, *threads, stack_bytes);
-    // Killed: what could not be read then was left out. From here on, it is an error.
+    // Killed. Until here, unreadable memory was left out; from here on it is an error.
     if (directory->state() != ProcDir::State::kAlive)
         return Error{DWUNW_ERR_NO_PROCESS};
     const uint64_t count = pieces.size() + 1;

@@ -50,7 +50,7 @@ dwunw_status status_of(int error) {
     }
 }
 
-// The other way round, of a file that could not be opened here.
+// The reverse, for a file that could not be opened here.
 int error_of(dwunw_status status) {
     switch (status) {
     case DWUNW_ERR_NO_FILE:
@@ -82,7 +82,7 @@ struct Choice {
     bool possible;
 };
 
-// `no_session`: returns are seen where no session sees them.
+// `no_session`: the returns are not seen in a session.
 Choice choose(const dwunw_attach_programs &programs, bool no_session) {
     const auto wanted = static_cast<dwunw_attach_form>(programs.form);
     const std::string asked = wanted == DWUNW_ATTACH_AUTO ? "" : ", as asked";
@@ -140,11 +140,11 @@ dwunw_status prepare(const dwunw_attach_programs &programs, dwunw_attach_plan *o
 
 class Attacher {
   public:
-    // `error` receives errno of what failed: taking back what was attached changes it.
+    // `error` receives the errno of the failure, because detaching the other probes changes errno.
     Attacher(const dwunw_attach_request &request, bool multi, int &error)
         : request_(request), multi_(multi), error_(error), attachment_(std::make_unique<dwunw_attachment>()) {}
 
-    // Attaches `program` to the points that `wanted` says, at their entry or their return.
+    // Attaches `program` to the points that `wanted` accepts, at their entry or their return.
     template <typename Wanted>
     dwunw_status add(const bpf_program *program, MultiType type, bool at_return, Wanted wanted) {
         MultiProbes probes;
@@ -256,8 +256,8 @@ dwunw_status attach(const dwunw_attach_programs &programs, const dwunw_attach_pl
         if (status != DWUNW_OK)
             return status;
     }
-    // What the session has is not attached a second time. Returns first: a return whose entry was not seen can be told
-    // from one that was, an entry whose return never comes can not.
+    // Points of the session are not attached again. Returns come first: a return without its entry can be recognised,
+    // an entry without its return cannot.
     const struct {
         const bpf_program *program;
         uint32_t when;

@@ -17,7 +17,7 @@ namespace {
 constexpr size_t kChunkBytes = 256 << 10;
 constexpr uint64_t kMaxTextBytes = uint64_t{1} << 30;
 constexpr size_t kDisplacementBytes = 4;
-constexpr size_t kOpcodeBytes = 2; // before a displacement, to know it by
+constexpr size_t kOpcodeBytes = 2; // read before a displacement, to recognise it
 
 uint32_t u32_at(const uint8_t *bytes) {
     uint32_t value;
@@ -25,8 +25,7 @@ uint32_t u32_at(const uint8_t *bytes) {
     return value;
 }
 
-// Whether the two bytes end an opcode that a displacement follows: call, jmp, jcc, xbegin; lea of a rip-relative
-// address.
+// Whether two bytes end an opcode with a displacement: call, jmp, jcc, xbegin; lea of a rip-relative address.
 bool precede_displacement(uint8_t before, uint8_t last) {
     return last == 0xe8 || last == 0xe9 || (before == 0x0f && (last & 0xf0) == 0x80) ||
            (before == 0xc7 && last == 0xf8) || (before == 0x8d && (last & 0xc7) == 0x05);
@@ -35,9 +34,8 @@ bool precede_displacement(uint8_t before, uint8_t last) {
 } // namespace
 
 std::optional<LinkAddr> find_displacement(std::span<const uint8_t> code, LinkAddr address, EntryRange range) {
-    // target = address of the displacement + 4 + displacement, so that, modulo 2^32, displacement + offset − from says
-    // how far into the range it leads: one addition and one comparison a byte, of what the range cannot be reached
-    // from.
+    // target = address of the displacement + 4 + displacement. So, modulo 2^32, displacement + offset − from is the
+    // distance into the range. Bytes that cannot reach the range need one addition and one comparison.
     const auto from = static_cast<uint32_t>(range.after.value + 1 - address.value - kDisplacementBytes);
     const auto width = static_cast<uint32_t>(range.last - range.after);
     for (size_t i = 1; i + kDisplacementBytes <= code.size(); ++i) {
@@ -83,7 +81,7 @@ Result<FunctionFile::Placed> FunctionFile::place(elf::FunctionSymbols::Function 
         unclear = "the function's size is beyond its segment";
     else if (function.size > kMaxFunctionBytes)
         unclear = "the function is too large to look at";
-    // An instruction has at most 15 bytes: enough to say what the entry is.
+    // An instruction has at most 15 bytes: enough to decode the entry.
     std::vector<uint8_t> code(std::min(unclear.empty() ? function.size : uint64_t{15}, available));
     if (!source_->read_exactly(entry, code))
         return Error{DWUNW_ERR_IO, entry.value};
@@ -118,14 +116,14 @@ FunctionFile::FileReturns FunctionFile::find_returns(FileOffset probe) const {
     };
     Returns found = probe::find_returns(code, segment->address + (probe - segment->offset));
     FileReturns result{{}, std::move(found.unknown)};
-    for (const auto &[address, place] : found.instructions) // code, so in the file
+    for (const auto &[address, place] : found.instructions) // it is code, so the file has it
         result.returns.push_back({image_.file_offset(address)->value, static_cast<uint32_t>(place), 0});
     if (result.returns.empty() && result.unknown.empty())
         result.unknown = "the function never returns";
     return result;
 }
 
-// By the relocations that fill the slots. A slot that is left out is one of which nothing is known.
+// Reads the relocations that fill the slots. A slot that is left out is unknown.
 void FunctionFile::read_slots() {
     const auto symbols = image_.read_section(*source_, ".dynsym");
     const auto names = image_.read_section(*source_, ".dynstr");
@@ -143,7 +141,7 @@ void FunctionFile::read_slots() {
         switch (ELF64_R_TYPE(relocation.r_info)) {
         case R_X86_64_RELATIVE:
             return in_code(addend);
-        case R_X86_64_IRELATIVE: { // one of several, which the function at the addend chooses; the symbol is there
+        case R_X86_64_IRELATIVE: { // the function at the addend chooses one of several; the symbol is there
             const std::string_view name = symbols_.resolved_name(addend);
             return name.empty() ? CodeMap::Target{} : by_name(name);
         }
@@ -233,7 +231,7 @@ std::string FunctionFile::find_landing_pad(EntryRange range) const {
 }
 
 Result<std::string> FunctionFile::find_reference(const elf::Segment &segment, EntryRange range) const {
-    // Each chunk begins with the last bytes of the one before: an instruction may lie across.
+    // Each chunk begins with the last bytes of the chunk before, because an instruction may lie across.
     constexpr size_t kOverlap = kOpcodeBytes + kDisplacementBytes - 1;
     std::vector<uint8_t> buffer(std::min<uint64_t>(segment.file_size, kChunkBytes + kOverlap));
     for (uint64_t done = 0; done < segment.file_size;) {

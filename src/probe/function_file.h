@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// An ELF file as the placement of probes sees it: function symbols, and the code around a function. Immutable after
-// open(), thread-safe. The file is untrusted; sizes and counts are bounded by elf::Image's limits and those here.
+// An ELF file for the placement of probes: function symbols, and the code around a function. Immutable after open();
+// thread-safe. Nothing in the file is trusted: elf::Image's limits, and those here, bound sizes and counts.
 #pragma once
 
 #include "base/byte_source.h"
@@ -30,10 +30,11 @@ class FunctionFile final : public Surroundings {
     };
     Result<Placed> place(elf::FunctionSymbols::Function function, const dwunw_probe_options &options) const;
 
-    // Where a call returns that comes by the instruction at this offset in the file, e.g. a probe's at the beginning.
+    // The places where a call returns after it has passed the instruction at this file offset, e.g. a probe's at the
+    // beginning.
     struct FileReturns {
         std::vector<dwunw_probe_return> returns; // ascending; empty: unknown, or the function never returns
-        std::string unknown;                     // why, in words; empty: known
+        std::string unknown;                     // the reason, in words; empty: they are known
     };
     FileReturns find_returns(FileOffset probe) const;
 
@@ -45,18 +46,18 @@ class FunctionFile final : public Surroundings {
     FunctionFile(std::unique_ptr<const ByteSource> source, elf::Image image, elf::FunctionSymbols symbols)
         : source_(std::move(source)), image_(std::move(image)), symbols_(std::move(symbols)) {}
     void read_slots();
-    // Whether a branch or an address in this segment's code, whatever instruction it belongs to, leads into the range.
+    // Whether a branch or an address in this segment's code leads into the range; every byte may begin an instruction.
     Result<std::string> find_reference(const elf::Segment &segment, EntryRange range) const;
     std::string find_landing_pad(EntryRange range) const;
 
     std::unique_ptr<const ByteSource> source_;
     elf::Image image_;
     elf::FunctionSymbols symbols_;
-    std::map<LinkAddr, CodeMap::Target> slots_; // of the .got, as far as it is known where jumps through them lead
+    std::map<LinkAddr, CodeMap::Target> slots_; // slots of the .got whose jumps have a known target
 };
 
-// A displacement of 32 bits in a branch or a lea, somewhere in `code`, which lies at `address`, that leads into the
-// range: the address of the displacement. Each byte may be an instruction's first.
+// A 32-bit displacement of a branch or a lea in `code`, which lies at `address`, that leads into the range: the address
+// of the displacement. Every byte may begin an instruction.
 std::optional<LinkAddr> find_displacement(std::span<const uint8_t> code, LinkAddr address, EntryRange range);
 
 } // namespace dwunw::probe

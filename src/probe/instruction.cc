@@ -7,8 +7,8 @@ namespace dwunw::probe {
 
 namespace {
 
-// Instructions whose whole effect is in their operands and the flags, and which cannot fault without one in memory. A
-// list of what may be passed over, and not of what may not: what is unknown is kept.
+// Instructions whose whole effect is in their operands and the flags, and which can fault only by a memory operand. The
+// list has the instructions that may be passed over, so an unknown one is never passed over.
 bool is_plain(ZydisMnemonic mnemonic) {
     switch (mnemonic) {
     case ZYDIS_MNEMONIC_NOP:
@@ -99,9 +99,9 @@ std::optional<Instruction> Instruction::decode(std::span<const uint8_t> code, Li
     return result;
 }
 
-// By opcode, as the kernel goes. Only the encodings that compilers write are recognised: others that it emulates today
-// (a jump behind REX) are no loss, and `xchg eax, r8d`, which is 90 behind REX.B, it takes for a nop. Prefixes that it
-// refuses probes for (segments, lock, 66 before a branch) are among those left out.
+// By opcode, as the kernel decides. Recognises only encodings that compilers write. Others that the kernel emulates (a
+// jump with REX) are left out; so is `xchg eax, r8d`, which is 90 with REX.B, and which the kernel takes for a nop.
+// Prefixes for which the kernel refuses probes (segments, lock, 66 before a branch) are also left out.
 bool Instruction::is_emulated(uint32_t kernel) const {
     bool operand_size = false;
     bool repeat = false;
@@ -121,7 +121,7 @@ bool Instruction::is_emulated(uint32_t kernel) const {
     if (decoded_.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT) {
         if (opcode == 0x90)
             return decoded_.mnemonic == ZYDIS_MNEMONIC_NOP && !repeat && rex == 0;
-        if (opcode >= 0x50 && opcode <= 0x57) // the kernel takes one byte, or 41 and one byte
+        if (opcode >= 0x50 && opcode <= 0x57) // the kernel emulates one byte, or 41 and one byte
             return !operand_size && !repeat && (rex == 0 || rex == 0x41);
         if (opcode == 0xe8 || opcode == 0xe9 || opcode == 0xeb || (opcode & 0xf0) == 0x70)
             return !operand_size && rex == 0; // f2 is `bnd`
@@ -221,7 +221,7 @@ std::string Instruction::mnemonic() const { return ZydisMnemonicGetString(decode
 std::string Instruction::text() const {
     ZydisFormatter formatter;
     char buffer[128];
-    // Numbers as people write them: 0x1da488.
+    // Numbers without leading zeros: 0x1da488.
     static constexpr ZydisFormatterProperty kUnpadded[] = {ZYDIS_FORMATTER_PROP_ADDR_PADDING_ABSOLUTE,
                                                            ZYDIS_FORMATTER_PROP_DISP_PADDING,
                                                            ZYDIS_FORMATTER_PROP_IMM_PADDING};

@@ -11,7 +11,7 @@ using dwarf::CfiSection;
 
 namespace {
 
-// The LSDA of an FDE; a null pointer (in the file, before anything is added to it) is none.
+// The LSDA of an FDE. A null pointer (in the file, before its base is added) means none.
 Result<std::optional<LinkAddr>> lsda_of(const CfiSection &section, const dwarf::Fde &fde) {
     const uint8_t encoding = fde.cie.lsda_encoding;
     if (encoding == dwarf::DW_EH_PE_omit || !fde.cie.has_augmentation_data)
@@ -46,7 +46,7 @@ Result<bool> pad_in_table(const SectionBytes &except_table, LinkAddr lsda, const
         pads_base = LinkAddr(*base);
     }
     if (cursor.u8() != dwarf::DW_EH_PE_omit)
-        cursor.uleb128(); // where the types end
+        cursor.uleb128(); // offset of the end of the types
     const uint8_t encoding = cursor.u8();
     const uint64_t length = cursor.uleb128();
     Cursor sites(cursor.take(length));

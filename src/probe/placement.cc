@@ -1,14 +1,21 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The proof, in two steps. First the straight line from the entry: instruction after instruction that may be passed
-// over, until one that the kernel emulates. Then that nothing but this line arrives between: the whole function is
-// decoded from its entry on, one instruction after the other, and every direct branch looked at.
+// Proves that a probe at the answer sees what a probe at the entry sees:
 //
-// The decoding is only right if it is in step with what the processor executes, which data between instructions could
-// break. So a branch has to lead to an instruction that the decoding found: code decoded out of step soon has one that
-// does not. Indirect jumps (a switch's table) could go anywhere. Each doubt means the entry: it is always right.
+//     free:  test rdi, rdi      passed over: harmless
+//            jz   out           the answer, if no branch leads into (entry, answer]
+//            …                  decoded to the function's end, and every branch checked
+//     out:   ret
 //
-// tests/unit/probe_placement_test.cc has each class of instruction and of doubt; tests/integration/probe_placement runs
-// the answers for real allocators and counts calls at the entry and at the answer.
+// First step: the straight line from the entry, over instructions that may be passed over, up to one that the kernel
+// emulates. Second step: no other code enters this line. The whole function is decoded from its entry, one instruction
+// after the other, and every direct branch is checked.
+//
+// The decoding is right only if it is in step with the processor; data between instructions could break that. So every
+// branch must lead to a decoded instruction: code that was decoded out of step soon has a branch that does not. An
+// indirect jump (a switch's table) could go anywhere. Every doubt makes the entry the answer, which is always right.
+//
+// tests/unit/probe_placement_test.cc has each class of instruction and of doubt. tests/integration/probe_placement runs
+// the answers in real allocators, and counts calls at the entry and at the answer.
 #include "probe/placement.h"
 
 #include "probe/instruction.h"
@@ -27,7 +34,7 @@ struct Doubt {
     std::string words;
 };
 
-// Whether anything in the function enters `range`, or may; empty: nothing does.
+// Whether some instruction of the function enters `range`, or may enter it; nullopt: none does.
 std::optional<Doubt> find_doubt(std::span<const uint8_t> code, LinkAddr entry, EntryRange range,
                                 const Surroundings *surroundings) {
     const LinkAddr end = entry + code.size();

@@ -29,7 +29,7 @@ using dwunw::probe::FunctionFile;
 using Function = dwunw::elf::FunctionSymbols::Function;
 using dwunw::probe::Placement;
 
-// A module's image through the public interface.
+// A module's image, read through the public interface.
 class ModuleImage final : public dwunw::ByteSource {
   public:
     explicit ModuleImage(const dwunw_module *module) : module_(module) {}
@@ -47,13 +47,13 @@ uint32_t running_kernel() {
     unsigned major = 0;
     unsigned minor = 0;
     if (uname(&names) != 0 || std::sscanf(names.release, "%u.%u", &major, &minor) != 2)
-        return 0; // the oldest: what it emulates, every kernel does
+        return 0; // the oldest kernel: all others emulate what it emulates
     return dwunw::probe::kernel_version(major, minor);
 }
 
 using Out = dwunw::Sized<dwunw_probe_placement>;
 
-// The options with their defaults filled in.
+// The options, with defaults for zero fields.
 Result<dwunw_probe_options> checked(const dwunw_probe_options *given, const Out &out) {
     const dwunw::Sized known(given, dwunw::IfNull::kDefaults);
     if (!known)

@@ -34,7 +34,7 @@ CodeMap::Target target_of(const CodeMap &code, const Instruction &indirect_jump)
     return slot ? code.slot_target(slot->address) : CodeMap::Target{};
 }
 
-// Whether a jump to `address` reaches a function that returns its first argument, through a PLT entry.
+// Whether a jump to `address`, through a PLT entry, reaches a function that returns its first argument.
 bool reaches_first_argument(const CodeMap &code, LinkAddr address) {
     auto instruction = decode_at(code, address);
     if (instruction && instruction->is_landing_mark())
@@ -75,7 +75,7 @@ Returns find_returns(const CodeMap &code, LinkAddr entry) {
                     returns.emplace(address, DWUNW_PROBE_RESULT_IN_RDI);
                 break;
             }
-            // The PLT entry is others', too: the jump to it is this function's own.
+            // Other functions also use the PLT entry; the jump to it belongs to this function alone.
             if (instruction->is_jump() && !instruction->goes_on() &&
                 reaches_first_argument(code, *instruction->branch_target())) {
                 returns.emplace(address, DWUNW_PROBE_RESULT_IN_RDI);

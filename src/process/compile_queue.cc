@@ -10,7 +10,8 @@
 namespace dwunw::process {
 namespace {
 
-// A thread of a library's takes no signal that the program expects elsewhere: it inherits a full mask.
+// A library's thread must not take a signal that the program expects on another thread: it starts with all signals
+// blocked.
 std::thread without_signals(const std::function<void()> &body) {
     sigset_t all;
     sigset_t before;

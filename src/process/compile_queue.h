@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Compiles big modules' tables beside the walks that want them, which go on by single FDEs meanwhile.
+// Compiles the tables of big modules in the background. Meanwhile, walks use single FDEs.
 //
-// One thread, started at the first job and ended with the queue; it takes no signals. A child of fork() has no such
-// thread: a context is not for both sides of a fork. Thread-safe, except for destruction.
+// One thread, which starts at the first job and ends with the queue. It blocks all signals. A child of fork() does not
+// have this thread: a context cannot be used on both sides of a fork. Thread-safe, except for destruction.
 #pragma once
 
 #include "unwind/module_cfi.h"
@@ -19,18 +19,18 @@ namespace dwunw::process {
 
 class CompileQueue {
   public:
-    // `compiled` is called on the thread after each job.
+    // The thread calls `compiled` after each job.
     explicit CompileQueue(std::function<void()> compiled) : compiled_(std::move(compiled)) {}
-    // Ends after the job at hand; those that wait are dropped.
+    // Ends after the current job; waiting jobs are dropped.
     ~CompileQueue();
     CompileQueue(const CompileQueue &) = delete;
     CompileQueue &operator=(const CompileQueue &) = delete;
 
-    // False where the system has no thread for it.
+    // False if the system refuses a thread.
     bool add(std::shared_ptr<const unwind::ModuleCfi> module);
-    // Returns when there is nothing left to do.
+    // Returns when no job is left.
     void wait_until_idle();
-    // Jobs that ran out of memory, or whose file changed: those modules go on by single FDEs.
+    // Jobs that ran out of memory, or whose file changed. Walks use single FDEs of these modules.
     uint64_t failures() const;
 
   private:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A module's separate debug file, found by build-id alone, as names' are: no path in the target's file chooses what is
-// opened. A file can claim another's build-id; whoever does has that one's CFI for his own code.
+// A module's separate debug file. It is found only by build-id, as for names: no path in the target's file chooses what
+// is opened. A file can claim another file's build-id; then its own code gets that file's CFI.
 #pragma once
 
 #include "base/result.h"
@@ -13,15 +13,15 @@
 
 namespace dwunw::process {
 
-// The caller's own; not the target's, which may have another root.
+// The caller's folder, not the target's, which may have another root.
 inline constexpr const char *kDebugRoot = "/usr/lib/debug";
 
 struct DebugFile {
     std::shared_ptr<const FileSource> source;
     elf::Image image;
 
-    // ROOT/.build-id/ab/cdef….debug, if that has this build-id. DWUNW_ERR_NO_FILE where there is none, or the build-id
-    // is empty; LocatedFile's and elf::Image::parse's errors; DWUNW_ERR_MODULE_CHANGED where it is another's.
+    // Opens ROOT/.build-id/ab/cdef….debug, if it has this build-id. DWUNW_ERR_NO_FILE: there is none, or the build-id
+    // is empty; LocatedFile's and elf::Image::parse's errors; DWUNW_ERR_MODULE_CHANGED: the file has another build-id.
     static Result<DebugFile> open(const std::string &root, std::span<const uint8_t> build_id);
 };
 

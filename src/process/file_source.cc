@@ -35,7 +35,7 @@ Result<LocatedFile> LocatedFile::locate(int directory, const char *path) {
 }
 
 Result<UniqueFd> LocatedFile::open() const {
-    // The descriptor's link in /proc opens the very file that was looked at, whatever its path names by now.
+    // The descriptor's link in /proc opens the file that was checked, even if the path now names another one.
     std::array<char, 32> link{"/proc/self/fd/"};
     char *const number = link.data() + std::string_view(link.data()).size();
     *std::to_chars(number, link.data() + link.size() - 1, fd_.get()).ptr = '\0';
@@ -64,7 +64,7 @@ size_t FileSource::read(FileOffset offset, std::span<uint8_t> buffer) const {
 size_t read_at(int fd, uint64_t offset, std::span<uint8_t> buffer) {
     size_t done = 0;
     while (done < buffer.size()) {
-        // Addresses above 2^63 (the vsyscall page, nothing else in user space) are no file position.
+        // Addresses above 2^63 (only the vsyscall page in user space) are not file positions.
         if (offset + done > static_cast<uint64_t>(std::numeric_limits<off_t>::max()))
             break;
         const ssize_t got = ::pread(fd, buffer.data() + done, buffer.size() - done, static_cast<off_t>(offset + done));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Files as byte sources, and opening them without trusting what they are: a path of a target's choosing may name a FIFO
-// that blocks its opener for ever, or a device that acts on being opened.
+// Files as byte sources, opened without trust: a path that a target chooses may name a FIFO, which blocks its opener
+// for ever, or a device that acts when it is opened.
 #pragma once
 
 #include "base/byte_source.h"
@@ -13,8 +13,8 @@
 
 namespace dwunw::process {
 
-// Which file, and which version of its content. Two files with equal identities are one file: device and inode name it
-// for as long as someone holds it open, size and times change with its content, and ctime cannot be set by its owner.
+// A file, and the version of its content. Two files with equal identities are the same file: device and inode identify
+// it while someone holds it open; size and times change with its content, and its owner cannot set ctime.
 struct FileIdentity {
     uint64_t device = 0;
     uint64_t inode = 0;
@@ -30,11 +30,11 @@ struct FileIdentity {
     bool operator==(const FileIdentity &) const = default;
 };
 
-// A regular file that was found and looked at, but not opened for reading (O_PATH): nothing happened to it yet.
+// A regular file that was found and checked, but not opened for reading (O_PATH). Nothing has happened to it yet.
 class LocatedFile {
   public:
-    // `directory` and `path` as openat takes them. DWUNW_ERR_NO_FILE, DWUNW_ERR_PERMISSION, DWUNW_ERR_TOO_MANY_FILES;
-    // DWUNW_ERR_NOT_ELF for what is not a regular file.
+    // `directory` and `path` as for openat. DWUNW_ERR_NO_FILE, DWUNW_ERR_PERMISSION, DWUNW_ERR_TOO_MANY_FILES;
+    // DWUNW_ERR_NOT_ELF: not a regular file.
     static Result<LocatedFile> locate(int directory, const char *path);
 
     const FileIdentity &identity() const { return identity_; }
@@ -47,8 +47,8 @@ class LocatedFile {
     FileIdentity identity_;
 };
 
-// A file's bytes, read with pread from a descriptor it owns (or shares with the file's other versions). The size is the
-// one at opening: a file that grows has no more bytes, one that is truncated reads short.
+// A file's bytes, read with pread from a descriptor that it owns (or shares with other versions of the file). The size
+// is that at opening: if the file grows, there are no more bytes; if it is truncated, reads are short.
 class FileSource final : public ByteSource {
   public:
     FileSource(std::shared_ptr<const UniqueFd> fd, uint64_t size) : fd_(std::move(fd)), size_(size) {}
@@ -64,7 +64,7 @@ class FileSource final : public ByteSource {
     uint64_t size_;
 };
 
-// pread until `buffer` is full, the file ends or an error; returns how many bytes were read.
+// Reads with pread until `buffer` is full, the file ends, or an error occurs. Returns the number of bytes read.
 size_t read_at(int fd, uint64_t offset, std::span<uint8_t> buffer);
 
 } // namespace dwunw::process

@@ -18,7 +18,7 @@ namespace {
 
 using namespace std::string_view_literals;
 
-// Takes one field after another off a line; a field that is not there fails the line for good.
+// Takes one field after another from a line. After a missing field, the line has failed.
 class LineParser {
   public:
     explicit LineParser(std::string_view line) : rest_(line) {}
@@ -60,7 +60,8 @@ class LineParser {
     bool ok_ = true;
 };
 
-// A newline in a path is shown as \012, and nothing else is escaped (seq_file_path). In place: `path` lies in `text`.
+// The kernel shows a newline in a path as \012 and escapes nothing else (seq_file_path). Unescapes in place: `path`
+// lies in `text`.
 std::string_view unescape(std::string_view path, std::vector<char> &text) {
     constexpr auto kNewline = "\\012"sv;
     if (path.find(kNewline) == std::string_view::npos)
@@ -76,14 +77,14 @@ std::string_view unescape(std::string_view path, std::vector<char> &text) {
 }
 
 Mapping::Kind kind_of(const Mapping &mapping) {
-    // Names in brackets are the kernel's own where there is no inode; no file's path begins with one.
+    // Without an inode, a name in brackets is the kernel's own. No file's path begins with a bracket.
     if (mapping.inode == 0) {
         if (mapping.path == "[vdso]")
             return Mapping::Kind::kVdso;
         if (mapping.path == "[uprobes]" || mapping.path == "[uprobes-trampoline]")
             return Mapping::Kind::kUprobeTrampoline;
     }
-    // A map made by hand may know paths and no inodes.
+    // A map that was written by hand may have paths and no inodes.
     if (mapping.inode != 0 || mapping.path.starts_with('/'))
         return Mapping::Kind::kFile;
     return Mapping::Kind::kAnonymous;
@@ -119,15 +120,15 @@ std::optional<Mapping> parse_line(std::string_view line, std::vector<char> &text
     mapping.path = unescape(path, text);
     mapping.deleted = mapping.path.ends_with(" (deleted)");
     mapping.kind = kind_of(mapping);
-    // An offset that runs over 2^64 cannot belong to a file.
+    // An offset that exceeds 2^64 cannot belong to a file.
     if (mapping.offset.value + (mapping.end - mapping.start) < mapping.offset.value)
         return std::nullopt;
     return mapping;
 }
 
-// Whether a name can be a file's that somebody means, but not where it is. The kernel's own names are in brackets;
-// those of things that are mapped without being in a directory have a colon, as "anon_inode:[perf_event]"; and a file
-// that its process cannot reach is "(unreachable)/…".
+// Whether a name may be a file's, without saying where the file is. The kernel's own names are in brackets. The name of
+// a mapped object without a directory has a colon, as in "anon_inode:[perf_event]". A file that its process cannot
+// reach is "(unreachable)/…".
 bool is_relative(std::string_view path) {
     return !path.empty() && path.front() != '/' && path.front() != '[' && path.find(":[") == std::string_view::npos &&
            !path.starts_with("(unreachable)");
@@ -203,7 +204,7 @@ std::span<const uint32_t> Maps::of_same_file(const Mapping &mapping) const {
         std::iota(numbers.begin(), numbers.end(), uint32_t{0});
         std::ranges::stable_sort(numbers, {}, file_at);
     }
-    // Clang 14 makes no span of what equal_range returns.
+    // Clang 14 cannot make a span of equal_range's result.
     const auto first = std::ranges::lower_bound(numbers, file_of(mapping), {}, file_at);
     const auto last = std::ranges::upper_bound(first, numbers.end(), file_of(mapping), {}, file_at);
     return std::span(numbers).subspan(static_cast<size_t>(first - numbers.begin()), static_cast<size_t>(last - first));
@@ -243,7 +244,7 @@ MappingQuery query_mapping(int maps_fd, RunAddr address) {
     // struct procmap_query of Linux 6.11; Debian 12's headers are older.
     struct Query {
         uint64_t size = sizeof(Query);
-        uint64_t flags = 0; // the mapping that covers the address, of any kind
+        uint64_t flags = 0; // 0: the mapping that covers the address, of any kind
         uint64_t address = 0;
         uint64_t start = 0;
         uint64_t end = 0;

@@ -18,12 +18,12 @@
 
 namespace dwunw::process {
 
-// Far above what a process can have (vm.max_map_count is 65,530 unless raised): 256 MiB are some 2.5 million lines.
+// Far more than a process can have: vm.max_map_count is 65,530 by default, and 256 MiB are some 2.5 million lines.
 inline constexpr size_t kMaxMapsBytes = size_t{256} << 20;
 
 struct Mapping {
     enum class Kind : uint8_t {
-        kFile,             // a file, wherever it lives: memfd and /dev/shm included
+        kFile,             // a file, also a memfd or one in /dev/shm
         kVdso,             // "[vdso]"
         kUprobeTrampoline, // "[uprobes]", and Linux 6.18's "[uprobes-trampoline]"
         kAnonymous,        // no file: without a name, or "[heap]", "[stack]", "[anon:…]", "[vsyscall]" …
@@ -39,7 +39,7 @@ struct Mapping {
     bool writable = false;
     bool executable = false;
     bool shared = false;
-    // The map says " (deleted)". A file can be called that, too; `path` keeps the words either way.
+    // The map says " (deleted)". A file's own name may also end so; `path` keeps these words in both cases.
     bool deleted = false;
     Kind kind = Kind::kAnonymous;
     std::string_view path; // as shown, newlines unescaped; lives as long as its Maps
@@ -51,18 +51,18 @@ struct Mapping {
     }
     // The same line of the map.
     bool operator==(const Mapping &) const = default;
-    // A file of memory: where JIT compilers put code that is not an ELF image.
+    // A file in memory: JIT compilers place code there that is not an ELF image.
     bool is_memory_file() const;
 };
 
 class Maps {
   public:
     enum class Order : uint8_t {
-        // A text that a caller hands over. Malformed: a mapping that begins before its predecessor's end, and a path
-        // that does not begin at the root, which could be that of any file.
+        // A text from a caller. Malformed: a mapping that begins before the end of the one before; a path that does not
+        // begin at the root, which could be any file's.
         kStrict,
-        // The kernel writes the map piece by piece, and mappings may merge or move between two pieces. Of two that
-        // overlap, the later line is the newer: the earlier one loses what they share.
+        // The kernel writes the map piece by piece, and mappings may merge or move between two pieces. If two overlap,
+        // the later line is the newer one, and the earlier one loses the common part.
         kLive,
     };
 
@@ -72,47 +72,47 @@ class Maps {
     // text is an empty map.
     static Result<Maps> parse(std::vector<char> text, Order order);
 
-    // From mappings that are known otherwise: ascending, not overlapping, their paths views of `text`.
+    // From mappings that are known from elsewhere: ascending, not overlapping; their paths are views of `text`.
     static Maps assemble(std::vector<Mapping> mappings, std::vector<char> text);
 
-    // Reads an open /proc/PID/maps from its beginning. DWUNW_ERR_NO_PROCESS when the process is gone; a map without
-    // mappings when its address space is (it exited and is not reaped, or executed another program).
+    // Reads an open /proc/PID/maps from its beginning. DWUNW_ERR_NO_PROCESS: the process is gone. The map is empty if
+    // the address space is gone: the process has exited and was not reaped, or has executed another program.
     static Result<Maps> read(int maps_fd);
 
     const std::vector<Mapping> &mappings() const { return mappings_; }
-    // The mapping that holds an address, nullptr where none does.
+    // The mapping that holds an address; nullptr if none does.
     const Mapping *find(RunAddr address) const;
-    // Whether an address is in an executable mapping. Most numbers that are asked about are no addresses.
+    // Whether an address is in an executable mapping. Most numbers that a walk asks about are not addresses.
     bool is_code(RunAddr address) const {
         const auto above = std::ranges::upper_bound(code_, address.value, {}, &CodeRange::start);
         return above != code_.begin() && address.value < std::prev(above)->end;
     }
-    // The numbers of the mappings of the same file, ascending. The first call sorts all mappings by file.
+    // The numbers of all mappings of the same file, ascending. The first call sorts the mappings by file.
     std::span<const uint32_t> of_same_file(const Mapping &mapping) const;
     size_t index_of(const Mapping &mapping) const { return static_cast<size_t>(&mapping - mappings_.data()); }
 
   private:
     void index();
 
-    std::vector<char> text_; // what the paths are views of
+    std::vector<char> text_; // the paths are views of it
     std::vector<Mapping> mappings_;
     struct CodeRange {
         uint64_t start;
         uint64_t end;
     };
-    std::vector<CodeRange> code_;  // the executable mappings, those side by side as one
-    std::vector<uint64_t> starts_; // of mappings_: a search touches these only
+    std::vector<CodeRange> code_;  // the executable mappings; adjacent ones are one range
+    std::vector<uint64_t> starts_; // of mappings_; a search reads only these
     struct ByFile {
         std::mutex mutex;
-        std::vector<uint32_t> numbers; // of mappings_, those of one file together
+        std::vector<uint32_t> numbers; // of mappings_, grouped by file
     };
     std::shared_ptr<ByFile> by_file_ = std::make_shared<ByFile>();
 };
 
-// One mapping, asked for by address (the PROCMAP_QUERY ioctl, Linux 6.11), at about a microsecond.
+// Asks the kernel for one mapping, by address (the PROCMAP_QUERY ioctl, Linux 6.11). Takes about a microsecond.
 struct MappingQuery {
     enum class Outcome : uint8_t { kFound, kUnmapped, kGone, kUnsupported } outcome = Outcome::kUnsupported;
-    Mapping mapping; // kFound: all but the path and what follows from it
+    Mapping mapping; // kFound: everything except the path and its consequences
 };
 MappingQuery query_mapping(int maps_fd, RunAddr address);
 

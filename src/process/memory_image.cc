@@ -11,7 +11,7 @@ namespace dwunw::process {
 bool same_placement(const Mapping &a, const Mapping &b) {
     if (a.inode != b.inode || a.device_major != b.device_major || a.device_minor != b.device_minor)
         return false;
-    // Memory without a file has no offset, and JIT compilers switch its permissions back and forth.
+    // Memory without a file has no offset, and JIT compilers change its permissions back and forth.
     if (a.inode == 0)
         return true;
     return a.executable == b.executable && a.start.value - a.offset.value == b.start.value - b.offset.value;
@@ -33,7 +33,7 @@ Result<std::unique_ptr<const MemoryImage>> MemoryImage::copy(const Maps &maps, c
     std::unique_ptr<MemoryImage> image(new MemoryImage);
     uint64_t total = 0;
     for (const Mapping *source : image_mappings(maps, mapping)) {
-        // Mapped twice: the bytes are the same.
+        // The file is mapped twice here: the bytes are the same.
         const uint64_t skip = image->size_ > source->offset.value ? image->size_ - source->offset.value : 0;
         const uint64_t length = source->end - source->start;
         if (skip >= length)
@@ -43,7 +43,7 @@ Result<std::unique_ptr<const MemoryImage>> MemoryImage::copy(const Maps &maps, c
             return Error{DWUNW_ERR_LIMIT, total};
         Part part{source->offset + skip, std::vector<uint8_t>(length - skip)};
         part.bytes.resize(target.read(source->start + skip, part.bytes));
-        // Memory carries no name: what was read counts only if the mapping was still there afterwards.
+        // Memory has no identity: the bytes count only if the mapping was still there after the read.
         if (!target.still_mapped(*source))
             return Error{DWUNW_ERR_MODULE_CHANGED, source->start.value};
         if (part.bytes.empty())
@@ -64,7 +64,7 @@ size_t MemoryImage::read(FileOffset offset, std::span<uint8_t> buffer) const {
     for (--part; part != parts_.end() && done < buffer.size(); ++part) {
         const uint64_t at = offset.value + done;
         if (at < part->offset.value || at >= part->end())
-            break; // a hole: nothing maps these bytes
+            break; // a hole: no mapping has these bytes
         const uint64_t within = at - part->offset.value;
         const size_t count = std::min<uint64_t>(buffer.size() - done, part->bytes.size() - within);
         std::memcpy(buffer.data() + done, part->bytes.data() + within, count);

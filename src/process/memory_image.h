@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// An ELF image copied out of a process's memory: the vDSO, which has no file, and files that cannot be opened any more.
+// An ELF image that is copied from a process's memory: the vDSO, which has no file, and files that cannot be opened any
+// more.
 //
-// What lies at file offset X is found in the mapping of the file that holds X. Only mappings that the process cannot
-// write are taken: what is written to (.data, .got) is no longer the file's. So section headers, which no mapping
-// holds, are missing, and .eh_frame is found through the program headers. Copied at once, since the process may end.
+//     file offset    0x0000            0x1000               0x3000
+//     mappings       | r--  headers    | r-x  text          | rw-  .data, .got: left out      section headers: not
+//     mapped
+//
+// The bytes at file offset X come from the mapping of the file that holds X. Only mappings that the process cannot
+// write count, because a process changes the others. Section headers, which no mapping holds, are missing, so .eh_frame
+// is found through the program headers. Everything is copied at once, because the process may end.
 #pragma once
 
 #include "base/byte_source.h"
@@ -17,13 +22,13 @@ namespace dwunw::process {
 
 class Target;
 
-// The largest text of a program met in the wild is some 200 MB.
+// The largest text of a real program is some 200 MB.
 inline constexpr uint64_t kMaxMemoryImageBytes = uint64_t{256} << 20;
 
 class MemoryImage final : public ByteSource {
   public:
-    // The image that `mapping` is a part of. DWUNW_ERR_MEMORY_UNREADABLE, DWUNW_ERR_LIMIT; DWUNW_ERR_MODULE_CHANGED
-    // when the mappings changed while they were copied.
+    // Copies the image to which `mapping` belongs. DWUNW_ERR_MEMORY_UNREADABLE, DWUNW_ERR_LIMIT;
+    // DWUNW_ERR_MODULE_CHANGED: the mappings changed during the copy.
     static Result<std::unique_ptr<const MemoryImage>> copy(const Maps &maps, const Mapping &mapping,
                                                            const Target &target);
 
@@ -46,11 +51,11 @@ class MemoryImage final : public ByteSource {
     uint64_t size_ = 0;
 };
 
-// Where an image's bytes lie in memory: the mappings of the file that `mapping` is a part of, unwritable ones only,
-// ascending by file offset. Of the vDSO, the mapping itself.
+// The mappings that hold an image's bytes: the unwritable mappings of the file of `mapping`, in ascending order of file
+// offset. For the vDSO, the mapping itself.
 std::vector<const Mapping *> image_mappings(const Maps &maps, const Mapping &mapping);
 
-// Whether two mappings that hold a common address put the same bytes of the same file there.
+// Whether two mappings of a common address put the same bytes of the same file there.
 bool same_placement(const Mapping &a, const Mapping &b);
 
 } // namespace dwunw::process

@@ -30,7 +30,7 @@ void append(std::vector<Range> &ranges, Range range) {
         ranges.push_back(range);
 }
 
-// Of "55d0c2a00000-55d0c2a21000 rw-p …".
+// Parses "55d0c2a00000-55d0c2a21000 rw-p …".
 std::optional<Range> mapping_of(std::string_view line) {
     Range range{};
     const char *const end = line.data() + line.size();
@@ -43,7 +43,8 @@ std::optional<Range> mapping_of(std::string_view line) {
     return range;
 }
 
-// Of "Anonymous:            12 kB" and the like: whether it counts a page that a private mapping has of its own.
+// Parses "Anonymous:            12 kB" and the like: whether the line counts pages that belong to a private mapping
+// alone.
 bool counts_own_pages(std::string_view line) {
     static constexpr std::array<std::string_view, 3> kFields = {"Anonymous:", "Swap:", "Private_Hugetlb:"};
     return std::ranges::any_of(kFields, [&](std::string_view field) {
@@ -100,7 +101,7 @@ std::optional<std::vector<Range>> ModifiedPages::scan(const Mapping &mapping) co
         scan.regions = reinterpret_cast<uint64_t>(regions.data());
         scan.region_count = regions.size();
         scan.inverted = kFile;
-        scan.all_of = kFile; // inverted: not the file's
+        scan.all_of = kFile; // inverted: pages that are not the file's
         scan.any_of = kPresent | kSwapped;
         const int got = ::ioctl(pagemap_->get(), _IOC(_IOC_READ | _IOC_WRITE, 'f', 16, sizeof(Scan)), &scan);
         if (got < 0 && errno == EINTR)
@@ -114,7 +115,7 @@ std::optional<std::vector<Range>> ModifiedPages::scan(const Mapping &mapping) co
     return ranges;
 }
 
-// Bit 63 present, 62 swapped, 61 the file's own page.
+// Bit 63: present; bit 62: swapped; bit 61: the file's own page.
 std::optional<std::vector<Range>> ModifiedPages::read(const Mapping &mapping) {
     std::vector<Range> ranges;
     const uint64_t pages = (mapping.end - mapping.start) / kPage;
@@ -144,7 +145,7 @@ bool ModifiedPages::may_have_any(const Mapping &mapping) {
     smaps_read_ = true;
     if (!with_pages_)
         return true;
-    // Whatever has changed its bounds since the map was read: what overlaps counts.
+    // The bounds of a mapping may have changed after the map was read, so every overlap counts.
     const auto first = std::ranges::upper_bound(*with_pages_, mapping.start.value, {}, &Range::end);
     return first != with_pages_->end() && first->start < mapping.end.value;
 }

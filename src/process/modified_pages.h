@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The pages of a private file mapping that are not the file's any more: those that were written to (proc(5), pagemap).
+// Finds the pages of a private file mapping that differ from the file, because the process has written to them
+// (proc(5), pagemap).
 //
-// A mapping can be terabytes large and hold nothing. So the work goes by the pages that are there: PAGEMAP_SCAN (Linux
-// 6.7) skips what has no page table. Without it every page has its eight bytes; behind the first kReadAnyway of them,
-// smaps tells which mappings have a page of their own at all, and only those are read.
+//     a mapping of 1 TiB:    | file's page | file's page | written | not touched … |       answer: the third page
 //
-// One thread's.
+// A mapping can be terabytes large and hold nothing, so the work must grow with the pages that exist. PAGEMAP_SCAN
+// (Linux 6.7) skips everything without a page table. Without it, pagemap has eight bytes for every page. After the
+// first kReadAnyway pages, smaps tells which mappings have pages of their own, and only those are read.
+//
+// One thread at a time.
 #pragma once
 
 #include "process/maps.h"
@@ -26,20 +29,20 @@ class ModifiedPages {
     enum class Method : uint8_t { kScan, kPageMap };
     static constexpr uint64_t kReadAnyway = uint64_t{1} << 24; // 64 GiB of mappings: some 60 ms
 
-    // `process` outlives it.
+    // `process` must outlive this.
     explicit ModifiedPages(const ProcDir &process, Method method = Method::kScan);
 
-    // Ascending, not touching; nullopt where the kernel does not tell.
+    // Ascending, not adjacent. nullopt: the kernel does not tell.
     std::optional<std::vector<Range>> of(const Mapping &mapping);
 
-    // How many pages were asked for one by one.
+    // The number of pages that were asked for one by one.
     uint64_t pages_read() const { return pages_read_; }
 
   private:
     std::optional<std::vector<Range>> scan(const Mapping &mapping) const;
     std::optional<std::vector<Range>> read(const Mapping &mapping);
     bool may_have_any(const Mapping &mapping);
-    // The mappings of smaps that have pages of their own; nullopt where it cannot be read.
+    // The mappings in smaps that have pages of their own; nullopt: smaps cannot be read.
     std::optional<std::vector<Range>> read_smaps() const;
 
     const ProcDir &process_;

@@ -29,7 +29,7 @@ class VersionOfFile final : public ByteSource {
     FileIdentity identity_;
 };
 
-// The bytes of executable segments, by address; nothing of a file that has changed.
+// Reads the bytes of executable segments, by address. Reads nothing if the file has changed.
 unwind::ReadCode code_reader(const elf::Image &image, std::shared_ptr<const ByteSource> source) {
     std::vector<elf::Segment> segments;
     std::ranges::copy_if(image.load_segments(), std::back_inserter(segments), &elf::Segment::executable);
@@ -81,7 +81,7 @@ Result<std::shared_ptr<const unwind::ModuleCfi>> Module::cfi() const {
 }
 
 Result<Budget::Share> Module::take_room(const elf::Image &image, const DebugFrame &debug_frame) const {
-    // A section that cannot be read takes nothing.
+    // A section that cannot be read takes no memory.
     const auto size_of = [](const elf::Image &of, const ByteSource &source, const char *name) {
         const auto size = of.section_size(source, name);
         return size ? *size : 0;
@@ -144,7 +144,7 @@ Result<std::shared_ptr<const unwind::ModuleCfi>> Module::build_cfi(Read read) co
     auto debug_frame = where.image.read_section(where.source, ".debug_frame");
     if (!unchanged())
         return Error{DWUNW_ERR_MODULE_CHANGED};
-    // One section that cannot be read leaves the other's rules as good as they are.
+    // If one section cannot be read, the other one's rules are still valid.
     if (eh_frame)
         input.eh_frame = std::move(*eh_frame);
     if (debug_frame)

@@ -20,8 +20,8 @@ bool same_device(const Mapping &mapping, const FileIdentity &identity) {
     return makedev(mapping.device_major, mapping.device_minor) == identity.device;
 }
 
-// What a failed candidate says about the mapping, the strongest first: there is a file but a wrong one; there may be
-// one; there is none.
+// Failures of candidates by what they say about the mapping, the strongest first: there is a file, and it is another
+// one; there may be a file; there is none.
 int weight(dwunw_status status) {
     switch (status) {
     case DWUNW_ERR_TOO_MANY_FILES:
@@ -84,7 +84,7 @@ class Opener {
                (result.error().status == DWUNW_ERR_TOO_MANY_FILES || result.error().status == DWUNW_ERR_OUT_OF_MEMORY);
     }
     bool placed() const { return places_ != nullptr && places_->given(); }
-    // The kernel maps the program below everything else, and writes the map in that order.
+    // The kernel maps the program below everything else, and writes the map in ascending order.
     bool is_program() const {
         const auto first =
             std::ranges::find(maps_.mappings(), Mapping::Kind::kFile, [](const Mapping &m) { return m.kind; });
@@ -110,8 +110,9 @@ class Opener {
         auto file = LocatedFile::locate(target_->directory_fd(), name.data());
         if (!file)
             return file.error();
-        // It is the file that is mapped there now. With the map's inode it is also the one the map means; without,
-        // either the file system counts inodes its own way or the mapping has been replaced since the map was read.
+        // This is the file that is mapped there now. If the inode is the map's, it is also the file that the map means.
+        // If not, either the file system shows other inodes in the map, or the mapping was replaced after the map was
+        // read.
         if (!same_inode(mapping_, file->identity()) && !target_->still_mapped(mapping_))
             return Error{DWUNW_ERR_MODULE_CHANGED, file->identity().inode};
         return store_.intern(*file, mapping_.path);
@@ -134,12 +135,12 @@ class Opener {
             return first_page_in_memory(file);
         if (placed())
             return true;
-        // A map made by hand has no inodes; btrfs shows a device of its own in maps.
+        // A map that was written by hand has no inodes; btrfs shows another device in maps.
         return mapping_.inode == 0 || same_inode(mapping_, file.identity());
     }
 
-    // Whether the file's first page, which holds ELF header, program headers and build-id, is what the process has in
-    // memory for it.
+    // Whether the file's first page, with ELF header, program headers and build-id, is equal to the process's memory of
+    // it.
     bool first_page_in_memory(const LocatedFile &file) const {
         const auto first = std::ranges::find_if(maps_.mappings(), [this](const Mapping &m) {
             return m.same_file(mapping_) && m.offset.value == 0 && m.readable && !m.writable;

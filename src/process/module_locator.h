@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// From a mapping to the module it maps.
+// From a mapping to its module.
 //
-// Tried in order:
-//   /proc/PID/map_files/START-END   the mapped file itself, deleted or in another mount namespace (needs
-//                                   CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN)
-//   /proc/PID/root/<path>           in the process's mount namespace
-//   <path>                          in ours; the only one for a map without a process
-//   /proc/PID/mem                   a copy of what is mapped: the vDSO, and files that none of the above opens
+// Tried in this order:
 //
-// A path may lead to another file than the one mapped: it has been replaced, or the map is older than the file. So what
-// a path opens must have the mapping's device and inode. Some file systems show other numbers in the map than in stat
-// (overlayfs, btrfs): then its first page must be the one in the process's memory, build-id included.
+//     /proc/PID/map_files/START-END   the mapped file itself, also if it is deleted or in another mount namespace
+//     (needs
+//                                     CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN)
+//     /proc/PID/root/<path>           in the process's mount namespace
+//     <path>                          in our own; the only way for a map without a process
+//     /proc/PID/mem                   a copy of the mapped memory: the vDSO, and files that cannot be opened otherwise
+//
+// A path may lead to another file than the mapped one: the file was replaced, or the map is older than the file. So the
+// opened file must have the mapping's device and inode. Some file systems show other numbers in the map than in stat
+// (overlayfs, btrfs). Then the file's first page, with the build-id, must be equal to the process's memory.
 #pragma once
 
 #include "process/maps.h"
@@ -23,11 +25,11 @@ namespace dwunw::process {
 
 class LiveTarget;
 
-// Where the files are that a map without a process names. With either of the two, a file is taken by its path alone:
-// the map's inodes are another machine's, or those of files that are gone.
+// Where to find the files of a map without a process. With either field set, a file is accepted by its path alone: the
+// map's inodes are another machine's, or those of files that are gone.
 struct FilePlaces {
-    std::string exe;     // the program's file, which is the first that the map names; "": where the map says
-    std::string sysroot; // where the other paths begin; "": /
+    std::string exe;     // the program's file, the first that the map names; "": at its path
+    std::string sysroot; // the root folder of the other paths; "": /
     bool given() const { return !exe.empty() || !sysroot.empty(); }
 };
 

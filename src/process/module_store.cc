@@ -22,7 +22,7 @@ Result<const dwunw_module *> ModuleStore::intern(const LocatedFile &file, std::s
     const FileIdentity &identity = file.identity();
     const std::pair key(identity.device, identity.inode);
     std::shared_ptr<const UniqueFd> fd;
-    // True once a module for `identity` is found or there is nothing more to try.
+    // True if a module for `identity` was found, or there is nothing more to try.
     auto find = [&]() -> Result<const dwunw_module *> {
         const auto inode = inodes_.find(key);
         if (inode == inodes_.end())
@@ -118,7 +118,7 @@ Result<std::shared_ptr<const unwind::ModuleCfi>> ModuleStore::cfi(const Module &
         return cfi;
     if ((*cfi)->section_bytes() > kCompileAtOnce && queue_.add(*cfi))
         return cfi;
-    // A file that is another one by now has no table; its FDEs say so where they are asked for.
+    // A file that has changed has no table. A lookup in its FDEs then gives the error.
     if (!(*cfi)->compile())
         failed_.fetch_add(1, std::memory_order_relaxed);
     evict();

@@ -18,7 +18,7 @@ bool same_piece(const Target &target, RunAddr start, const ByteSource &file, Fil
 } // namespace
 
 std::vector<const Mapping *> moved_code_neighbours(const Maps &maps, const Mapping &mapping) {
-    // Between a file's pieces there may be memory of other kinds.
+    // Memory of other kinds may lie between a file's pieces.
     constexpr size_t kSearched = 16;
     std::vector<const Mapping *> found;
     if (!mapping.executable || mapping.writable || !mapping.readable)
@@ -47,7 +47,7 @@ std::optional<MovedCode> place_moved_code(const elf::Image &image, LoadBias bias
     for (const elf::Segment &segment : image.load_segments()) {
         if (!segment.executable || segment.file_size == 0)
             continue;
-        // Pages, not bytes, are mapped: the segment's first one begins before it.
+        // Mappings are made of pages: the segment's first page begins before the segment.
         const uint64_t before = segment.address.value % kPage;
         if (segment.offset.value % kPage != before || segment.file_size > ~uint64_t{0} - 2 * kPage)
             continue;
@@ -62,7 +62,7 @@ std::optional<MovedCode> place_moved_code(const elf::Image &image, LoadBias bias
 }
 
 bool same_bytes(const Target &target, RunAddr start, const ByteSource &file, const MovedCode &code) {
-    // Most memory that is something else differs at once.
+    // Most other memory differs at once.
     constexpr uint64_t kPiece = 256 << 10;
     std::vector<uint8_t> buffer(2 * std::min(kPiece, code.length));
     const auto in_memory = std::span(buffer).first(buffer.size() / 2);
@@ -78,7 +78,7 @@ bool same_bytes(const Target &target, RunAddr start, const ByteSource &file, con
 bool same_page(const Target &target, RunAddr start, const ByteSource &file, const MovedCode &code, RunAddr address) {
     const uint64_t at = (address - start) & ~(kPage - 1);
     if (at >= code.length)
-        return true; // behind the file's code, which says nothing about this
+        return true; // behind the file's code: there is nothing to compare
     std::array<uint8_t, 2 * kPage> buffer;
     const uint64_t size = std::min(kPage, code.length - at);
     const auto both = std::span(buffer);

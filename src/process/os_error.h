@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// errno as a typed error. Error.value is the errno where the status alone does not say it.
+// errno as a typed error. Error.value is the errno if the status alone does not tell it.
 #pragma once
 
 #include "base/result.h"

@@ -19,9 +19,9 @@ namespace {
 
 std::string task_file(pid_t thread, const char *name) { return "task/" + std::to_string(thread) + "/" + name; }
 
-// While a thread that is not the main one executes a program, the process's number passes to it, and the kernel may tie
-// what is looked up in that moment to the number that goes: then it reads as gone. So that is believed at once only
-// where nobody has the number any more.
+// When a thread that is not the main thread executes a program, it gets the process's number. A lookup at that moment
+// may find the old main thread, and read as gone. So "gone" is believed at once only if no process has the number any
+// more.
 constexpr int kAttempts = 10;
 
 bool nobody_has(pid_t number) { return ::kill(number, 0) != 0 && errno == ESRCH; }
@@ -67,7 +67,8 @@ Result<std::string> ProcDir::stat_after_name(pid_t thread) const {
         std::array<uint8_t, 512> buffer;
         const size_t size = read_at(file->get(), 0, buffer);
         if (size > 0) {
-            // "12 (name) S …": the name is at most 64 bytes and may hold anything, so the last parenthesis counts.
+            // "12 (name) S …": the name has at most 64 bytes and may contain any byte, so search for the last
+            // parenthesis.
             const std::string_view text(reinterpret_cast<const char *>(buffer.data()), size);
             const size_t name_end = text.rfind(')');
             return std::string(name_end == std::string_view::npos ? "" : text.substr(std::min(size, name_end + 2)));
@@ -89,7 +90,7 @@ pid_t ProcDir::parent() const {
 ProcDir::State ProcDir::state_of(pid_t thread) const {
     const auto fields = stat_after_name(thread);
     if (!fields)
-        // Anything but "gone" (no descriptors left, say) says nothing about the process.
+        // Any other error (no descriptors left, for example) says nothing about the process.
         return fields.error().status == DWUNW_ERR_NO_PROCESS ? State::kGone : State::kAlive;
     const char state = fields->empty() ? '?' : fields->front();
     return state == 'Z' || state == 'X' ? State::kZombie : State::kAlive;
@@ -103,7 +104,7 @@ ProcDir::State ProcDir::state(pid_t thread) const {
     const auto all = threads();
     const bool others =
         std::ranges::any_of(all, [this](pid_t other) { return other != pid_ && state_of(other) == State::kAlive; });
-    // Where there were none: the last other one may just have become the main one, executing a program.
+    // If there were no others: the last other thread may just have become the main thread, by executing a program.
     return others ? State::kAlive : state_of(0);
 }
 
@@ -138,7 +139,7 @@ std::string ProcDir::thread_name(pid_t thread) const {
     std::array<uint8_t, 16> buffer;
     const size_t size = read_at(file->get(), 0, buffer);
     std::string name(reinterpret_cast<const char *>(buffer.data()), std::min<size_t>(size, 15));
-    // The kernel ends it with a newline; a name may hold one itself, so only the last byte goes.
+    // The kernel adds a final newline. A name may contain newlines itself, so remove only the last byte.
     if (size < buffer.size() && name.ends_with('\n'))
         name.pop_back();
     return name;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// /proc/PID of one process, held open. The kernel ties the directory to the process and not to its number: once the
-// process is gone, nothing in it can be opened any more, even if another process has the number by then.
+// /proc/PID of one process, held open. The kernel ties the directory to the process, not to its number: after the
+// process's end nothing in it can be opened, even if another process has the number.
 #pragma once
 
 #include "base/result.h"
@@ -22,7 +22,8 @@ class ProcDir {
     int fd() const { return fd_.get(); }
 
     enum class State : uint8_t { kAlive, kZombie, kGone };
-    // Of the whole process when `thread` is 0 (a zombie leader with running threads is alive), else of one thread.
+    // `thread` 0: the state of the whole process (alive if the leader is a zombie and other threads run). Otherwise
+    // that thread's.
     State state(pid_t thread = 0) const;
 
     // 0 when the process is gone.
@@ -37,11 +38,11 @@ class ProcDir {
     std::string thread_name(pid_t thread) const;
 
   private:
-    // `number` is who has to be there for the file to be there: the process, or one of its threads.
+    // `number` must exist for the file to exist: the process, or one of its threads.
     Result<UniqueFd> open_file_of(pid_t number, const char *name, int flags) const;
-    // As the kernel says it: a zombie leader is a zombie, for the whole process, too.
+    // The kernel's answer: if the leader is a zombie, the whole process is one.
     State state_of(pid_t thread) const;
-    // The fields of stat from the state letter on; of the whole process when `thread` is 0.
+    // The fields of stat, from the state letter on. `thread` 0: of the whole process.
     Result<std::string> stat_after_name(pid_t thread) const;
 
     ProcDir(pid_t pid, UniqueFd fd) : pid_(pid), fd_(std::move(fd)) {}

@@ -23,17 +23,18 @@ uint64_t read_clock(clockid_t clock) {
     return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
 }
 
-// Two clocks of one time line: the coarse one (some milliseconds) is read at every walk and costs next to nothing.
+// Both clocks have the same time line. The coarse one (steps of some milliseconds) is read at every walk and costs
+// little.
 uint64_t coarse_now() { return read_clock(CLOCK_MONOTONIC_COARSE); }
 uint64_t exact_now() { return read_clock(CLOCK_MONOTONIC); }
 
-// Whether a file's failure may be the map's: the mapping was replaced or split after the map was read.
+// Whether a file's failure may be due to the map: the mapping was replaced or split after the map was read.
 bool may_be_stale(dwunw_status status) {
     return status == DWUNW_ERR_MODULE_CHANGED || status == DWUNW_ERR_NO_FILE || status == DWUNW_ERR_MEMORY_UNREADABLE;
 }
 
-// Whether a file may have been written to after a moment, by its own times: those are of the wall clock, in steps of
-// some milliseconds. Whoever has set that clock since has made all files old or new.
+// Whether a file may have been written to after a moment, by its own times. Those are wall-clock times, in steps of
+// some milliseconds. If the clock was set since, all files may look old or new.
 bool changed_since(const FileIdentity &identity, uint64_t moment) {
     constexpr int64_t kSecond = 1'000'000'000;
     constexpr int64_t kClockStep = 20'000'000;
@@ -43,9 +44,9 @@ bool changed_since(const FileIdentity &identity, uint64_t moment) {
                     identity.ctime.seconds * kSecond + identity.ctime.nanoseconds) >= then;
 }
 
-// Whether what a mapping was bound to can be taken over by the same line of a newer map. The store holds a file open,
-// so its inode number cannot have become another file's. A copy of a deleted file's memory has no such hold and is made
-// anew; the vDSO stays with its address space.
+// Whether the binding of a mapping is valid for the same line of a newer map. The store holds a file open, so its inode
+// number cannot have become another file's. A copy of a deleted file's memory has no such guarantee and is made again.
+// The vDSO stays with its address space.
 bool still_valid(const Binding &binding, const Mapping &mapping, bool same_target) {
     if (binding.kind != CodeKind::kModule)
         return false;
@@ -109,13 +110,13 @@ Status Process::refresh() {
     return read_map();
 }
 
-// The map is empty when its address space is gone, and a process has another one only after an exec; what an empty map
-// means is therefore the process's state, looked at afterwards.
+// The map is empty if its address space is gone. The process has another address space only after an exec. So the
+// process's state, read afterwards, says what an empty map means.
 Status Process::read_map() {
     const Error no_process{DWUNW_ERR_NO_PROCESS, static_cast<uint64_t>(pid())};
     if (gone_)
         return no_process;
-    // Twice would do for one exec; a process that executes program after program is caught sooner or later.
+    // Two attempts suffice for one exec. More of them catch a process that executes program after program.
     constexpr int kAttempts = 8;
     for (int attempt = 0; attempt < kAttempts; ++attempt) {
         const bool opened_now = live_ == nullptr;
@@ -125,7 +126,7 @@ Status Process::read_map() {
                 if (target.error().status == DWUNW_ERR_NO_PROCESS)
                     gone_ = true;
                 else if (snapshot_ != nullptr)
-                    install({}); // it executed a program that we may not look into: what we know is not true any more
+                    install({}); // it executed a program that we may not read: the old map is wrong now
                 return target.error();
             }
             live_ = std::move(*target);
@@ -142,8 +143,8 @@ Status Process::read_map() {
             gone_ = true;
             return no_process;
         }
-        // Alive, and its newest address space is empty: a kernel thread, which never had another; or a process on its
-        // way out, or to its next program.
+        // Alive, with an empty newest address space: a kernel thread, which never had one; or a process that is about
+        // to end or to execute the next program.
         const bool had_mappings = snapshot_ != nullptr && !snapshot_->maps.mappings().empty();
         if (opened_now && attempt > 0 && !had_mappings) {
             install({});
@@ -188,7 +189,7 @@ void Process::install(Maps maps) {
         published_ = snapshot_;
         generation_.store(snapshot_->generation, std::memory_order_release);
     }
-    // The old one is not kept by seats that nobody sits in.
+    // Empty seats must not keep the old snapshot.
     for (Seat &seat : seats_) {
         if (seat.taken.exchange(true, std::memory_order_acquire))
             continue;
@@ -257,7 +258,7 @@ Binding Process::make_binding(const Snapshot &snapshot, const Mapping &mapping) 
     const dwunw_status status = !module                     ? module.error().status
                                 : !(*module)->file->image() ? (*module)->file->image().error().status
                                                             : DWUNW_OK;
-    // Memory by another name: a JIT compiler's, or large pages.
+    // Memory with a file name: a JIT compiler's, or large pages.
     if (status == DWUNW_ERR_NOT_ELF && mapping.is_memory_file())
         return bind_moved_code(snapshot, mapping).value_or(Binding{CodeKind::kAnonymous, DWUNW_ERR_NO_CFI});
     if (!module)
@@ -266,13 +267,13 @@ Binding Process::make_binding(const Snapshot &snapshot, const Mapping &mapping) 
         return unusable(*module, status);
     const Result<elf::Image> &image = (*module)->file->image();
     const auto bias = load_bias(*image, mapping);
-    // No segment of the file belongs where it is mapped: nobody loaded it as ELF says.
+    // No segment of the file belongs at this address: the file was not loaded as an ELF program.
     if (!bias)
         return unusable(*module, DWUNW_ERR_ELF_MALFORMED);
     return {CodeKind::kModule, DWUNW_OK, *module, *bias, mapping.offset};
 }
 
-// The neighbours are files, which are bound without a look at any other mapping.
+// The neighbours are files, and binding a file reads no other mapping.
 std::optional<Binding> Process::bind_moved_code(const Snapshot &snapshot, const Mapping &mapping) {
     for (const Mapping *neighbour : moved_code_neighbours(snapshot.maps, mapping)) {
         const Binding &beside = bind(snapshot, snapshot.maps.index_of(*neighbour));
@@ -282,7 +283,7 @@ std::optional<Binding> Process::bind_moved_code(const Snapshot &snapshot, const 
         const auto code = place_moved_code(*file.image(), beside.bias, mapping);
         if (!code || !same_page(*snapshot.target, mapping.start, file.source(), *code, mapping.start))
             continue;
-        // A process must not be able to keep us comparing.
+        // A process must not make us compare without end.
         if (snapshot.compared.fetch_add(code->length, std::memory_order_relaxed) + code->length >
             Snapshot::kMaxCompared) {
             count_failure(mapping);
@@ -336,7 +337,7 @@ Binding Process::bind_past(const Mapping &mapping, uint64_t time) {
             return unknown;
         module = *opened;
     }
-    // A copy of memory is one of the memory that is there now.
+    // A copy of memory is a copy of the present memory.
     const auto &identity = module->file->identity();
     if (!identity)
         return unknown;
@@ -364,7 +365,7 @@ bool Process::refresh_because(Reason reason, RunAddr address, const Snapshot &se
     if (snapshot_.get() != &seen)
         return true;
     const uint64_t now = exact_now();
-    // Of a mapping that holds no code, or whose file cannot be opened, one page stands for all.
+    // For a mapping without code, or whose file cannot be opened, its first page represents the whole mapping.
     const Mapping *before = seen.maps.find(address);
     const RunAddr page = before != nullptr ? before->start : address;
     if (reason == Reason::kUnknown && budget_.known_unmapped(page, now))
@@ -375,7 +376,7 @@ bool Process::refresh_because(Reason reason, RunAddr address, const Snapshot &se
     const uint64_t after = exact_now();
     budget_.spent(after, after - now);
     if (gone_)
-        return true; // what is known is as true as it will ever be
+        return true; // this map will not change
     if (reason == Reason::kUnknown) {
         const Mapping *mapping = snapshot_->maps.find(address);
         const bool same = before != nullptr && mapping != nullptr && *before == *mapping;
@@ -393,7 +394,8 @@ Result<Process::ModuleAt> Process::find_module(RunAddr address) { return View(*t
 
 Process::CodeMappings Process::code_mappings() {
     constexpr uint64_t kPage = 4096;
-    constexpr uint64_t kUserEnd = uint64_t{1} << 56; // with 5-level paging; [vsyscall] lies beyond, in no address space
+    // With 5-level paging; [vsyscall] lies beyond, outside the address space.
+    constexpr uint64_t kUserEnd = uint64_t{1} << 56;
     const Pin now(*this);
     CodeMappings result;
     result.generation = now->generation;
@@ -448,7 +450,7 @@ Result<std::unique_ptr<StoppedThreads>> Process::stop(std::chrono::nanoseconds p
 View::View(Process &process) : process_(process), snapshot_(process), now_(coarse_now()) {}
 
 bool View::verified_lately(const Snapshot::Slot &slot) const {
-    // The coarse clock may be behind the exact one.
+    // The coarse clock may be behind the exact clock.
     const uint64_t verified = slot.verified_at.load(std::memory_order_relaxed);
     return now_ <= verified || now_ - verified <= Process::kVerifyAfter;
 }
@@ -515,7 +517,7 @@ View::Answer View::look(RunAddr address, bool code) {
             snapshot_.renew();
             continue;
         }
-        // Known to be wrong, and the budget forbids to look for what is right; or looking failed.
+        // The snapshot is wrong here, and the budget forbids another reading; or the reading failed.
         if (trusted == Trust::kReplaced)
             answer.binding = {CodeKind::kUnusableModule, DWUNW_ERR_MODULE_CHANGED};
         return answer;
@@ -564,8 +566,8 @@ bool View::read_code(RunAddr address, std::span<uint8_t> buffer) {
     case CodeKind::kAnonymous:
         return in_memory();
     case CodeKind::kUnusableModule:
-        // Code in a file that is no ELF image, or that no segment of it is for, such as a heap image behind a program.
-        // What is known of it is its bytes.
+        // Code in a file that is not an ELF image, or code that no segment of the file covers, such as a heap image
+        // behind a program. Only its bytes are known.
         if (binding.status != DWUNW_ERR_NOT_ELF && binding.status != DWUNW_ERR_ELF_MALFORMED)
             return false;
         return in_memory() || (!snapshot_->target->has_memory() && binding.module != nullptr &&

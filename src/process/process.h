@@ -1,27 +1,32 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A process as the frame loop sees it: its map, the modules in it, their rules.
+// A process as the frame loop sees it: its map, its modules, and their rules.
 //
-// The map is read at open() and is then a snapshot. A View pins one for the length of a walk, so that a walk takes no
-// lock per frame and sees one map. Snapshots are replaced, never changed.
+//     Process ── snapshot ──►  Snapshot (one reading of /proc/PID/maps, generation 12)
+//                                mapping 7: r-xp libc.so.6  ── bound at first use ──►  Binding (module, load bias)
+//     View (one walk) pins one Snapshot in a Seat
 //
-// How a snapshot can be wrong, and what is done:
-//   A pc is unknown       The map is read again, once, within RefreshBudget's limits; then the answer is kUnmapped.
-//   A mapping has been    dlclose and dlopen love to reuse addresses, and the old map would give the new code the old
-//   replaced              file's rules. So an answer that was last verified more than kVerifyAfter ago is verified by
-//                         asking the kernel for that one mapping; where it differs, the map is read again, and if
-//                         that is over budget, the answer is kUnusableModule with DWUNW_ERR_MODULE_CHANGED. Before
-//                         Linux 6.11 there is no such question to ask: there, a map older than kRereadAfter is read
-//                         again. Within these times after a replacement, a walk can still meet the old map.
-//   The process executed  Its handles are tied to the old address space and read as empty; new ones are opened.
+// open() reads the map, which is then a snapshot. A View pins a snapshot for one walk, so the walk takes no lock for
+// each frame and sees one map. Snapshots are replaced, never changed.
+//
+// How a snapshot can be wrong, and what the process layer does:
+//
+//   A pc is unknown       It reads the map again, once, within RefreshBudget's limits. Then the answer is kUnmapped.
+//   A mapping was         dlclose and dlopen often reuse addresses; the old map would then give the new code the old
+//   replaced              file's rules. So an answer that was verified more than kVerifyAfter ago is verified again, by
+//                         asking the kernel for that one mapping. If it differs, the map is read again; if the budget
+//                         forbids that, the answer is kUnusableModule with DWUNW_ERR_MODULE_CHANGED. Linux before 6.11
+//                         cannot answer for one mapping: there, a map older than kRereadAfter is read again. Within
+//                         these times after a replacement, a walk may still use the old map.
+//   The process executed  The handles on the old address space read as empty; new ones are opened.
 //   another program
-//   The process is gone   Its number may already be another's, but nothing here goes by the number. The last map stays,
-//                         so that stacks taken before can be walked; refresh() says DWUNW_ERR_NO_PROCESS.
-//   Moved code was        The page that is asked about is compared with the file's again when the mapping is verified;
-//   overwritten           where it differs, the mapping is bound anew.
-//   A file was rewritten  Seen by its identity (ModuleStore) when a mapping is verified and at every refresh; the
-//   mapping in place              is then bound anew.
+//   The process is gone   Its number may be another process's, but nothing here uses the number. The last map stays, so
+//                         that earlier stacks can be walked. refresh() returns DWUNW_ERR_NO_PROCESS.
+//   Moved code was        When the mapping is verified, the page in question is compared with the file's again. If it
+//   overwritten           differs, the mapping is bound again.
+//   A file was rewritten  Its identity (ModuleStore) shows it, when a mapping is verified and at every refresh. The
+//   in place              mapping is then bound again.
 //
-// Thread-safe, except for destruction; a View is one thread's.
+// Thread-safe, except for destruction. A View belongs to one thread.
 #pragma once
 
 #include "process/live_target.h"
@@ -46,26 +51,25 @@
 
 namespace dwunw::process {
 
-// What a mapping is bound to. For a module, `bias` places it.
+// The meaning of a mapping. For a module, `bias` gives its position.
 struct Binding {
     unwind::CodeKind kind = unwind::CodeKind::kUnmapped;
     dwunw_status status = DWUNW_ERR_NO_MAPPING;
     const dwunw_module *module = nullptr;
     LoadBias bias{};
-    FileOffset offset{}; // of the mapping's first byte, in the module's file
-    // Code that was moved out of the file's mapping (moved_code.h): how much of it is the file's. 0: the file is
-    // mapped.
+    FileOffset offset{}; // the file offset of the mapping's first byte
+    // Bytes of code that the program has moved out of the file's mapping (moved_code.h). 0: the file itself is mapped.
     uint64_t moved = 0;
 };
 
-// One reading of the map, and what its mappings have been bound to so far.
+// One reading of the map, and the bindings of its mappings that are known.
 struct Snapshot {
     struct Slot {
         std::once_flag once;
         std::atomic<bool> bound = false; // `binding` may be read without `once`
         Binding binding;
         std::atomic<uint64_t> verified_at = 0; // CLOCK_MONOTONIC, ns
-        std::atomic<bool> refuted = false;     // moved code that is not the file's any more
+        std::atomic<bool> refuted = false;     // moved code that no longer equals the file
     };
 
     Maps maps;
@@ -79,11 +83,11 @@ struct Snapshot {
     mutable std::atomic<uint64_t> compared = 0;
 };
 
-// Where a walk keeps what it needs of its process, so that threads that walk at once share no reference count and no
-// counter: whoever has taken a seat has it for himself. It keeps its snapshot from one taker to the next.
+// A walk's own state of its process. Threads that walk at the same time have different seats, so they share no
+// reference count and no counter. A seat keeps its snapshot for the next thread.
 struct alignas(64) Seat {
     std::atomic<bool> taken = false;
-    std::shared_ptr<const Snapshot> snapshot; // the taker's
+    std::shared_ptr<const Snapshot> snapshot; // belongs to the thread that has the seat
 };
 
 class Process final : public unwind::AddressSpace {
@@ -92,10 +96,10 @@ class Process final : public unwind::AddressSpace {
     static constexpr uint64_t kVerifyAfter = 10'000'000;
     static constexpr uint64_t kRereadAfter = 250'000'000;
 
-    // `pid` 0: `maps` alone. `maps` given: it is the map, and stays so. `store` outlives the process.
-    // DWUNW_ERR_INVALID_ARGUMENT (neither), DWUNW_ERR_NO_PROCESS, DWUNW_ERR_PERMISSION, DWUNW_ERR_TOO_MANY_FILES,
-    // DWUNW_ERR_MAPS_MALFORMED with the line's number, DWUNW_ERR_LIMIT. A zombie and a kernel thread open with an empty
-    // map. `places`: where the files of a map without a process are.
+    // `pid` 0: only `maps`. If `maps` is given, it is the map, and does not change. `store` must outlive the process.
+    // `places`: where the files of a map without a process are. DWUNW_ERR_INVALID_ARGUMENT (neither),
+    // DWUNW_ERR_NO_PROCESS, DWUNW_ERR_PERMISSION, DWUNW_ERR_TOO_MANY_FILES, DWUNW_ERR_MAPS_MALFORMED with the line's
+    // number, DWUNW_ERR_LIMIT. A zombie and a kernel thread open with an empty map.
     static Result<std::unique_ptr<Process>> open(ModuleStore &store, pid_t pid, std::optional<std::string_view> maps,
                                                  FilePlaces places = {});
 
@@ -105,48 +109,48 @@ class Process final : public unwind::AddressSpace {
     // 0: none.
     pid_t pid() const { return directory_ ? directory_->pid() : 0; }
 
-    // Reads the map again, whatever the budget. DWUNW_ERR_NO_PROCESS when the process is gone. When it executed a
-    // program that the caller may not look into: DWUNW_ERR_PERMISSION, and the map is empty.
+    // Reads the map again, without regard to the budget. DWUNW_ERR_NO_PROCESS: the process is gone.
+    // DWUNW_ERR_PERMISSION: it has executed a program that the caller may not read; the map is then empty.
     Status refresh();
 
-    // Each a View's of the moment; a walk makes one View and asks that.
+    // Each makes a View for one question; a walk makes its own View for all of them.
     unwind::CodeLocation find(RunAddr address) override;
     bool read_code(RunAddr address, std::span<uint8_t> buffer) override;
 
-    // The module mapped at an address, code or data. DWUNW_ERR_NO_MAPPING where no file is mapped; why the file cannot
-    // be used.
+    // The module at an address, code or data. DWUNW_ERR_NO_MAPPING: no file is mapped there; otherwise why the file
+    // cannot be used.
     struct ModuleAt {
         const dwunw_module *module = nullptr;
         LinkAddr address;
     };
     Result<ModuleAt> find_module(RunAddr address);
 
-    // Every executable mapping of the map as it was last read, ascending, its module opened.
+    // Every executable mapping of the last map, ascending, with its module opened.
     struct CodeMapping {
         RunAddr start;
         RunAddr end;
         Binding binding;
-        std::shared_ptr<const unwind::ModuleCfi> cfi; // nullptr: none that is usable
+        std::shared_ptr<const unwind::ModuleCfi> cfi; // nullptr: there is none, or it is unusable
     };
     struct CodeMappings {
         std::vector<CodeMapping> mappings;
-        // What the kernel counts as executable pages (mm_struct.exec_vm): those that cannot be written to. Without the
-        // one of "[uprobes]", which comes with the first probe.
+        // The number of pages that the kernel counts as executable (mm_struct.exec_vm): those that cannot be written
+        // to. Without the page "[uprobes]", which the kernel adds at the first probe.
         uint64_t exec_pages = 0;
         uint64_t generation = 0; // Snapshot::generation
     };
     CodeMappings code_mappings();
 
     ModuleStore &store() { return store_; }
-    // What a mapping of a map was bound to while it was the newest; kUnusableModule with DWUNW_ERR_MODULE_CHANGED where
-    // nobody had asked.
+    // The binding that a mapping had while its map was the newest; kUnusableModule with DWUNW_ERR_MODULE_CHANGED if it
+    // was never bound.
     static Binding binding(const Snapshot &snapshot, size_t index);
-    // The same for a mapping of a file that came at `time` (CLOCK_MONOTONIC, ns) and may be gone: of a file whose
-    // content has not changed since then.
+    // The binding of a file mapping that came at `time` (CLOCK_MONOTONIC, ns) and may be gone. The file's content must
+    // not have changed since.
     Binding bind_past(const Mapping &mapping, uint64_t time);
     uint64_t map_generation() const { return generation_.load(std::memory_order_acquire); }
 
-    // What memory without a file is bound to, if it is moved code; nullptr otherwise. Lives as long as the snapshot.
+    // The binding of memory without a file, if it is moved code; otherwise nullptr. Lives as long as the snapshot.
     const Binding *moved_code(const Snapshot &snapshot, const Mapping &mapping);
 
     // As Target::read; what the target left out (Target::is_left_out) is taken from the file mapped there.
@@ -173,7 +177,7 @@ class Process final : public unwind::AddressSpace {
 
     const Binding &bind(const Snapshot &snapshot, size_t index);
     Binding make_binding(const Snapshot &snapshot, const Mapping &mapping);
-    // nullopt where it is not moved code.
+    // nullopt: it is not moved code.
     std::optional<Binding> bind_moved_code(const Snapshot &snapshot, const Mapping &mapping);
     bool is_still_moved_code(const Snapshot &snapshot, const Mapping &mapping, const Binding &binding,
                              RunAddr address) const;
@@ -181,11 +185,11 @@ class Process final : public unwind::AddressSpace {
 
     enum class Reason : uint8_t {
         kUnknown,  // no code is mapped there, or its file cannot be opened
-        kReplaced, // what is mapped there is not what the snapshot says, or may not be
+        kReplaced, // the mapping differs from the snapshot, or may differ
     };
-    // True where there is something newer than `seen` to look at.
+    // True if there is a newer snapshot than `seen`.
     bool refresh_because(Reason reason, RunAddr address, const Snapshot &seen);
-    Status read_map(); // with refresh_mutex_ held
+    Status read_map(); // refresh_mutex_ must be held
     void install(Maps maps);
 
     ModuleStore &store_;
@@ -200,7 +204,7 @@ class Process final : public unwind::AddressSpace {
     std::shared_ptr<const LiveTarget> live_; // nullptr: none could be opened
     RefreshBudget budget_;
 
-    std::shared_ptr<const Snapshot> snapshot_; // refresh_mutex_'s; what readers take is published
+    std::shared_ptr<const Snapshot> snapshot_; // guarded by refresh_mutex_; readers use published_
     mutable std::mutex publish_mutex_;         // only to copy or replace the pointer
     std::shared_ptr<const Snapshot> published_;
     std::atomic<uint64_t> generation_ = 0; // of published_
@@ -211,8 +215,7 @@ class Process final : public unwind::AddressSpace {
     std::set<std::pair<uint64_t, std::string>> failed_; // (inode, path)
 };
 
-// The newest snapshot, for as long as it is needed: in a seat of one's own, or, when those at hand are taken, by a
-// reference of one's own.
+// The newest snapshot, held as long as it is needed: in a seat, or, if the nearby seats are taken, by a reference.
 class Pin {
   public:
     explicit Pin(const Process &process);
@@ -222,9 +225,9 @@ class Pin {
 
     const Snapshot &operator*() const { return *snapshot_; }
     const Snapshot *operator->() const { return snapshot_; }
-    // Looks whether there is a newer one.
+    // Switches to a newer snapshot if there is one.
     void renew();
-    // The seat's number, Process::kSeats without one.
+    // The seat's number; Process::kSeats: no seat.
     size_t seat() const { return seat_; }
 
   private:
@@ -234,14 +237,14 @@ class Pin {
     const Snapshot *snapshot_ = nullptr;
 };
 
-// One walk's look at a process.
+// One walk's view of a process.
 class View final : public unwind::AddressSpace {
   public:
     explicit View(Process &process);
 
     unwind::CodeLocation find(RunAddr address) override;
     bool read_code(RunAddr address, std::span<uint8_t> buffer) override;
-    // As the snapshot has it: numbers that look like addresses must not make the map be read again.
+    // Asks only the snapshot: numbers that look like addresses must not cause the map to be read again.
     bool is_code(RunAddr address) override;
     Warm warm() override { return {&process_.rules_, snapshot_->generation, now_}; }
     std::optional<unwind::PlacedModule> place(uint32_t number, uint64_t generation) override;
@@ -252,7 +255,7 @@ class View final : public unwind::AddressSpace {
 
   private:
     struct Answer {
-        const Mapping *mapping = nullptr; // in snapshot_; nullptr where nothing is mapped
+        const Mapping *mapping = nullptr; // in snapshot_; nullptr: nothing is mapped there
         Binding binding;
     };
     Answer look(RunAddr address, bool code);
@@ -263,7 +266,7 @@ class View final : public unwind::AddressSpace {
         kOld,      // the snapshot may be wrong here, and only reading the map again can tell
     };
     Trust trust(RunAddr address, const Answer &answer) const;
-    // Whether what the snapshot says of a mapping was true a moment ago.
+    // Whether a mapping of the snapshot was verified a moment ago.
     bool verified_lately(const Snapshot::Slot &slot) const;
 
     Process &process_;

@@ -17,9 +17,9 @@ ProcessMemory ProcessMemory::open(const ProcDir &directory) {
     memory.pid_ = directory.pid();
     if (auto mem = directory.open_file("mem", O_RDONLY))
         memory.mem_ = std::move(*mem);
-    // Fails for a thread that is not its process's main thread; /proc/PID/mem then does it alone.
+    // Fails for a thread that is not its process's main thread; then only /proc/PID/mem is used.
     UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, memory.pid_, 0)));
-    // Still there: so the number was its own when the descriptor was made.
+    // The process still exists, so the number was its own when the descriptor was made.
     if (pidfd.valid() && directory.state(directory.pid()) == ProcDir::State::kAlive)
         memory.pidfd_ = std::move(pidfd);
     return memory;
@@ -28,7 +28,7 @@ ProcessMemory ProcessMemory::open(const ProcDir &directory) {
 size_t ProcessMemory::read_with_readv(RunAddr address, std::span<uint8_t> buffer) const {
     if (!pidfd_.valid())
         return 0;
-    // Partial transfers are promised per element only: one element a page.
+    // The kernel promises partial transfers only between elements: make one element for each page.
     static const uint64_t page_size = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
     std::array<iovec, 64> remote;
     size_t done = 0;
@@ -49,7 +49,7 @@ size_t ProcessMemory::read_with_readv(RunAddr address, std::span<uint8_t> buffer
         if (static_cast<size_t>(got) < planned)
             break;
     }
-    // The process was there after the reading, so the number was its own all along.
+    // The process existed after the read, so the number was its own during the read.
     if (done > 0 && ::syscall(SYS_pidfd_send_signal, pidfd_.get(), 0, nullptr, 0) != 0)
         return 0;
     return done;

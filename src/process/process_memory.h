@@ -14,19 +14,19 @@ namespace dwunw::process {
 
 class ProcessMemory {
   public:
-    // Where the caller may not read the process, read() reads nothing.
+    // If the caller may not read the process, read() reads nothing.
     static ProcessMemory open(const ProcDir &directory);
 
-    // As dwunw_read_memory_fn: how many bytes could be read from the start, up to the first page that cannot be.
-    // process_vm_readv first; /proc/PID/mem for what it refuses (a page without read permission).
+    // As dwunw_read_memory_fn: the number of bytes read from the start, up to the first unreadable page. Uses
+    // process_vm_readv first, and /proc/PID/mem for pages that it refuses (pages without read permission).
     size_t read(RunAddr address, std::span<uint8_t> buffer) const;
 
   private:
     size_t read_with_readv(RunAddr address, std::span<uint8_t> buffer) const;
 
     pid_t pid_ = 0;
-    UniqueFd pidfd_; // process_vm_readv goes by number: this tells whether it still was our process
-    UniqueFd mem_;   // tied by the kernel to the address space
+    UniqueFd pidfd_; // process_vm_readv uses a number: this tells whether it was still our process
+    UniqueFd mem_;   // the kernel ties it to the address space
 };
 
 } // namespace dwunw::process

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Memory that is read a word at a time, read a page at a time.
+// Reads memory page by page for a walk that asks word by word.
 //
-// A walk of a stopped process asks for two or three words a frame, each a system call or two: a million frames took
-// five seconds, for which the process was held. Words of one page are read together here. The page is as old as its
-// first word: for memory that holds still while the object lives, as that of one walk.
+//     walk:   word at 0x7ffc10, word at 0x7ffc18, word at 0x7ffc40        three questions
+//     here:   the page at 0x7ff000                                        one system call
+//
+// A walk of a stopped process asks for two or three words for each frame, and each took a system call or two: a million
+// frames took five seconds, while the process was stopped. The page is as old as its first read, so the memory must not
+// change while the object lives, which is one walk.
 //
 // Not thread-safe; allocates nothing. Test: process_recent_page_test.
 #pragma once
@@ -18,13 +21,13 @@ namespace dwunw::process {
 
 class RecentPage {
   public:
-    static constexpr uint64_t kSize = 4096; // of no page that is mapped a larger part than there is
+    static constexpr uint64_t kSize = 4096; // never larger than the smallest page that can be mapped
 
     RecentPage(dwunw_read_memory_fn reader, void *arg) : read_(reader), arg_(arg) {}
     RecentPage(const RecentPage &) = delete;
     RecentPage &operator=(const RecentPage &) = delete;
 
-    // A dwunw_read_memory_fn; `self` is the object.
+    // A dwunw_read_memory_fn. `self` is the object.
     static size_t read(void *self, uint64_t address, void *buffer, size_t length) {
         return static_cast<RecentPage *>(self)->read(address, buffer, length);
     }
@@ -46,8 +49,8 @@ class RecentPage {
 
     dwunw_read_memory_fn read_;
     void *arg_;
-    uint64_t start_ = 1;               // of no page
-    size_t known_ = 0;                 // of bytes_, from the page's start
+    uint64_t start_ = 1;               // 1: the address of no page
+    size_t known_ = 0;                 // bytes of bytes_, from the page's start
     std::array<uint8_t, kSize> bytes_; // not initialised: most walks read none
 };
 

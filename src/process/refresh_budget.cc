@@ -16,9 +16,9 @@ bool RefreshBudget::allows(uint64_t now) {
 }
 
 void RefreshBudget::spent(uint64_t now, uint64_t duration) {
-    // What was earned while reading does not count: the read itself is what is rationed.
+    // Time that passes during a reading earns nothing, because the budget limits the reading itself.
     updated_ = std::max(updated_, now);
-    // A machine that was suspended in the middle of a read does not have a slow map.
+    // A machine that was suspended during a reading does not have a slow map.
     constexpr uint64_t kLongestRead = 1'000'000'000;
     credit_ -= static_cast<int64_t>(std::min(duration, kLongestRead));
 }

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// How often a process's map may be read because of what a walk met. Without a limit, a program with garbage on its
-// stacks would have its map read at every frame.
+// Limits how often a walk may cause a process's map to be read. Without a limit, a program with garbage on its stacks
+// would have its map read at every frame.
 //
 // Two rules, both needed:
-//   Share      Reading maps takes at most 1/kShare of the time, plus a reserve of kReserve that lets a start-up with
-//              many dlopens through. A map of 3,000 mappings takes some 2 ms to read, so the reserve is 50 of those.
-//   Memory     A page that was just found to be unmapped is not asked about again for kForget. A pc that is garbage
-//              comes again and again, and would use up the share that a real dlopen needs.
 //
-// Not thread-safe. Time is given, in nanoseconds of any monotonic clock.
+//   Share      Reading maps takes at most 1/kShare of the time, plus a reserve of kReserve, which covers a start-up
+//   with
+//              many dlopens. A map of 3,000 mappings takes some 2 ms to read, so the reserve covers 50 readings.
+//   Memory     A page that was just found to be unmapped is not asked about again for kForget. A garbage pc comes again
+//              and again, and would use up the share that a real dlopen needs.
+//
+// Not thread-safe. The caller gives the time, in nanoseconds of a monotonic clock.
 #pragma once
 
 #include "base/address.h"
@@ -33,7 +35,7 @@ class RefreshBudget {
 
   private:
     static constexpr size_t kPages = 64;
-    static constexpr int kPageShift = 12; // the smallest there is; only a grain here
+    static constexpr int kPageShift = 12; // the smallest page size; here only a unit
     struct Page {
         uint64_t number = UINT64_MAX;
         uint64_t forget_at = 0;
@@ -41,7 +43,7 @@ class RefreshBudget {
     static size_t slot_of(uint64_t page) { return (page * 0x9e3779b97f4a7c15u) >> 58; }
     static_assert(kPages == uint64_t{1} << (64 - 58));
 
-    int64_t credit_ = kReserve; // below zero after a read that took longer than what was left
+    int64_t credit_ = kReserve; // negative after a reading that took longer than the rest
     uint64_t updated_ = 0;
     std::array<Page, kPages> pages_;
 };

@@ -21,10 +21,10 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// What a running thread may take to stop, when all patience is gone already.
+// A running thread gets at least this long to stop, even if the patience is used up.
 constexpr std::chrono::milliseconds kMoment(2);
 constexpr size_t kFpRegisterBytes = 512; // FXSAVE's area
-// Each round finds the threads that were made by ones not yet stopped in the round before.
+// Each round finds the threads that running threads made during the round before.
 constexpr int kMaxRounds = 64;
 constexpr int kQuietRounds = 3;
 
@@ -32,9 +32,9 @@ long trace(int request, pid_t tid, unsigned long data) {
     return ::ptrace(static_cast<__ptrace_request>(request), tid, nullptr, data);
 }
 
-// 0, ESRCH for a thread that has ended, or another errno. EPERM is what a zombie gets, too: also the main thread whose
-// number the thread that executes a program is just about to take. So it counts only once it has been seen repeatedly.
-// When we had seized that thread, we have it still, under its new number: then it can be interrupted.
+// Returns 0, ESRCH for a thread that has ended, or another errno. A zombie also gives EPERM, and so does the main
+// thread whose number a thread that executes a program is about to take. So EPERM counts only after several attempts.
+// If we had seized the executing thread, it is still ours, under its new number, and can be interrupted.
 int seize(const ProcDir &process, pid_t tid) {
     constexpr int kTries = 100;
     for (int i = 0; i < kTries; ++i) {
@@ -73,7 +73,7 @@ Result<bool> StoppedThreads::seize_new(const ProcDir &process) {
 }
 
 bool StoppedThreads::reap(Tracee &tracee) {
-    // The end of the caller's own child stays there for the caller to take note of.
+    // If the target is the caller's own child, its end must stay visible to the caller.
     const int news = WSTOPPED | (tracee.own_child ? 0 : WEXITED);
     siginfo_t info{};
     int status;
@@ -81,27 +81,27 @@ bool StoppedThreads::reap(Tracee &tracee) {
         status = ::waitid(P_PID, static_cast<id_t>(tracee.tid), &info, news | WNOHANG | __WALL);
     while (status < 0 && errno == EINTR);
     if (status == 0 && info.si_pid == 0) {
-        // The number can have become that of another thread, which executed a program: one that was seized and not
-        // yet interrupted, or one that was not seized. The latter is no ECHILD where it is the caller's own child.
+        // The number may have become that of another thread, which executed a program: one that was seized and not yet
+        // interrupted, or one that was not seized. The latter gives no ECHILD if it is the caller's own child.
         if (trace(PTRACE_INTERRUPT, tracee.tid, 0) == 0 || errno != ESRCH)
             return false;
         tracee.state = Tracee::State::kEnded;
         return true;
     }
     if (status < 0 || (info.si_code != CLD_TRAPPED && info.si_code != CLD_STOPPED)) {
-        // Ended; or, with ECHILD, another thread executed a program and this one's number went with the rest.
+        // The thread has ended. With ECHILD, another thread may have executed a program, which ends all other numbers.
         tracee.state = Tracee::State::kEnded;
         return true;
     }
     tracee.state = Tracee::State::kStopped;
-    // An event-stop (our interrupt, or the group-stop of a stopped process) carries no signal to deliver. Anything else
-    // is a signal on its way to the thread that we happened to intercept.
+    // An event-stop (our interrupt, or the group-stop of a stopped process) has no signal to deliver. Any other stop is
+    // a signal for the thread that we intercepted.
     if (info.si_status >> 8 == 0)
         tracee.signal = info.si_status;
     return true;
 }
 
-// A thread in an uninterruptible wait (a dead NFS server, a vfork's parent) does not stop until that ends.
+// A thread in an uninterruptible wait (a dead NFS server, a vfork's parent) stops only when the wait ends.
 void StoppedThreads::wait_for_all(Clock::time_point give_up) {
     const auto begin = Clock::now();
     give_up = std::max(give_up, begin + kMoment);
@@ -114,8 +114,8 @@ void StoppedThreads::wait_for_all(Clock::time_point give_up) {
         const auto now = Clock::now();
         if (all || now > give_up)
             return;
-        // waitpid knows no timeout, and without one an uninterruptible thread would hang the caller. Running threads
-        // stop within microseconds; those that do not are asked less and less often.
+        // waitpid has no timeout, and a thread in an uninterruptible wait would hang the caller. Running threads stop
+        // within microseconds. The others are polled less and less often.
         if (now - begin < kMoment) {
             ::sched_yield();
         } else {
@@ -172,7 +172,7 @@ Result<std::unique_ptr<StoppedThreads>> StoppedThreads::stop(const ProcDir &proc
             quiet_rounds = 0;
             continue;
         }
-        // The kernel's list can miss a thread while another one ends.
+        // The kernel's list may miss a thread while another one ends.
         if (++quiet_rounds < kQuietRounds)
             continue;
         quiet_rounds = 0;
@@ -184,20 +184,21 @@ Result<std::unique_ptr<StoppedThreads>> StoppedThreads::stop(const ProcDir &proc
         }
         if (process.state() != ProcDir::State::kAlive)
             return Error{DWUNW_ERR_NO_PROCESS, static_cast<uint64_t>(process.pid())};
-        // All ended, and yet it lives: one of them executed a program, and goes on under the main thread's number.
+        // All threads have ended, and the process lives: one of them executed a program and has the main thread's
+        // number.
         stopped->tracees_.clear();
     }
     return Error{DWUNW_ERR_LIMIT, stopped->tracees_.size()};
 }
 
 StoppedThreads::~StoppedThreads() {
-    // Only a stopped thread can be let go. One that still does not stop stays seized until the calling program ends.
-    // One that stood still and cannot be let go was killed; or its number has become that of a seized thread that
-    // executed a program and is about to stop. A tracee's end has to be taken note of by its tracer before its parent
-    // can be told of it. So they are waited for again.
+    // Only a stopped thread can be detached. A thread that still does not stop stays seized until the calling program
+    // ends. If a stopped thread cannot be detached, it was killed, or its number is now that of a seized thread that
+    // executed a program and is about to stop. A tracer must collect a tracee's end before the tracee's parent can. So
+    // wait for these again.
     constexpr int kAttempts = 8;
     const auto give_up = Clock::now() + patience_;
-    detach(); // nobody waits for those that do not stop
+    detach(); // do not wait for threads that do not stop
     bool again = true;
     for (int attempt = 0; again && attempt < kAttempts; ++attempt) {
         wait_for_all(give_up);
@@ -210,7 +211,7 @@ bool StoppedThreads::detach() {
     for (Tracee &tracee : tracees_) {
         if (tracee.state != Tracee::State::kStopped)
             continue;
-        // Without the signal a group-stop stays in force.
+        // Without the signal, a group-stop stays in force.
         const bool gone = trace(PTRACE_DETACH, tracee.tid, static_cast<unsigned long>(tracee.signal)) == 0;
         tracee.state = gone ? Tracee::State::kEnded : Tracee::State::kInterrupted;
         all &= gone;

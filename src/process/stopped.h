@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A process's threads, stopped with ptrace (ptrace(2), PTRACE_SEIZE and "Group-stop") and their registers.
+// Stops a process's threads with ptrace (ptrace(2), PTRACE_SEIZE and "Group-stop") and reads their registers.
 //
-// Made and ended on one thread, the tracer; what it found can be read from any, and in a child of the tracer. What the
-// target notices: interrupted system calls are restarted by the kernel; a signal that arrives meanwhile is delivered at
-// resume; a process that was stopped (SIGSTOP) stays stopped.
+// One thread, the tracer, makes and ends the object. Any thread, and a child of the tracer, may read its results. The
+// target notices this: the kernel restarts interrupted system calls; a signal that arrives meanwhile is delivered at
+// resume. A process that was stopped (SIGSTOP) stays stopped.
 #pragma once
 
 #include "base/result.h"
@@ -22,22 +22,22 @@ namespace dwunw::process {
 struct StoppedThread {
     pid_t tid = 0;
     std::string name;
-    // DWUNW_OK: `pt_regs` holds its registers. DWUNW_ERR_NO_PROCESS: it ended. DWUNW_ERR_REGISTER_UNKNOWN: it does not
-    // stop, being in an uninterruptible wait in the kernel. DWUNW_ERR_UNSUPPORTED_ARCH: not 64-bit code.
+    // DWUNW_OK: `pt_regs` holds its registers. DWUNW_ERR_NO_PROCESS: it has ended. DWUNW_ERR_REGISTER_UNKNOWN: it is in
+    // an uninterruptible wait in the kernel and does not stop. DWUNW_ERR_UNSUPPORTED_ARCH: not 64-bit code.
     dwunw_status status = DWUNW_OK;
     std::array<uint64_t, DWUNW_X86_64_PT_REGS> pt_regs{}; // in the kernel's order
-    std::array<uint64_t, 6> segments{}; // what NT_PRSTATUS has behind them: fs_base gs_base ds es fs gs
-    std::vector<uint8_t> fp_registers;  // NT_FPREGSET; empty where it cannot be had
+    std::array<uint64_t, 6> segments{};                   // the rest of NT_PRSTATUS: fs_base gs_base ds es fs gs
+    std::vector<uint8_t> fp_registers;                    // NT_FPREGSET; empty: could not be read
 };
 
 class StoppedThreads {
   public:
-    // How long to wait for threads that do not stop, in stop() and again when the others have been resumed.
+    // The time to wait for threads that do not stop, in stop() and again after the others have been resumed.
     static constexpr std::chrono::nanoseconds kPatience = std::chrono::seconds(5);
 
-    // Seizes and stops every thread, until no new ones appear. DWUNW_ERR_NO_PROCESS; DWUNW_ERR_PERMISSION, also when
-    // another tracer is attached or `process` is the caller's own; DWUNW_ERR_LIMIT for a process that makes threads
-    // faster than they can be stopped. After an error everything runs on as before.
+    // Seizes and stops every thread, until no new ones appear. DWUNW_ERR_NO_PROCESS; DWUNW_ERR_PERMISSION (also:
+    // another tracer is attached, or `process` is the caller's own); DWUNW_ERR_LIMIT: the process makes threads faster
+    // than they can be stopped. After an error, all threads run on as before.
     static Result<std::unique_ptr<StoppedThreads>> stop(const ProcDir &process,
                                                         std::chrono::nanoseconds patience = kPatience);
 
@@ -53,18 +53,18 @@ class StoppedThreads {
         pid_t tid = 0;
         enum class State : uint8_t { kInterrupted, kStopped, kEnded } state = State::kInterrupted;
         int signal = 0;         // to deliver at resume
-        bool own_child = false; // the main thread of the caller's child: its end is for the caller to take note of
+        bool own_child = false; // the main thread of the caller's child: only the caller may collect its end
     };
     explicit StoppedThreads(std::chrono::nanoseconds patience) : patience_(patience) {}
 
     Result<bool> seize_new(const ProcDir &process);
-    // Takes what a thread has to report, without waiting; true when it stopped or ended.
+    // Collects a thread's report, without waiting. True if it stopped or ended.
     static bool reap(Tracee &tracee);
-    // Until `give_up`, and a moment at least.
+    // Waits until `give_up`, and at least a moment.
     void wait_for_all(std::chrono::steady_clock::time_point give_up);
-    // Lets those go that stand still; false when one of them could not be.
+    // Detaches the stopped threads. False if one of them could not be detached.
     bool detach();
-    // False when a thread that stood still has been killed, or replaced by one that executed a program.
+    // False if a stopped thread was killed, or replaced by one that executed a program.
     bool read_registers(const ProcDir &process);
 
     const std::chrono::nanoseconds patience_;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// __cxa_demangle has neither a limit on its output nor a way to stop it, and an output grows exponentially with the
-// references in a name: each S_ or T_ may stand for everything before it (230 bytes make 140 MB). Bounding the
-// references bounds the rest: k of them multiply a name's length at most by 3^(k/3) (a component that repeats the one
-// before three times). Of 155,000 names in node, LLVM and clang, 5 have more than 32. Proved by
+// Bounds the work of __cxa_demangle, which has no limit on its output and cannot be stopped. The output grows
+// exponentially with the references in a name: each S_ or T_ may repeat everything before it (230 bytes make 140 MB).
+// So the number of references is limited: k of them multiply a name's length by at most 3^(k/3) (a component that
+// repeats the one before three times). Of 155,000 names in node, LLVM and clang, 5 have more than 32. Proved by
 // tests/unit/symbolize_demangle_test.cc.
 #include "symbolize/demangle.h"
 
@@ -15,13 +15,14 @@
 namespace dwunw {
 namespace {
 
-constexpr size_t kMaxMangled = 1024; // libstdc++ refuses longer ones itself
+constexpr size_t kMaxMangled = 1024; // libstdc++ itself refuses longer ones
 constexpr size_t kMaxReferences = 32;
 constexpr size_t kMaxDemangled = 64 * 1024;
 
 bool is_seq_id(char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z'); }
 
-// Counts what may be a <substitution> "S…_" or a <template-param> "T…_", inside identifiers too: too many is safe.
+// Counts everything that may be a <substitution> "S…_" or a <template-param> "T…_", also inside identifiers: counting
+// too many is safe.
 size_t count_references(std::string_view name) {
     size_t count = 0;
     for (size_t i = 0; i < name.size(); i++) {
@@ -39,7 +40,7 @@ size_t count_references(std::string_view name) {
 
 std::string display_name(const char *raw_name) {
     const std::string_view raw(raw_name);
-    // An operator's mangled name has no '@'; a name that begins with one has no name before its version.
+    // The mangled name of an operator has no '@'. A name that begins with '@' has no part before its version.
     const size_t at = raw.find('@');
     std::string name(at == 0 ? raw : raw.substr(0, at));
 

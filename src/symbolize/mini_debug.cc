@@ -15,9 +15,9 @@ namespace {
 
 constexpr Error kMalformed{DWUNW_ERR_ELF_MALFORMED};
 
-// What the index at the end says; it has to be the only stream's (The .xz File Format, sections 2 and 4).
+// The size in the index at the end. The stream must be the only one (The .xz File Format, sections 2 and 4).
 Result<uint64_t> unpacked_size(std::span<const uint8_t> packed) {
-    // An index entry stands for a block. One is usual; each takes 16 bytes in memory.
+    // An index entry describes a block and takes 16 bytes in memory. One entry is usual.
     constexpr uint64_t kMaxIndexBytes = uint64_t{1} << 20;
     if (packed.size() < size_t{2} * LZMA_STREAM_HEADER_SIZE)
         return kMalformed;
@@ -92,7 +92,7 @@ Status MiniDebug::read_symbols() {
     const auto symbols = bytes_of(*table);
     const auto strings = table->link < sections.size() ? bytes_of(sections[table->link]) : std::span<const uint8_t>();
     const auto last_nul = std::find(strings.rbegin(), strings.rend(), 0);
-    const auto ending = static_cast<size_t>(strings.rend() - last_nul); // a name that begins before it ends
+    const auto ending = static_cast<size_t>(strings.rend() - last_nul); // the last name must end within the strings
     symbols_.reserve(symbols.size() / sizeof(Elf64_Sym));
     for (size_t at = 0; symbols.size() - at >= sizeof(Elf64_Sym); at += sizeof(Elf64_Sym)) {
         Symbol symbol{};

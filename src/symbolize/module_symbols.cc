@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// One Dwfl session a module, which reports the module at its own link addresses, so that every address here is one.
+// One Dwfl session for each module, which reports the module at its own link addresses. So every address here is one.
 #include "symbolize/module_symbols.h"
 
 #include "symbolize/demangle.h"
@@ -17,15 +17,15 @@
 namespace dwunw {
 namespace {
 
-constexpr size_t kMaxName = size_t{64} * 1024; // a symbol with a longer name names nothing
+constexpr size_t kMaxName = size_t{64} * 1024; // a symbol with a longer name is ignored
 
-// Gives libdwfl the Elf that was opened beforehand; without a descriptor, so that libdwfl has none to close or to map.
+// Gives libdwfl an Elf that is already open. Without a descriptor, so that libdwfl has none to close or to map.
 int find_elf(Dwfl_Module *, void **userdata, const char *, Dwarf_Addr, char **, Elf **elf) {
     *elf = static_cast<Elf *>(std::exchange(*userdata, nullptr));
     return -1;
 }
 
-// By build-id only: names and paths in the target's file are not to choose what is opened.
+// By build-id only: names and paths in the target's file must not choose what is opened.
 char *debug_root() {
     static char root[] = "/usr/lib/debug";
     return root;
@@ -46,7 +46,7 @@ struct AddressRange {
     LinkAddr start, end;
 };
 
-// Where the image lies. The start is computed as libdwfl does it (the first PT_LOAD's page), so that its bias is 0.
+// The addresses of the image. The start is computed as in libdwfl (the first PT_LOAD's page), so that its bias is 0.
 Result<AddressRange> loaded_range(Elf *elf) {
     size_t count = 0;
     if (elf_getphdrnum(elf, &count) != 0)
@@ -67,7 +67,7 @@ Result<AddressRange> loaded_range(Elf *elf) {
     return *range;
 }
 
-// Whether libdwfl should have found symbols: what tells a stripped image from one whose tables cannot be read.
+// Whether libdwfl should have found symbols. This separates a stripped image from one whose tables cannot be read.
 bool has_symbol_table(Elf *elf) {
     for (Elf_Scn *section = nullptr; (section = elf_nextscn(elf, section)) != nullptr;) {
         GElf_Shdr header;
@@ -77,8 +77,8 @@ bool has_symbol_table(Elf *elf) {
     return false;
 }
 
-// libdwfl returns names as pointers into string tables, checked to begin inside them and not to end there. This says
-// which bytes a string may occupy.
+// libdwfl returns names as pointers into string tables. It checks that a name begins inside the table, but not that it
+// ends there. This class knows which bytes a string may occupy.
 class StringTables {
   public:
     explicit StringTables(std::span<const uint8_t> image) { add(image.data(), image.size()); }
@@ -93,7 +93,7 @@ class StringTables {
     }
 
   private:
-    // As far as its last string ends.
+    // Adds a table up to the end of its last string.
     void add(const void *data, size_t size) {
         const auto *bytes = static_cast<const uint8_t *>(data);
         while (size > 0 && bytes[size - 1] != 0)
@@ -108,7 +108,7 @@ class StringTables {
             if (!gelf_getshdr(section, &header) || (header.sh_type != SHT_SYMTAB && header.sh_type != SHT_DYNSYM))
                 continue;
             Elf_Scn *strings = elf_getscn(elf, header.sh_link);
-            // The same bytes that libdwfl got: libelf keeps one copy of a section.
+            // The same bytes as libdwfl's: libelf keeps one copy of a section.
             if (const Elf_Data *data = strings ? elf_getdata(strings, nullptr) : nullptr)
                 if (data->d_buf)
                     add(data->d_buf, data->d_size);
@@ -142,7 +142,7 @@ bool names_code(const GElf_Sym &symbol, GElf_Word section) {
     }
 }
 
-// Where the sections of an image end, by address; those of two that overlap may be either's.
+// The ends of an image's sections, by address. Of two sections that overlap, either may count.
 class SectionEnds {
   public:
     explicit SectionEnds(Elf *elf) {
@@ -153,7 +153,7 @@ class SectionEnds {
         }
         std::ranges::sort(sections_, {}, &AddressRange::start);
     }
-    // The end of the section that holds an address; the address itself where none does.
+    // The end of the section that holds an address; the address itself if none does.
     LinkAddr of(LinkAddr address) const {
         const auto after = std::ranges::upper_bound(sections_, address, {}, &AddressRange::start);
         const bool inside = after != sections_.begin() && address < std::prev(after)->end;
@@ -235,7 +235,7 @@ Status ModuleSymbols::read_symbols(Budget &budget) {
     StringTables strings(image_.bytes);
     ranges.reserve(std::max(count, 0));
     symbols_.reserve(std::max(count, 0));
-    bool has_table = false; // of the image's own, or its debug file's, that says more than .dynsym
+    bool has_table = false; // the image's own, or its debug file's, with more than .dynsym
     for (int i = 0; i < count; i++) {
         GElf_Sym symbol;
         GElf_Addr address = 0;
@@ -253,8 +253,8 @@ Status ModuleSymbols::read_symbols(Budget &budget) {
             if (names_code(each.symbol, each.symbol.st_shndx) && *each.name != '\0')
                 add(each.symbol, LinkAddr(each.symbol.st_value), each.name);
     }
-    // A table of local functions, too, has every function: a label's code reaches to the next symbol. In one without
-    // (.dynsym), a function that nobody can call by name may lie behind it.
+    // A table with local functions has every function, so a label's code reaches up to the next symbol. In a table
+    // without them (.dynsym), a function that cannot be called by name may lie behind the label.
     if (std::ranges::none_of(ranges, [](const SymbolRange &range) { return range.binding == SymbolBinding::kLocal; }))
         for (SymbolRange &range : ranges)
             range.section_end = std::min(range.section_end, range.start + 1);
@@ -267,7 +267,7 @@ std::span<const MiniDebug::Symbol> ModuleSymbols::mini_debug_symbols() const {
     return mini_debug_ ? std::span(mini_debug_->symbols()) : std::span<const MiniDebug::Symbol>();
 }
 
-// What cannot be unpacked is left out, as libdwfl does; what would be too much is not.
+// If it cannot be unpacked, it is left out, as in libdwfl. If it is too large, that is an error.
 Status ModuleSymbols::unpack_debugdata(Budget &budget) {
     auto share = budget.take(elf::expanded_limit(image_.debugdata.size()));
     if (!share)

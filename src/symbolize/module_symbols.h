@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The function symbols of one module's ELF image: .symtab, else that of a separate debug file, which elfutils' libdwfl
-// finds by build-id under the caller's own /usr/lib/debug, else .dynsym with .gnu_debugdata; sections missing, .dynsym
-// through the program headers. The image itself is read with pread, never mapped, and never shown to libelf
-// (symbol_image.h); nothing is fetched.
+// The function symbols of one module's ELF image, from the first of these:
+//   1. .symtab;
+//   2. .symtab of a separate debug file, which elfutils' libdwfl finds by build-id under the caller's own
+//      /usr/lib/debug;
+//   3. .dynsym, with .gnu_debugdata; without section headers, .dynsym through the program headers. The image is read
+//      with pread, never mapped, and libelf never sees it (symbol_image.h). Nothing is fetched.
 #pragma once
 
 #include "base/budget.h"
@@ -21,9 +23,9 @@ namespace dwunw {
 
 class ModuleSymbols {
   public:
-    // Reads the symbols of the image, which is not needed afterwards. What is kept of it is taken from `budget`.
-    // An image without any symbols is not an error. Errors: SymbolImage::make's; DWUNW_ERR_LIMIT, too, where
-    // .gnu_debugdata would be more than it may; DWUNW_ERR_OUT_OF_MEMORY.
+    // Reads the symbols of the image, which is not needed afterwards. `budget` limits what is kept. An image without
+    // symbols is not an error. Errors: SymbolImage::make's; DWUNW_ERR_LIMIT (also: .gnu_debugdata would exceed its
+    // limit); DWUNW_ERR_OUT_OF_MEMORY.
     static Result<std::unique_ptr<ModuleSymbols>> open(const ByteSource &image, Budget &budget);
     ~ModuleSymbols();
 
@@ -35,9 +37,8 @@ class ModuleSymbols {
         const char *raw_name; // as in the symbol table
         LinkAddr start;
     };
-    // The symbol that `address` belongs to, see SymbolIndex; DWUNW_ERR_NOT_FOUND. A symbol of size 0 reaches on only
-    // where the module's symbols are local functions', too; elsewhere it names its first byte. Strings live as long as
-    // this object.
+    // The symbol to which `address` belongs, see SymbolIndex; DWUNW_ERR_NOT_FOUND. A symbol of size 0 covers code
+    // behind its first byte only if the module's symbols include local functions. Strings live as long as this object.
     Result<Symbol> find(LinkAddr address);
 
     size_t symbol_count() const { return symbols_.size(); }
@@ -48,7 +49,7 @@ class ModuleSymbols {
     struct Entry {
         const char *raw_name;
         LinkAddr start;
-        std::unique_ptr<std::string> name; // null until asked for
+        std::unique_ptr<std::string> name; // null until a lookup needs it
     };
     struct ElfHandles;
 

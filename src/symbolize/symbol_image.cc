@@ -14,7 +14,7 @@ namespace {
 constexpr std::string_view kDebugdata = ".gnu_debugdata";
 constexpr uint64_t kPage = 0x1000;
 
-// An ELF file in the making: bytes that are appended, and headers that are put where there is room for them.
+// Builds an ELF file: appends bytes, and writes headers into reserved room.
 class Writer {
   public:
     explicit Writer(std::vector<uint8_t> &bytes) : bytes_(bytes) {}
@@ -48,7 +48,8 @@ Elf64_Ehdr header_of(const elf::Image &image) {
     return header;
 }
 
-// The sections whose bytes are wanted: .symtab, or else .dynsym, which are one each, and the strings that it names.
+// The sections whose bytes are needed: .symtab, otherwise .dynsym (there is one of each), and the strings that it
+// names.
 Result<std::vector<bool>> wanted_sections(const elf::Image &image) {
     const auto &sections = image.sections();
     std::vector<bool> wanted(sections.size());
@@ -61,13 +62,13 @@ Result<std::vector<bool>> wanted_sections(const elf::Image &image) {
     if (table->link < sections.size() && sections[table->link].type == SHT_STRTAB)
         wanted[table->link] = true;
     for (size_t i = 0; i < sections.size(); ++i)
-        // Allowed by the gABI and never seen.
+        // The gABI allows it; it does not occur.
         if (wanted[i] && (sections[i].flags & SHF_COMPRESSED) != 0)
             return Error{DWUNW_ERR_ELF_MALFORMED, sections[i].offset.value};
     return wanted;
 }
 
-// The note as linkers write it, so that libdwfl finds the separate debug file.
+// The note in the linkers' form, so that libdwfl finds the separate debug file.
 std::vector<uint8_t> build_id_note(const std::vector<uint8_t> &build_id) {
     const Elf64_Nhdr header{4, static_cast<Elf64_Word>(build_id.size()), NT_GNU_BUILD_ID};
     std::vector<uint8_t> note(sizeof(header));
@@ -107,7 +108,7 @@ Result<SymbolImage> SymbolImage::make(const ByteSource &source, Budget &budget) 
         result.bytes.resize(source.size());
         if (auto status = read(source, FileOffset(0), result.bytes); !status)
             return status.error();
-        // Whatever section headers it has, they are none that we have seen.
+        // The image's section headers are unusable, if it has any: clear them.
         Elf64_Ehdr header;
         if (result.bytes.size() < sizeof(header))
             return Error{DWUNW_ERR_ELF_MALFORMED};
@@ -142,8 +143,8 @@ Result<SymbolImage> SymbolImage::make(const ByteSource &source, Budget &budget) 
     result.share = std::move(*share);
 
     const std::vector<uint8_t> note = build_id_note(result.image.build_id());
-    const size_t section_count = sections.size() + 2; // the note, and a table of no names
-    // No byte of it moves while it is filled.
+    const size_t section_count = sections.size() + 2; // and the note, and an empty name table
+    // No byte may move while the file is filled.
     result.bytes.reserve(sizeof(Elf64_Ehdr) + loads.size() * sizeof(Elf64_Phdr) +
                          section_count * (sizeof(Elf64_Shdr) + 8) + total + note.size() + 64);
     Writer writer(result.bytes);

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Symbols may nest, overlap and coincide, and hostile ones do all of it: the ranges are flattened into disjoint
-// segments by one sweep over their ends, O(n log n) for any input. tests/unit/symbolize_symbol_index_test.cc compares
-// it with the rule in the header applied to every symbol.
+// Symbols may nest, overlap and coincide, and hostile ones do all of it:
+//
+//     outer   |==========================|
+//     inner        |=======|                      segments:  outer | inner | outer
+//
+// One sweep over their ends flattens the ranges into disjoint segments, in O(n log n) for any input.
+// tests/unit/symbolize_symbol_index_test.cc compares it with the header's rule applied to every symbol.
 #include "symbolize/symbol_index.h"
 
 #include <algorithm>
@@ -20,7 +24,7 @@ struct Interval {
     SymbolBinding binding;
     uint32_t symbol;
 
-    // Greater: a better answer for an address that both hold.
+    // The greater one is the better answer for an address that both hold.
     auto preference() const { return std::tuple(!label, start, binding, ~end.value, ~symbol); }
     bool operator<(const Interval &other) const { return preference() < other.preference(); }
 };
@@ -30,12 +34,12 @@ LinkAddr end_of(const SymbolRange &symbol) {
     return end < symbol.start ? LinkAddr(std::numeric_limits<uint64_t>::max()) : end;
 }
 
-// Every symbol as a range, in ascending order of start. A label reaches to the next symbol or to its section's end.
+// Every symbol as a range, in ascending order of start. A label reaches up to the next symbol or to its section's end.
 std::vector<Interval> intervals_of(const std::vector<SymbolRange> &symbols) {
     std::vector<uint32_t> order(symbols.size());
     for (uint32_t i = 0; i < order.size(); i++)
         order[i] = i;
-    // At one start, what has a size comes first, so that it hides the labels there.
+    // At one start, symbols with a size come first, so that they hide the labels there.
     std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
         return std::tuple(symbols[a].start, symbols[a].size == 0, a) <
                std::tuple(symbols[b].start, symbols[b].size == 0, b);
@@ -43,7 +47,7 @@ std::vector<Interval> intervals_of(const std::vector<SymbolRange> &symbols) {
 
     std::vector<Interval> intervals;
     intervals.reserve(symbols.size());
-    LinkAddr reached; // the furthest end of a symbol of known size so far
+    LinkAddr reached; // the furthest end so far of a symbol with a known size
     size_t next = 0;  // the first symbol with a later start
     for (size_t i = 0; i < order.size(); i++) {
         const SymbolRange &symbol = symbols[order[i]];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The C ABI of dwunw/symbolize.h: symbols of each module, read once, when a frame first falls into it.
+// The C ABI of dwunw/symbolize.h. Reads the symbols of a module once, when a frame first falls into it.
 #include "abi/sized_structs.h"
 #include "symbolize/module_symbols.h"
 
@@ -12,7 +12,7 @@
 
 namespace {
 
-// A module's image through the public interface.
+// A module's image, read through the public interface.
 class ModuleImage final : public dwunw::ByteSource {
   public:
     explicit ModuleImage(const dwunw_module *module) : module_(module) {}
@@ -25,7 +25,7 @@ class ModuleImage final : public dwunw::ByteSource {
     const dwunw_module *module_;
 };
 
-// What became of a module's symbols; a failure is remembered, too.
+// A module's symbols, or the reason why they cannot be read.
 struct ModuleEntry {
     std::unique_ptr<dwunw::ModuleSymbols> symbols;
     dwunw_status status = DWUNW_OK;
@@ -34,7 +34,7 @@ struct ModuleEntry {
 } // namespace
 
 struct dwunw_symbolizer {
-    // Of the symbol tables of all modules. Programs' libraries have some tens of megabytes.
+    // For the symbol tables of all modules. A program's libraries have some tens of megabytes.
     static constexpr uint64_t kBudget = uint64_t{1} << 30;
 
     dwunw::Budget budget{kBudget};
@@ -44,7 +44,7 @@ struct dwunw_symbolizer {
         auto [place, is_new] = modules.try_emplace(module);
         ModuleEntry &entry = place->second;
         if (is_new) {
-            // What an allocation failure below leaves behind.
+            // The status if an allocation below fails.
             entry.status = DWUNW_ERR_OUT_OF_MEMORY;
             auto opened = dwunw::ModuleSymbols::open(ModuleImage(module), budget);
             entry.status = opened ? DWUNW_OK : opened.error().status;
@@ -77,8 +77,8 @@ dwunw_status dwunw_symbolize_frame(struct dwunw_symbolizer *symbolizer, const st
     if (!entry.symbols)
         return entry.status;
 
-    // A return address may be the first byte of the next function: the call before it is what belongs to this one. A
-    // signal trampoline was never called: the handler returns to its first byte.
+    // A return address may be the first byte of the next function, so look up the call before it. A signal trampoline
+    // was never called: the handler returns to its first byte.
     const dwunw::LinkAddr pc(frame->module_offset);
     const bool exact = (frame->flags & (DWUNW_FRAME_FLAG_EXACT_PC | DWUNW_FRAME_FLAG_SIGNAL)) != 0;
     const auto symbol = entry.symbols->find(exact ? pc : pc - 1);

@@ -1,26 +1,40 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Which step is certain in code without CFI.
+// Proves a step in code without CFI.
 //
-// The code is followed to its ends (code_paths.h). A path without a call in it is what the thread will do: where such a
-// path returns, the return address lies, whatever else the stack holds. Behind a call that is so only if the callee
-// returns. What follows a call that never does (exit, abort, a throw) is another block, maybe of another function, with
-// another frame. So a path over calls, a return address's own call included, needs a witness:
+//     f:  …                             g:  push %rbx
+//         call g                            sub  $16, %rsp
+//         …   ← the word at SP + 24         …   ← the pc
+//                                           add  $16, %rsp; pop %rbx; ret
 //
-//   the caller   the word at the supposed return address lies behind a direct call, and the code from that call's
-//                target reaches the pc with exactly this distance to the return address. Where the target's code does
-//                not reach the pc, the word is another call's, and the step is refused.
-//   the prologue `push %rbp; mov %rsp, %rbp` before the pc, from where the code reaches the pc with that frame pointer.
-//   the stack    no word between SP and FP is a return address. A function without a frame pointer of its own has its
-//                return address there.
-//   the values   FP is the very address from which the code at the function's end takes the outer FP.
-//   the callee   where the caller is unknown (it called through a pointer or a PLT): the frame inside is on a path to
-//                its own return, every path from the pc agrees, and the return address lies where the psABI's alignment
-//                has it.
+// g's path to its `ret` says that the return address is at SP + 24. The witness: the word there follows `call g`, and
+// g's code reaches the pc with exactly this distance.
 //
-// A return address by SP needs the caller, or the callee where the caller is unknown. A frame-pointer step needs the
-// caller; or paths to an end that gives FP back together with the prologue or the stack; or the values; or the
-// prologue, FP − SP being what the code says, with the stack. Where no path decides (a function that never returns has
-// no end), the words above SP are asked for their callers, and the first that is witnessed so is taken.
+// The code is followed to its ends (code_paths.h). A path without a call is certain: the thread will execute it. So the
+// place to which it returns holds the return address, whatever else the stack holds. Code behind a call is executed
+// only if the callee returns. Code behind a call that never returns (exit, abort, a throw) is another block, perhaps of
+// another function, with another frame. So a path over calls, which includes a return address's own call, needs a
+// witness:
+//
+//     the caller   The word at the supposed return address follows a direct call, and the code from that call's target
+//                  reaches the pc with exactly this distance to the return address. If the target's code does not reach
+//                  the pc, the word belongs to another call, and the step is refused.
+//     the prologue `push %rbp; mov %rsp, %rbp` before the pc, from where the code reaches the pc with that frame
+//     pointer. the stack    No word between SP and FP is a return address. A function without a frame pointer of its
+//     own has its
+//                  return address there.
+//     the values   FP is the very address from which the code at the function's end takes the outer FP.
+//     the callee   For an unknown caller (it called through a pointer or a PLT): the inner frame is on a path to its
+//     own
+//                  return, every path from the pc agrees, and the return address has the psABI's alignment.
+//
+// A return address by SP needs the caller; or the callee, if the caller is unknown. A frame-pointer step needs one of
+// these:
+//   - the caller;
+//   - paths to an end that restores FP, together with the prologue or the stack;
+//   - the values;
+//   - the prologue with the stack, where FP − SP has the value that the code gives. If no path decides (a function that
+//     never returns has no end), the words above SP are asked for their callers, and the first one with that witness is
+//     taken.
 //
 // Proved by tests/unit/unwind_frame_by_code_test, and by tests/integration/frames_without_cfi.py on whole programs.
 #include "unwind/frame_by_code.h"
@@ -34,21 +48,21 @@ namespace {
 using Base = CodeValue::Base;
 
 constexpr uint64_t kWord = sizeof(uint64_t);
-// How far above SP a caller is searched, and by how many walks over code.
+// How far above SP a caller is searched, and with how many walks over code.
 constexpr uint64_t kSearchedStack = 4096;
 constexpr size_t kMostCallersAsked = 16;
-// How far above SP a frame pointer may be and still look like one, when the slice ends before it.
+// How far above SP a frame pointer may be and still be plausible, if the slice ends before it.
 constexpr uint64_t kPlausibleFrame = uint64_t{1} << 20;
 
-// What all paths that count say.
+// The result that all paths that count agree on.
 struct Way {
     bool agreed = false;
     bool without_calls = false;
-    bool unanimous = false; // and there is none of which that is not known
-    bool for_any_sp = true; // whatever SP is
+    bool unanimous = false; // all paths are known and agree
+    bool for_any_sp = true; // for every value of SP
     bool ends_by_jump = false;
-    bool fits_sp = true; // where it ends by a jump: SP is at the return address there
-    CodeValue slot;      // of the return address
+    bool fits_sp = true; // if it ends by a jump: SP is at the return address there
+    CodeValue slot;      // the return address's
     CodeValue fp;        // FP there
     bool by_fp() const { return agreed && slot.base == Base::kFp; }
     bool by_sp() const { return agreed && slot.base == Base::kSp; }
@@ -69,13 +83,14 @@ class StepByCode {
         const CodeLocation location = space_.find(pc_.lookup());
         is_file_ = location.kind == CodeKind::kModule;
         Way way;
-        // What follows a mapping's last instruction is nobody's; nor what follows a call that never returns.
+        // Code behind a mapping's last instruction does not belong to the function; nor does code behind a call that
+        // never returns.
         const auto called = pc_.is_return_address() ? directly_called(pc_.pc()) : std::nullopt;
         const bool goes_on = !called || !paths_.never_returns(*called);
         if (pc_.pc() >= location.start && pc_.pc() < location.end && goes_on)
             way = agreement(paths_.exits(pc_));
         if (way.without_calls) {
-            // A thread that is about to return does, whatever the stack holds.
+            // A thread that is about to return will return, whatever the stack holds.
             const auto found = way.by_sp() ? sp_ + offset(way.slot) : fp_ + kWord;
             if (way.by_fp() && !way.ends_by_jump)
                 frame_pointer_ = FrameByCode::FramePointer::kIsSetUp;
@@ -95,7 +110,7 @@ class StepByCode {
 
   private:
     static uint64_t offset(CodeValue value) { return static_cast<uint64_t>(int64_t{value.offset}); }
-    // The address that a value stands for.
+    // The address that a value means.
     std::optional<RunAddr> resolve(CodeValue value) const {
         if (value.base == Base::kSp || value.base == Base::kAtSp)
             return sp_ + offset(value);
@@ -123,18 +138,18 @@ class StepByCode {
                 continue;
             CodeValue slot = exit.slot;
             if (exit.is_jump && slot.base == Base::kSp) {
-                // A list that is gone through looks the same, but for SP.
+                // Code that follows a linked list looks the same, except for SP.
                 way.fits_sp = way.fits_sp && fp_known_ && sp_ + offset(slot) == fp_ + kWord;
                 way.ends_by_jump = true;
                 slot = {Base::kFp, kWord};
             } else if (slot.base == Base::kSp) {
-                // A psABI function that was entered in the middle, behind a call that never returns.
+                // A psABI function that is entered in the middle, behind a call that never returns.
                 if (!has_direct && is_file_ &&
                     (sp_.value + offset(slot)) % arch_.stack_alignment != arch_.entry_misalignment) {
                     way.for_any_sp = false;
                     continue;
                 }
-                // What was pushed just before is a jump's target.
+                // The word that was just pushed is a jump's target.
                 if (slot.offset < 0 || exit.removed != 0)
                     slot = {};
             } else if (slot != CodeValue{Base::kFp, kWord} || exit.fp != CodeValue{Base::kAtFp, 0}) {
@@ -156,7 +171,7 @@ class StepByCode {
         return way;
     }
 
-    // The return address in a slot, if a call precedes it.
+    // The return address in a slot, if it follows a call.
     std::optional<RunAddr> return_address(RunAddr slot) {
         const auto word = memory_.read_word(slot);
         if (!word) {
@@ -165,7 +180,7 @@ class StepByCode {
             return std::nullopt;
         }
         const RunAddr address(*word);
-        // A pending uretprobe's trampoline stands for a return address that had a call before it.
+        // The trampoline of a pending uretprobe replaces a return address, which follows a call.
         if (space_.find(address).kind == CodeKind::kUprobeTrampoline)
             return address;
         return follows_call(arch_, space_, address).value_or(false) ? std::optional(address) : std::nullopt;
@@ -186,7 +201,7 @@ class StepByCode {
         return target ? std::optional(return_address + static_cast<uint64_t>(*target)) : std::nullopt;
     }
 
-    // Whether what was called from before `return_address`, which lies in `slot`, is the code at the pc.
+    // Whether the call before `return_address`, which lies in `slot`, called the code at the pc.
     Witness caller(RunAddr slot, RunAddr return_address, CodeState &state) {
         const auto callee = directly_called(return_address);
         if (!callee)
@@ -204,7 +219,7 @@ class StepByCode {
         }
         if (reach.complete)
             return Witness::kAgainst;
-        // A jump by a table keeps the frame; one out of a PLT leaves without any.
+        // A jump by a table keeps the frame; a jump out of a PLT leaves without a frame.
         const auto jumps = std::span(reach.jumps).first(reach.jump_count);
         const auto fits = [&](CodeValue sp) { return sp.base == Base::kSp && slot + offset(sp) == sp_; };
         const auto says_nothing = [](CodeValue sp) { return sp.base != Base::kSp || sp == CodeValue{Base::kSp, 0}; };
@@ -213,7 +228,7 @@ class StepByCode {
                    : Witness::kAgainst;
     }
 
-    // Whether the frame inside is on its way back to the pc.
+    // Whether the inner frame is on its way back to the pc.
     bool callee_returns() {
         if (!pc_.is_return_address())
             return true;
@@ -231,8 +246,8 @@ class StepByCode {
     }
 
     struct Prologue {
-        bool reaches = false;      // the pc, with its FP
-        bool fits_exactly = false; // FP − SP is what the code says
+        bool reaches = false;      // the pc, with the pc's FP
+        bool fits_exactly = false; // FP − SP has the value that the code gives
     };
     Prologue prologue() {
         Prologue result;
@@ -245,7 +260,7 @@ class StepByCode {
         return result;
     }
 
-    // Whether a word between SP and FP may be a return address. Where that cannot be told, it may.
+    // Whether a word between SP and FP may be a return address. True if that is not known.
     bool may_be_callers() {
         const auto read = [&](RunAddr slot) { return memory_.read_word(slot); };
         const auto is_call = [&](RunAddr address) { return follows_call(arch_, space_, address); };
@@ -319,7 +334,7 @@ class StepByCode {
             const RunAddr slot = sp_ + distance;
             const auto word = memory_.read_word(slot);
             if (!word)
-                break; // the stack's end, or the slice's
+                break; // end of the stack or of the slice
             const RunAddr address(*word);
             if ((is_file_ && slot.value % arch_.stack_alignment != arch_.entry_misalignment) ||
                 !space_.is_code(address - 1) || !follows_call(arch_, space_, address).value_or(false))
@@ -336,7 +351,7 @@ class StepByCode {
         return std::nullopt;
     }
 
-    // `way.fp` says what FP is outside; `state`, of the code from the function's start, where that says nothing.
+    // `way.fp` gives the outer FP; if it does not, `state` does, the state of the code from the function's start.
     FrameByCode take(RunAddr slot, const Way &way, const CodeState &state, bool by_frame_pointer) {
         const auto word = memory_.read_word(slot);
         if (!word) {
@@ -381,7 +396,7 @@ class StepByCode {
             outer.forget(arch_.fp, value.error().status);
     }
 
-    // A handler returns to a trampoline that nobody called.
+    // A handler returns to a trampoline, which no call precedes.
     bool is_signal_trampoline(RunAddr address) {
         std::array<uint8_t, 16> buffer;
         const auto code = std::span(buffer).first(arch_.signal_trampoline.size());

@@ -28,8 +28,8 @@ class LostSp {
         kOneFde,    // reads only the FDEs that are asked for
         kAscending, // all FDEs of a module are asked for: reads big pieces
     };
-    // A longer function is not followed: SP is lost from the first instruction on that seems to replace it. No compiler
-    // writes such a function.
+    // A function longer than kMaxFollowed is not followed: SP is lost from the first instruction on that seems to
+    // replace it. In a function longer than kMaxLookedAt, SP is lost everywhere; no compiler writes such a function.
     static constexpr uint64_t kMaxFollowed = uint64_t{512} << 10;
     static constexpr uint64_t kMaxLookedAt = uint64_t{16} << 20;
 

@@ -1,26 +1,28 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Pc → rule, for the pcs that stacks go through again and again: one load decides, one multiplication finds it.
+// Pc → rule, for the pcs that stacks go through again and again:
 //
-// Only the rules that nearly all code has are kept, in one word:
+//     pc 0x55a0c4e53a63  →  CFA = SP + 0x20, FP = [CFA − 0x10];  place 7 of generation 12;  a call is before the pc
+//
+// A lookup takes one multiplication and one load. The cache holds only the rules that nearly all code has, each in one
+// word:
 //
 //     CFA = SP + n,  FP + n  or another register + n;   RA = [CFA − 8];   FP = FP  or  [CFA − m]
 //
-// the root (RA undefined), and that a file has no rules there at all, but code that goes by FP. Everything else is
-// looked up each time. Beside the rule stands where the pc belongs: the mapping's number in a snapshot of the process's
-// map, and that snapshot's generation; and what the file's code says of the pc: whether a
-// call is before it, and whether a frame pointer has been set up there. An entry
-// of another generation does not exist, so a new map empties the cache by having a new number.
+// and the root (RA undefined), and the answer that a file has no rules there but code with a frame pointer. All other
+// rules are looked up each time. An entry also has the pc's place (the mapping's number in a snapshot of the process's
+// map), that snapshot's generation, and two facts about the code: whether a call is before the pc, and whether a frame
+// pointer is set up there. An entry of another generation does not match, so a new map empties the cache by its new
+// number.
 //
-// Beside them, which frames have a register of their caller's that no rule mentions (step.h, is_unwritten()): two
-// words; and, for code that has no CFI, whether a call can end at an address, found in the code of a file: a word. What
-// else such code was found to do is in CodeAnswers.
+// Two more tables: frames whose register has the caller's value although no rule mentions it (step.h, is_unwritten()),
+// two words each; and, for code of files without CFI, whether a call can end at an address, one word each. CodeAnswers
+// has everything else that is known of such code.
 //
-// An entry is two words that are written and read without a lock. So that a reader never takes one word of one entry
-// and one of another, the first is stored mixed with a hash of the second: a pair that does not belong together does
-// not yield the key that is asked for.
+// An entry is two words, written and read without a lock. The first word is stored combined with a hash of the second.
+// If a reader gets two words of different entries, the key does not match.
 //
-// Proved by tests/unit/unwind_rule_cache_test (every rule that fits comes back as it was, threads that write and read)
-// and by tests/unit/unwind_walk_test, which walks everything cold and warm.
+// Proved by tests/unit/unwind_rule_cache_test (every rule that fits comes back unchanged; threads write and read) and
+// by tests/unit/unwind_walk_test, which walks everything cold and warm.
 #pragma once
 
 #include "base/address.h"
@@ -34,33 +36,33 @@
 
 namespace dwunw::unwind {
 
-// A rule that fits a word, and the place of the pc it is for.
+// A rule in one word, and the place of its pc.
 class PackedRule {
   public:
     static constexpr uint32_t kMaxPlace = 0xffff;
 
     PackedRule() = default;
-    // nullopt where the rule is none of the above.
+    // nullopt: the rule is not one of those above.
     static std::optional<PackedRule> pack(const Rule &rule, const arch::Arch &arch, uint32_t place);
 
-    // Where there is no CFI, and a frame-pointer step leads on: CFA = FP + 16; FP = [CFA − 16]; for the walk to check
-    // as step_by_code() does.
+    // For code without CFI that a frame-pointer step leaves: CFA = FP + 16; FP = [CFA − 16]. The walk checks this step
+    // like step_by_code().
     static std::optional<PackedRule> without_cfi(uint32_t place, bool frame_is_set_up);
 
     bool is_root() const { return (word_ & (kRoot | kFromFp)) == kRoot; }
     bool is_without_cfi() const { return (word_ & (kRoot | kFromFp)) == (kRoot | kFromFp); }
     bool cfa_from_other() const { return (word_ & (kRoot | kFromFp | kFromOther)) == kFromOther; }
-    // Where the CFA is from another register than SP and FP.
+    // The CFA's register, if it is neither SP nor FP.
     uint8_t cfa_register() const { return static_cast<uint8_t>(word_ >> kOtherShift & kOtherMask); }
     uint64_t offset_from_other() const { return (word_ >> kCfaShift & kOtherOffsetMask) * 8; }
     bool cfa_from_fp() const { return (word_ & kFromFp) != 0; }
     uint64_t cfa_offset() const { return (word_ >> kCfaShift & kCfaMask) * 8; }
-    // How far below the CFA FP is saved; 0 where it keeps its value.
+    // The distance from the CFA down to the saved FP; 0: FP keeps its value.
     uint64_t fp_distance() const { return (word_ >> kFpShift & kFpMask) * 8; }
-    // Without CFI: whether the code says that FP is the function's own; or only that it is if no return address lies
-    // between SP and FP.
+    // Without CFI: true if the code proves that FP is the function's own; false if that is so only if no return address
+    // lies between SP and FP.
     bool frame_is_set_up() const { return (word_ & kFrameIsSetUp) != 0; }
-    // Whether the pc is known to have a call before it.
+    // Whether it is known that a call is before the pc.
     bool is_after_call() const { return (word_ & kAfterCall) != 0; }
     void set_after_call() { word_ |= kAfterCall; }
     uint32_t place() const { return static_cast<uint32_t>(word_ >> kPlaceShift & kMaxPlace); }
@@ -85,14 +87,14 @@ class PackedRule {
     static constexpr uint64_t kOtherMask = 15;
     static constexpr uint64_t kOtherOffsetMask = (1u << 14) - 1;
     static_assert(kCfaShift + 14 == kOtherShift && kOtherShift + 4 == kFpShift);
-    static constexpr unsigned kBits = 51; // the rest is RuleCache's
+    static constexpr unsigned kBits = 51; // RuleCache uses the rest
 
     uint64_t word_ = 0;
 };
 
 class RuleCache {
   public:
-    // Generations count from 1 and come round after 2^29, long after the entries of the first are gone.
+    // Generations count from 1 and wrap around after 2^29. By then, the entries of the first ones are gone.
     static constexpr unsigned kGenerationBits = 29;
 
     std::optional<PackedRule> find(CodeAddr pc, uint64_t generation) const {
@@ -114,7 +116,7 @@ class RuleCache {
         entry.key.store(key_of(pc, generation) ^ mix(rule), std::memory_order_relaxed);
     }
 
-    // Whether a call can end at `address`, where that is remembered.
+    // Whether a call can end at `address`; nullopt: not remembered.
     std::optional<bool> follows_call(RunAddr address, uint64_t generation) const {
         if (is_wide(address))
             return std::nullopt;
@@ -131,7 +133,8 @@ class RuleCache {
         calls_[mixed >> kCallKeyBits].store(call_word(mixed, generation, follows), std::memory_order_relaxed);
     }
 
-    // That the frame at `inner` has the value of register `reg` that the caller, at `outer`, had: is_unwritten().
+    // Whether register `reg` in the frame at `inner` has the value that it has in the caller, at `outer`:
+    // is_unwritten().
     bool is_unwritten(RunAddr inner, RunAddr outer, uint8_t reg, uint64_t generation) const {
         if (is_wide(inner) || is_wide(outer))
             return false;
@@ -150,12 +153,12 @@ class RuleCache {
         entry.key.store(key_of(CodeAddr::instruction(inner), generation) ^ mix(word), std::memory_order_relaxed);
     }
 
-    // What the code of files without CFI has been found to do.
+    // Facts about the code of files without CFI.
     CodeAnswers &answers() { return answers_; }
 
   private:
-    // User addresses of x86-64 with 4-level paging. With 5-level paging there are wider ones, if a program asks for
-    // them; those are not kept, since their keys would be those of other addresses.
+    // User addresses of x86-64 with 4-level paging. With 5-level paging a program can ask for wider ones. The cache
+    // does not hold those, because their keys would equal those of other addresses.
     static constexpr unsigned kPcBits = 47;
     static constexpr unsigned kLowGenerationBits = 16;
     static constexpr unsigned kIndexBits = 12;
@@ -191,8 +194,8 @@ class RuleCache {
         return outer.value << (64 - kPcBits) | uint64_t{reg} << kHighGenerationBits | high(generation);
     }
 
-    // An odd factor maps the addresses one to one: the upper bits are the place, and only the others need be kept
-    // there, which leaves room for the generation beside them.
+    // An odd factor maps addresses one to one. The upper bits of the product are the index, so the entry needs only the
+    // other bits and has room for the generation.
     static constexpr unsigned kCallIndexBits = 9;
     static constexpr unsigned kCallKeyBits = kPcBits - kCallIndexBits;
     static uint64_t mix_address(RunAddr address) {

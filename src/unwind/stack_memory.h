@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The memory a walk may read: the captured slice first, then each reader the caller allowed, in order.
+// The memory that a walk may read: first the captured slice, then each reader that the caller allowed, in order.
 #pragma once
 
 #include "base/address.h"
@@ -27,9 +27,9 @@ class StackMemory {
             readers_[reader_count_++] = reader;
     }
 
-    // `size` bytes (1 to 8), zero-extended. DWUNW_ERR_SLICE_EXHAUSTED where there is only a slice and it does not hold
-    // them, or no reader could read what lies behind the slice; DWUNW_ERR_MEMORY_UNREADABLE where no reader could read
-    // what lies elsewhere.
+    // `size` bytes (1 to 8), zero-extended. DWUNW_ERR_SLICE_EXHAUSTED: there is only a slice, and it does not hold the
+    // bytes; or the bytes lie behind the slice and no reader could read them. DWUNW_ERR_MEMORY_UNREADABLE: the bytes
+    // lie elsewhere and no reader could read them.
     Result<uint64_t> read(RunAddr address, size_t size) const {
         uint64_t value = 0;
         const uint64_t offset = address - start_;
@@ -44,7 +44,7 @@ class StackMemory {
         return Error{reader_count_ == 0 || behind_slice ? DWUNW_ERR_SLICE_EXHAUSTED : DWUNW_ERR_MEMORY_UNREADABLE,
                      address.value};
     }
-    // The word at an address, if the slice holds it.
+    // The word at an address, if it lies in the slice.
     bool read_slice(RunAddr address, uint64_t *value) const {
         const uint64_t offset = address - start_;
         if (slice_.size() < sizeof(*value) || offset > slice_.size() - sizeof(*value))
@@ -55,7 +55,7 @@ class StackMemory {
     Result<uint64_t> read_word(RunAddr address) const { return read(address, sizeof(uint64_t)); }
 
   private:
-    // A frame that reaches over a slice's end may be large; what is farther away is no part of the same stack.
+    // A frame that reaches beyond the slice's end may be large. Farther addresses belong to another stack.
     static constexpr uint64_t kFarBehind = uint64_t{1} << 20;
 
     RunAddr start_;

@@ -1,32 +1,34 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // The equations of rule.h, executed.
 //
-// What is trusted: nothing read from the target. A rule's result is only as good as the stack bytes, so every step must
-// move the CFA up (a signal frame may jump: sigaltstack; so may a CFA that comes from FP or memory: code that switches
-// stacks), and the frame loop checks that each new pc is executable code and counts frames.
+//     row:        CFA = SP + 16     RA = [CFA − 8]     FP = [CFA − 16]
+//     registers:  SP = 0x7ffe00                        →  CFA = 0x7ffe10, RA = [0x7ffe08], FP = [0x7ffe00], SP =
+//     0x7ffe10
 //
-// Slots below SP: the red zone is readable, and at the `ret` of `leave; ret` the rows still say that rbp is saved at
-// SP − 8. A slice that begins at SP lacks those bytes; the register has been restored by then, so it keeps its value.
+// Trust. Nothing that is read from the target is trusted. A rule's result is only as good as the stack bytes. So every
+// step must move the CFA up. Exceptions are a signal frame (sigaltstack), and a CFA that comes from FP or memory (code
+// that switches stacks). The frame loop checks that each new pc is executable code, and counts frames.
 //
-// Registers that no rule mentions: a call preserves the callee-saved ones (psABI §3.2.1), the others are lost. libgcc
-// and libunwind keep all; then a CFA from r10 in an outer frame would silently use a value of the wrong moment.
-// OpenSSL's assembly counts on that, though: a function keeps its caller's SP in rax or r11, has CFA = rax+8, and calls
-// a helper that leaves rax alone and says nothing of it. Such a register is used for a CFA, and for nothing else, if
+// Slots below SP. The red zone is readable. At the `ret` of `leave; ret` the rows still say that rbp is saved at SP −
+// 8. A slice that begins at SP lacks those bytes. By then the register has been restored, so it keeps its value.
 //
-//     the helper is where the thread is, or was interrupted, so that the register's value is known there,
-//     a direct call of the helper stands before the return address, and the rule is the same behind the call,
-//     no instruction of the helper writes the register, calls anything or jumps out of the helper: is_unwritten(),
-//     and what the CFA gives is above SP, within the stack, and a return address behind a call: walk.cc.
+// Registers that no rule mentions. A call preserves the callee-saved ones (psABI §3.2.1); the others are lost. libgcc
+// and libunwind keep all of them; then a CFA from r10 in an outer frame would silently use a wrong value. But OpenSSL's
+// assembly relies on one: a function keeps its caller's SP in rax or r11, has CFA = rax+8, and calls a helper that
+// neither writes nor mentions rax. Such a register is used only for a CFA, and only if all of these hold:
+//   - the helper is the thread's current or interrupted function, so that the register's value is known there;
+//   - a direct call of the helper is before the return address, and the rule is the same behind the call;
+//   - no instruction of the helper writes the register, calls anything, or jumps out of the helper: is_unwritten();
+//   - the CFA is above SP, within the stack, and leads to a return address that follows a call: walk.cc. The first
+//     three prove the value, if the caller's CFI is true: a helper that kept the register elsewhere would have to write
+//     it to restore it. The last one is an additional check.
 //
-// The first three prove the value, as far as the caller's CFI is true; a helper that kept the register elsewhere for a
-// while would have to write it when it gives it back. The last one is a check on top of that.
-//
-// A pc that is no code (a call through a null pointer): nothing was executed there, so the return address still lies
-// where SP points, or the thread came there by other means: a `ret` from a stack that was overwritten, a jump. What was
-// called is an operand of the call before the return address, and all registers are still what they were: a direct call
-// elsewhere, or a register or word that holds another address, is no call of this pc. Where the word cannot be read (a
-// variable, and there is only a slice), it is taken to have held the pc, but only if that lies in the first page, where
-// no code is ever that the map does not show. A `ret` leaves the pc below SP, and SP a multiple of 16, where a call
+// A pc that is not code (a call through a null pointer). No instruction was executed there, so the return address is
+// still at SP; or the thread came there by a `ret` from an overwritten stack, or by a jump. The operand of the call
+// before the return address is the called address, and all registers have their values of the call. So a direct call to
+// another address, or a register or word with another address, is not the call of this pc. If the word cannot be read
+// (a variable, when there is only a slice), it counts as having held the pc, but only for a pc in the first page, where
+// the map always shows code if there is some. A `ret` leaves the pc just below SP, and SP a multiple of 16; a call
 // leaves SP 8 below one.
 //
 // Proved by tests/unit/unwind_step_test and, on real stacks, tests/integration.
@@ -48,7 +50,7 @@ Step stopped(dwunw_status status, uint64_t cfa = 0) {
     return step;
 }
 
-// Reads a register's slot into `outer`; a slot that cannot be read costs the register, not the walk.
+// Reads a register's slot into `outer`. If the slot cannot be read, the register is lost, but the walk continues.
 void restore_from_slot(uint8_t reg, RunAddr slot, RunAddr sp, const arch::Arch &arch, const StackMemory &memory,
                        Registers &outer, Step &step) {
     if (auto value = memory.read_word(slot)) {
@@ -60,12 +62,12 @@ void restore_from_slot(uint8_t reg, RunAddr slot, RunAddr sp, const arch::Arch &
     }
 }
 
-// A return address that was popped into a register leaves the CFA where SP is: the end of libgcc's _Unwind_Resume.
+// If the return address was popped into a register, the CFA equals SP: the end of libgcc's _Unwind_Resume.
 bool moves_up(RunAddr sp, RunAddr cfa, bool return_address_is_popped) {
     return return_address_is_popped ? cfa >= sp : cfa > sp;
 }
 
-// DWUNW_OK where the rule's registers are known.
+// DWUNW_OK: the rule's registers are known.
 dwunw_status registers_of(const Rule &rule, const Registers &registers) {
     if (!registers.known(rule.cfa_reg))
         return registers.why_unknown(rule.cfa_reg);
@@ -122,7 +124,7 @@ Step step_by_rule(const Rule &rule, const arch::Arch &arch, RunAddr pc, const St
         outer.set(arch.ra, registers[rule.ra_reg]);
         break;
     default:
-        // The return address is where it was: this frame again.
+        // The return address is in the same place: this frame again.
         return stopped(DWUNW_ERR_NO_PROGRESS, cfa.value);
     }
     if (step.return_slot != 0) {
@@ -167,7 +169,7 @@ Step step_by_rule(const Rule &rule, const arch::Arch &arch, RunAddr pc, const St
 
 namespace {
 
-// A frame, as the expressions of its row see it.
+// A frame, as seen by the expressions of its row.
 class FrameContext final : public dwarf::ExpressionContext {
   public:
     FrameContext(const Registers &registers, const arch::Arch &arch, RunAddr pc, LoadBias bias,
@@ -339,7 +341,7 @@ namespace {
 
 enum class Called : uint8_t { kNo, kYes, kUnknown, kUnread };
 
-// What led to `pc`, if it went to `target`. `end`: of the instruction; `sp`: what SP was there.
+// Whether a transfer of control led to `pc`, by its target. `end`: of the instruction; `sp`: SP at that time.
 class Going {
   public:
     Going(const StackMemory &memory, const arch::Arch &arch, const Registers &registers, uint64_t sp, RunAddr pc)
@@ -382,7 +384,7 @@ class Going {
         const auto word = memory_.read_word(RunAddr(address));
         if (word)
             return *word == pc_.value ? Called::kYes : Called::kNo;
-        // More of the stack would decide.
+        // More of the stack would decide it.
         constexpr uint64_t kStack = uint64_t{1} << 20;
         if (address - sp_ >= kStack)
             return Called::kUnknown;
@@ -398,7 +400,7 @@ class Going {
     dwunw_status why_unread_ = DWUNW_OK;
 };
 
-// The bytes before `end` that a call may be read from.
+// The bytes before `end` from which a call can be decoded.
 std::span<const uint8_t> read_call(const arch::Arch &arch, AddressSpace &space, RunAddr end,
                                    std::span<uint8_t, 16> buffer) {
     const CodeLocation location = space.find(end - 1);
@@ -409,7 +411,7 @@ std::span<const uint8_t> read_call(const arch::Arch &arch, AddressSpace &space, 
     return space.read_code(end - length, code) ? code : std::span<uint8_t>();
 }
 
-// DWUNW_OK where a call before `return_address` led to `pc`.
+// DWUNW_OK: a call before `return_address` led to `pc`.
 dwunw_status call_led_to(const arch::Arch &arch, AddressSpace &space, RunAddr pc, RunAddr return_address,
                          const StackMemory &memory, const Registers &registers) {
     std::array<uint8_t, 16> buffer;
@@ -434,7 +436,7 @@ dwunw_status call_led_to(const arch::Arch &arch, AddressSpace &space, RunAddr pc
         unknown |= called == Called::kUnknown;
         unread |= called == Called::kUnread;
     }
-    // No file and no code is ever mapped there.
+    // No file and no code is ever mapped in this page.
     constexpr uint64_t kNullPage = 4096;
     if (unread)
         return going.why_unread();
@@ -500,7 +502,7 @@ bool is_unwritten(const arch::Arch &arch, AddressSpace &space, const CodeLocatio
         if (target.kind == arch::CodeTarget::Kind::kAddress && offset < size)
             entry = offset;
     }
-    // What holds at the call has to hold behind it: then the call gives the register back.
+    // The rule at the call must also hold behind it: then the call keeps the register.
     const auto at_call = location.cfi->rule_at(location.bias.link(outer - 1));
     const auto behind = location.cfi->rule_at(location.bias.link(outer));
     if (!entry || at_call.status != DWUNW_OK || behind.status != DWUNW_OK || at_call.rule != behind.rule)
@@ -516,7 +518,7 @@ std::optional<bool> follows_call(const arch::Arch &arch, AddressSpace &space, Ru
     const CodeLocation location = space.find(address - 1);
     if (location.kind == CodeKind::kUnmapped)
         return std::nullopt;
-    // A file's code stays what it is for as long as its mapping does; find() has looked whether that does.
+    // A file's code does not change while its mapping exists; find() has checked the mapping.
     const bool is_file = location.kind == CodeKind::kModule;
     const AddressSpace::Warm warm =
         is_file || location.kind == CodeKind::kAnonymous ? space.warm() : AddressSpace::Warm{};

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Building runs each FDE's CFI program straight into the writer. An FDE whose program cannot be executed to its end is
-// refused whole: half an FDE's rows would be right only by luck. Compilers write the same few hundred states over and
-// over, so a state is looked up in a small cache before it is made into a rule and that rule into a number; that is
-// where the build's speed comes from (bench/README.md).
+// Building runs each FDE's CFI program and passes the rows to the writer. If an FDE's program cannot be executed to its
+// end, the whole FDE is refused: a part of its rows would be right only by luck. Compilers write the same few hundred
+// states again and again. So a small cache maps a state to its entry, before the state becomes a rule and the rule a
+// number. That makes the build fast (bench/README.md).
 //
-// Equality with readelf, row for row, is shown by tests/integration/table_readelf; with an independent interpreter
-// by tests/unit/unwind_table_test.
+// Proved row for row by tests/integration/table_readelf, which compares with readelf, and by
+// tests/unit/unwind_table_test, which compares with an independent interpreter.
 #include "unwind/table.h"
 
 #include "unwind/table_writer.h"
@@ -47,7 +47,7 @@ class TableBuilder final : public dwarf::TableProgram::Visitor {
             size_t bytes = 0;
             for (const dwarf::CfiSection &section : sections_)
                 bytes += section.bytes().size();
-            writer_.units.reserve(bytes / kBytesPerUnit); // memory that is not touched costs nothing
+            writer_.units.reserve(bytes / kBytesPerUnit); // untouched memory costs nothing
         }
         for (size_t i = 0; i < fdes.size(); ++i) {
             const FdeRef &fde = fdes[i];
@@ -69,8 +69,8 @@ class TableBuilder final : public dwarf::TableProgram::Visitor {
     }
 
     bool row(LinkAddr start, const dwarf::TableState &state) override {
-        // An FDE that begins inside this one wins from its start on. What is no rule spoils this one all the same: it
-        // would where it is executed alone.
+        // An FDE that begins inside this one takes over from its start on. But an invalid row behind that start also
+        // invalidates this FDE, because it does so when the FDE is executed alone.
         if (start >= limit_) {
             if (auto rule = make_rule(state, index_.cies()[fde_->cie], sections_[fde_->section].bytes(), arch_); !rule)
                 row_error_ = rule.error();
@@ -92,8 +92,8 @@ class TableBuilder final : public dwarf::TableProgram::Visitor {
     }
 
   private:
-    static constexpr size_t kBytesPerUnit = 4; // in most files six bytes of a section make a unit
-    // A table of 2 GiB. A reference to a unit has 31 bits.
+    static constexpr size_t kBytesPerUnit = 4; // most files have a unit for six bytes of a section
+    // A table of 2 GiB: a reference to a unit has 31 bits.
     static constexpr size_t kMaxUnits = size_t{1} << 30;
 
     void refuse(Error error, const FdeRef &fde) {
@@ -120,7 +120,7 @@ class TableBuilder final : public dwarf::TableProgram::Visitor {
             writer_.add(offset, entry);
     }
 
-    // Of the rows of the FDE being compiled, those that its code contradicts.
+    // Replaces the rows of this FDE that its code contradicts.
     void leave_out_lost(LinkAddr start, LinkAddr end) {
         const auto first = static_cast<uint32_t>(start.value - base_);
         sp_rows_.clear();
@@ -170,21 +170,21 @@ class TableBuilder final : public dwarf::TableProgram::Visitor {
         return status.ok() ? row_error_ : status;
     }
 
-    // What was seen before, and its entry. That of brief 0 means nothing.
+    // A state's brief and its entry. Brief 0 is an empty one.
     struct Cached {
         uint64_t brief = 0;
         uint32_t entry = 0;
     };
     static constexpr unsigned kCacheBits = 10;
 
-    // What of an FDE decides its rules; 0 where no state of it has a brief.
+    // The part of an FDE that decides its rules; 0: none of its states has a brief.
     uint64_t brief_of(const FdeRef &fde) const {
         const dwarf::Cie &cie = index_.cies()[fde.cie];
         if (cie.return_address_register != arch_.ra || fde.section > 1)
             return 0;
         return uint64_t{fde.section} << 2 | uint64_t{cie.signal_frame} << 1 | 1;
     }
-    // Nearly every state in one number, with what else decides its rule; 0 for the few that do not fit.
+    // A state in one number, together with everything else that decides its rule; 0: the state does not fit.
     uint64_t brief(const dwarf::TableState &state) const {
         using dwarf::RuleKind;
         constexpr int64_t kFpBias = 1 << 19;
@@ -245,7 +245,7 @@ Table Table::build(std::span<const dwarf::CfiSection> sections, const FdeList &i
 
 namespace {
 
-// One page's arrays within the units, and the place of an offset in it.
+// One page's arrays within the units, and the position of an offset in it.
 struct PagePosition {
     PagePosition(const uint16_t *page, uint32_t offset)
         : rows(page + kBlocks), count(page[0] + 1u), block((offset >> kBlockBits) & (kBlocks - 1)),
@@ -253,7 +253,7 @@ struct PagePosition {
         const unsigned first = block == 0 ? 0 : page[block];
         last = block + 1 == kBlocks ? count : page[block + 1];
         const auto key = static_cast<uint16_t>(within << kSlotBits | kEscape);
-        // The rows of one block, branch-free: `after` is the first one behind the offset.
+        // Finds, without branches, the first row of the block behind the offset: `after`.
         const uint16_t *base = rows + first;
         size_t left = last - first;
         while (left > 0) {
@@ -264,21 +264,21 @@ struct PagePosition {
         after = static_cast<unsigned>(base - rows);
     }
 
-    // How many bytes before row `row` are a gap.
+    // The number of gap bytes before row `row`.
     unsigned pad(unsigned row) const {
         const unsigned slot = rows[row] & kEscape;
         return slot == kEscape ? 0 : static_cast<unsigned>(rows[count + slot] >> kEntryBits);
     }
     static unsigned in_block(uint16_t row) { return row >> kSlotBits; }
-    // Whether the offset lies in the gap that belongs to the row behind it.
+    // Whether the offset lies in the gap that row `after` includes.
     bool in_joined_gap() const { return after < last && in_block(rows[after]) - within <= pad(after); }
 
-    const uint16_t *rows; // and behind them the dictionary
+    const uint16_t *rows; // the dictionary follows the rows
     unsigned count;
     unsigned block;
     unsigned within;
     unsigned last;  // the block's last row, exclusive
-    unsigned after; // the first row behind the offset; never 0, since a page begins with a row
+    unsigned after; // the first row behind the offset; never 0, because a page begins with a row
 };
 
 } // namespace

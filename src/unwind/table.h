@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The compiled unwind table of a module: immutable, in link addresses. doc/table_format.md is its layout, four arrays
-// of plain integers, which another walker may read as well.
+// The compiled unwind table of a module: immutable, in link addresses. doc/table_format.md has the layout: four arrays
+// of plain integers, which the walk in BPF reads, too.
 #pragma once
 
 #include "arch/arch.h"
@@ -34,9 +34,9 @@ inline constexpr uint32_t kGap = DWUNW_TABLE_GAP;
 inline constexpr uint32_t kRefused = DWUNW_TABLE_REFUSED;
 inline constexpr uint32_t kFirstRule = DWUNW_TABLE_FIRST_RULE;
 
-// A row that no dictionary has.
+// A row whose entry is in no dictionary.
 struct Overflow {
-    uint32_t unit; // of the row, ascending
+    uint32_t unit; // the row's unit; ascending
     uint32_t entry;
 };
 
@@ -50,12 +50,12 @@ class Table {
         const Rule *rule = nullptr;
     };
     struct Row : Lookup {
-        // The same holds up to here; behind it, it may go on.
+        // The answer holds at least up to here.
         LinkAddr end;
     };
 
-    // `index` is of the same sections. Where `read_code` shows that a row does not hold, its rule is CfaKind::kLost;
-    // without it, the table is what the sections say.
+    // `index` must be of the same sections. If `read_code` shows that a row is wrong, its rule is CfaKind::kLost.
+    // Without `read_code`, the table has the sections' own rows.
     static Table build(std::span<const dwarf::CfiSection> sections, const FdeList &index, const arch::Arch &arch,
                        const ReadCode &read_code = {});
 
@@ -71,14 +71,14 @@ class Table {
     const arch::Arch *arch() const { return arch_; }
     size_t rule_count() const { return rules_.size(); }
     size_t fde_count() const { return compiled_fdes_; } // those that have rows
-    // FDEs that could be listed and not executed; FdeList has those that could not be listed.
-    // The first kMaxRefusals of refusal_count().
+    // FDEs that could be listed but not executed; FdeList has those that could not be listed. Keeps the first
+    // kMaxRefusals of refusal_count().
     const std::vector<Refusal> &refusals() const { return refusals_; }
     size_t refusal_count() const { return refusal_count_; }
-    // Of the arrays.
+    // The memory of the arrays.
     size_t memory_bytes() const;
 
-    // The arrays themselves, for another walker (doc/table_format.md).
+    // The arrays, for another reader (doc/table_format.md).
     LinkAddr base() const { return base_; }
     std::span<const uint32_t> pages() const { return pages_; }
     std::span<const uint16_t> units() const { return units_; }
@@ -97,7 +97,7 @@ class Table {
     }
 
     LinkAddr base_;
-    std::vector<uint32_t> pages_; // one for each page from base_ on
+    std::vector<uint32_t> pages_; // one for each page, from base_ on
     std::vector<uint16_t> units_;
     std::vector<Rule> rules_;
     std::vector<table_format::Overflow> overflow_;

@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Most functions are aligned to 16 bytes, so between two of them lies a gap of a few bytes, and a row for each gap
-// would be a fifth of some tables. A short gap is therefore part of the row behind it: its dictionary word says how
-// many bytes before the row are gap. Where a page would then need more words than it has slots, its gaps are rows
-// again; where even that is too much, the rarest entries go to the overflow list.
+// Gaps between functions:
+//
+//     0x1120  ret            the last row of a function
+//     0x1121  15 bytes       a gap: no FDE
+//     0x1130  push %rbp      the row of the next function: its dictionary word says "15 gap bytes before me"
+//
+// Most functions are aligned to 16 bytes, so a gap of a few bytes lies between two of them. A row for each gap would be
+// a fifth of some tables. So a short gap is part of the row behind it. If a page then needs more words than it has
+// slots, its gaps become rows again. If that is still too many, the rarest entries go to the overflow list.
 //
 // Proved by tests/unit/unwind_table_test (every address of synthetic tables, the reference interpreter on real ones).
 #include "unwind/table_writer.h"
@@ -25,11 +30,11 @@ void TableWriter::add(uint32_t offset, uint32_t entry) {
     if (page > pages.size()) {
         if (!rows_.empty())
             write_page();
-        // Pages in which nothing begins.
+        // Pages in which no row begins.
         pages.resize(page, kUniformPage | last_entry_);
     }
     const auto in_page = static_cast<uint16_t>(offset & 0xffff);
-    // A page begins with what holds there.
+    // A page begins with the entry that holds at its start.
     if (rows_.empty() && in_page != 0)
         rows_.push_back({0, 0, last_entry_});
     rows_.push_back({in_page, 0, entry});
@@ -61,7 +66,7 @@ void TableWriter::join_gaps() {
     }
 }
 
-// Fills words_ and slot_of_ from joined_. Returns with more than kEscape words where they are too many.
+// Fills words_ and slot_of_ from joined_. If there are too many words, stops with more than kEscape of them.
 void TableWriter::number_words() {
     for (const uint16_t word : words_)
         slot_of_[place_of(word)] = kNoSlot;
@@ -81,7 +86,7 @@ void TableWriter::number_words() {
 }
 
 void TableWriter::write_page() {
-    if (rows_.size() == 1) { // it begins with the page
+    if (rows_.size() == 1) { // its row begins with the page
         pages.push_back(kUniformPage | rows_[0].entry);
         rows_.clear();
         return;
@@ -118,7 +123,7 @@ void TableWriter::write_page() {
     }
     for (; block < kBlocks; ++block)
         units[first_unit + block] = static_cast<uint16_t>(joined_.size());
-    // Block 0's rows begin at 0, so its place holds the number of rows instead.
+    // Block 0's rows begin at 0, so its element holds the number of rows instead.
     units[first_unit] = static_cast<uint16_t>(joined_.size() - 1);
     const size_t words = std::min<size_t>(words_.size(), kEscape);
     units.insert(units.end(), words_.begin(), words_.begin() + static_cast<ptrdiff_t>(words));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Writes rows into the table's format (doc/table_format.md), page by page.
+// Writes rows in the table's format (doc/table_format.md), page by page.
 #pragma once
 
 #include "base/pages.h"
@@ -12,9 +12,9 @@ namespace dwunw::unwind {
 
 class TableWriter {
   public:
-    // From `offset` on, `entry` holds. Ascending offsets from the table's base.
+    // `entry` holds from `offset` on. Offsets ascend; they are relative to the table's base.
     void add(uint32_t offset, uint32_t entry);
-    // The last entry holds to the end of its page, and nothing behind it.
+    // The last entry holds to the end of its page.
     void finish();
 
     std::vector<uint32_t> pages;
@@ -24,7 +24,7 @@ class TableWriter {
   private:
     struct Row {
         uint16_t offset; // in the page
-        uint8_t pad;     // bytes of gap before it
+        uint8_t pad;     // gap bytes before the row
         uint32_t entry;
     };
     void write_page();
@@ -33,21 +33,22 @@ class TableWriter {
     static uint16_t word_of(const Row &row) {
         return static_cast<uint16_t>(row.pad << table_format::kEntryBits | row.entry);
     }
-    // Words by entry and gap: most modules have a few dozen entries, and what is kept for each word is as long.
+    // The index of a word: by entry, then by gap. Most modules have a few dozen entries, so the arrays that are indexed
+    // by it stay short.
     static size_t place_of(uint16_t word) {
         constexpr unsigned kPadBits = 16 - table_format::kEntryBits;
         return static_cast<size_t>((word & ((1u << table_format::kEntryBits) - 1)) << kPadBits |
                                    word >> table_format::kEntryBits);
     }
 
-    std::vector<Row> rows_;   // of the page being collected
-    std::vector<Row> joined_; // the same, with gaps joined to what follows
+    std::vector<Row> rows_;   // of the page that is being collected
+    std::vector<Row> joined_; // the same, with gaps joined to the rows behind them
     uint32_t last_entry_ = table_format::kGap;
-    // The dictionary being made: a word's place → its slot. kNoSlot between pages.
+    // The dictionary that is being made: a word's index → its slot. kNoSlot between pages.
     static constexpr uint8_t kNoSlot = 0xff;
     std::vector<uint8_t> slot_of_;
-    std::vector<uint16_t> words_;  // in order of their slots
-    std::vector<uint32_t> counts_; // of rows, by a word's place, where there are too many words
+    std::vector<uint16_t> words_;  // in order of slot
+    std::vector<uint32_t> counts_; // number of rows by a word's index, if there are too many words
 };
 
 } // namespace dwunw::unwind

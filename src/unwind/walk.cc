@@ -1,17 +1,23 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A walk is first tried with table rules, which carry SP, FP and RA. A rule that needs another register, or an
-// expression, starts it again from frame 0 with the interpreter and all registers: what an inner frame did to rbx
-// cannot be made up for later. Both walks share this loop, so they differ in nothing but the step.
+// The loop of a walk:
 //
-// Most pcs of most stacks were met before, and have a simple rule: those are for the warm walk (warm_walk.cc). Where no
-// CFI covers a pc: walk_without_cfi.cc.
+//     frame 0: pc 0x1040   rule CFA = SP + 24, RA = [CFA − 8]   →  0x1100 is executable code  →  write frame 1, pc
+//     0x1100 frame 1: pc 0x1100   rule CFA = FP + 16, RA = [CFA − 8]   →  … frame n:             RA undefined, or RA =
+//     0              →  the root: DWUNW_OK
 //
-// A frame is written only once its pc is known to lie in executable memory of the process; a return address that does
-// not is where the walk stops, not a frame. The pc of frame 0, and one that a signal interrupted, may be no code: then
-// the call that led there is looked for on top of the stack (step.cc).
+// A walk first uses table rules, which carry SP, FP and RA. If a rule needs another register, or an expression, the
+// walk starts again from frame 0 with the interpreter and all registers, because the inner frames may have changed rbx,
+// for example. Both walks share this loop and differ only in the step.
+//
+// Most pcs of most stacks were met before and have a simple rule. The warm walk serves these (warm_walk.cc). If no CFI
+// covers a pc: walk_without_cfi.cc.
+//
+// The loop writes a frame only after it has found the pc in executable memory of the process. A return address that is
+// not there stops the walk and is not a frame. The pc of frame 0, and a pc that a signal interrupted, may be no code.
+// Then step.cc looks for the call that led there: its return address is on top of the stack.
 //
 // Proved by tests/unit/unwind_walk_test (every stop reason, slices cut at every byte, everything cold and warm) and
-// tests/integration (real stacks against eu-stack, leaks against the program's own ledger).
+// tests/integration (real stacks against eu-stack, leaks against the program's own record).
 #include "unwind/walk.h"
 
 #include "unwind/walk_state.h"
@@ -80,8 +86,8 @@ void Walk::note(const Step &step) {
 
 std::optional<dwunw_status> Walk::arrive(const Step &step, dwunw_frame_source source, CodeAddr &pc) {
     const RunAddr outer(registers_[arch_.ra]);
-    // The psABI does not say so, but every thread start that lacks an undefined-RA row pushes a zero.
-    // Where a signal interrupted a call through a null pointer, it is the pc.
+    // A return address of 0 is the root. The psABI does not say so, but every thread start without an undefined-RA row
+    // pushes a zero. After a signal frame, 0 is an interrupted pc: a call through a null pointer.
     if (outer.value == 0 && !step.signal_frame)
         return DWUNW_OK;
     if (outer == pc.pc() && step.cfa == last_cfa_)
@@ -106,7 +112,7 @@ std::optional<dwunw_status> Walk::arrive(const Step &step, dwunw_frame_source so
     if (location_.kind == CodeKind::kUnmapped) {
         if (pc.is_return_address())
             return location_.status;
-        // A signal's interrupted pc is a frame if it is known what called it.
+        // A pc that a signal interrupted is a frame if its call is found.
         Registers called = registers_;
         const Step by_call = step_by_call(pc, called);
         needs_interpreter_ = by_call.outcome == Step::Outcome::kNeedsInterpreter;
@@ -129,9 +135,9 @@ Step Walk::step_from(CodeAddr pc, dwunw_frame_source &source) {
     if (location_.cfi == nullptr)
         return step_without_cfi(pc, location_.status, source);
     auto found = location_.cfi->rule_at(location_.bias.link(pc.lookup()));
-    // Rules that end at the return address may be another function's, or another path's: what was returned to may
-    // be no call's. A handler returns to the first byte of the trampoline, which in musl has no CFI; libgcc to a
-    // landing pad. Whether the rules differ decides, not where a row ends: a table joins rows.
+    // A rule that ends at the return address may belong to another function or path, because the return may follow no
+    // call. A signal handler returns to the first byte of the trampoline, which in musl has no CFI; libgcc returns to a
+    // landing pad. What counts is whether the two rules differ, not where a row ends: a table joins rows.
     const LinkAddr link = location_.bias.link(pc.pc());
     if (pc.is_return_address() && found.end == link) {
         const auto behind = location_.cfi->rule_at(link);
@@ -142,14 +148,14 @@ Step Walk::step_from(CodeAddr pc, dwunw_frame_source &source) {
             pc = CodeAddr::instruction(pc.pc());
             request_.frames[result_.written - 1].flags |= DWUNW_FRAME_FLAG_EXACT_PC;
             found = behind;
-            // A fiber's first frame.
+            // The first frame of a fiber.
             if (code_begins(pc.pc(), arch_.context_end))
                 return Step{.outcome = Step::Outcome::kRoot};
         }
     }
     if (found.status != DWUNW_OK)
         return step_without_cfi(pc, found.status, source);
-    // A return address at a mapping's end may be the uretprobe trampoline's, which is the loop's business.
+    // Do not cache a return address at a mapping's end: it may be the uretprobe trampoline's, which the loop handles.
     if (inside(pc.pc()))
         remember(pc, PackedRule::pack(found.rule, arch_, location_.place));
     return step_by_row(found.rule, pc);
@@ -160,7 +166,7 @@ Step Walk::step_by_row(const Rule &rule, CodeAddr pc) {
         rule.cfa_kind == CfaKind::kRegister && !rule.carries_cfa(arch_) && rule.ra_kind != ValueKind::kUndefined;
     if (from_other && interpret_ && registers_.unmentioned(rule.cfa_reg))
         return step_by_unmentioned(rule, pc);
-    // Table rules carry no such register from one frame to the next: only frame 0's is known.
+    // Table rules do not carry such a register from frame to frame: only frame 0's value is known.
     if (from_other && !interpret_ && result_.written > 1) {
         const bool may_be_unmentioned = !rule.needs_interpreter && frame_0_called(pc) &&
                                         registers_.known(rule.cfa_reg) && !is_preserved(rule.cfa_reg) &&
@@ -194,7 +200,7 @@ Step Walk::step_by_unmentioned(const Rule &rule, CodeAddr pc) {
 }
 
 Step Walk::step_by(const Rule &rule, CodeAddr pc) {
-    // The interpreter sees the rows as they are written, not what the code has made of them.
+    // The interpreter sees the rows as written, without the correction by the code.
     return interpret_ && rule.cfa_kind != CfaKind::kLost
                ? step_by_interpreter(*location_.cfi, arch_, pc, location_.bias, request_.memory, registers_)
                : step_by_rule(rule, arch_, pc.pc(), request_.memory, registers_);

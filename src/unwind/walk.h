@@ -16,7 +16,7 @@ namespace dwunw::unwind {
 struct WalkRequest {
     AddressSpace &space;
     const arch::Arch &arch;
-    const Registers &registers; // pc (at arch.ra) and SP known
+    const Registers &registers; // pc (at arch.ra) and SP must be known
     const StackMemory &memory;
     std::span<const dwunw_pending_return> pending_returns;
     std::span<dwunw_frame> frames; // at least one
@@ -24,7 +24,7 @@ struct WalkRequest {
 };
 
 struct WalkResult {
-    dwunw_status status = DWUNW_OK; // DWUNW_OK: the outermost frame was reached
+    dwunw_status status = DWUNW_OK; // DWUNW_OK: the walk reached the outermost frame
     size_t written = 0;
     size_t frame_pointer_frames = 0;
     size_t trampoline_frames = 0;
@@ -33,7 +33,7 @@ struct WalkResult {
     bool used_interpreter = false;
 };
 
-// Thread-safe as far as `space` is; allocates only in the interpreter and what `space.find` does.
+// Thread-safe if `space` is. Allocates only in the interpreter and in `space.find`.
 WalkResult walk(const WalkRequest &request);
 
 } // namespace dwunw::unwind

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A step where no rule covers the pc. The first that applies is taken:
+// A step where no rule covers the pc. The first of these that applies is taken:
 //
-//   no code at the pc (a wild or null call)     the call that must have led there, by the word at SP
-//   the kernel's signal trampoline, by its code the registers that the signal saved
-//   the instructions around a clone syscall     what they do, up to a return or to code with rules
-//   the program's entry point, with FP = 0      the root (psABI §3.4.1)
-//   any other code                              what the code itself makes certain (frame_by_code.h)
+//     no code at the pc (a wild or null call)     the call that must have led there, by the word at SP
+//     the kernel's signal trampoline, by its code the registers that the signal saved
+//     the instructions around a clone syscall     their effect, up to a return or to code with rules
+//     the program's entry point, with FP = 0      the root (psABI §3.4.1)
+//     any other code                              the step that the code itself proves (frame_by_code.h)
 //
-// Where none of them is certain, the step ends with the reason why there is no rule.
+// If none of them is certain, the step ends with the reason why there is no rule.
 //
 // Proved by tests/unit/unwind_walk_test and unwind_frame_by_code_test.
 #include "unwind/walk_state.h"
@@ -27,7 +27,7 @@ Step Walk::step_without_cfi(CodeAddr pc, dwunw_status missing, dwunw_frame_sourc
         source = DWUNW_SOURCE_CALL;
         return by_call;
     }
-    // There are rules; they cannot be had, or not be trusted.
+    // There are rules, but they are unreadable or not trusted.
     const bool unreadable =
         location_.cfi != nullptr && (missing == DWUNW_ERR_IO || missing == DWUNW_ERR_MODULE_CHANGED);
     if (location_.kind == CodeKind::kUnmapped || missing == DWUNW_ERR_CFI_MALFORMED || unreadable)
@@ -45,14 +45,14 @@ Step Walk::step_without_cfi(CodeAddr pc, dwunw_status missing, dwunw_frame_sourc
             }
         }
     }
-    // Of a file without any CFI, too.
+    // Also in a file without any CFI.
     const bool at_entry = location_.is_entry_point(pc.lookup());
     if (at_entry && registers_.known(arch_.fp) && registers_[arch_.fp] == 0) {
         // psABI §3.4.1: rbp is zero at process entry, to mark the deepest frame.
         step.outcome = Step::Outcome::kRoot;
         return step;
     }
-    // Between a clone system call and the branch behind it, the stack is the parent's or the child's.
+    // Between a clone system call and the branch behind it, the stack is either the parent's or the child's.
     const bool is_either = !pc.is_return_address() && !bare && !registers_.known(arch_.result);
     if (request_.cfi_only || is_either)
         return step;
@@ -68,17 +68,17 @@ Step Walk::step_without_cfi(CodeAddr pc, dwunw_status missing, dwunw_frame_sourc
     if (by_code.step.outcome == Step::Outcome::kFrame)
         source = by_code.by_frame_pointer ? DWUNW_SOURCE_FRAME_POINTER : DWUNW_SOURCE_CODE;
     else if (by_code.step.status == DWUNW_ERR_NO_CFI)
-        return step; // why there are no rules says more than that the code was no help
+        return step; // the reason why there are no rules says more than the failure of the code
     return by_code.step;
 }
 
 Step Walk::step_by_call(CodeAddr pc, Registers &registers) {
-    // What was called may be the content of any register.
+    // Any register may hold the called address, so all are needed.
     if (!interpret_ && result_.written > 1)
         return Step{.outcome = Step::Outcome::kNeedsInterpreter};
     Step step = unwind::step_by_call(arch_, request_.space, pc.pc(), request_.memory,
                                      original_return(registers[arch_.sp]), registers);
-    // What is at the pc, if anything, says more.
+    // The code at the pc, if there is some, gives a better reason.
     if (step.outcome == Step::Outcome::kStopped && step.status == DWUNW_ERR_NO_MAPPING &&
         location_.kind == CodeKind::kUnmapped)
         step.status = location_.status;
@@ -94,7 +94,7 @@ std::optional<Step> Walk::step_around_clone(CodeAddr pc, bool &elsewhere) {
     const auto code = std::span(buffer).first(before + after);
     if (!request_.space.read_code(pc.pc() - before, code))
         return std::nullopt;
-    // Table rules do not carry the result register from one frame to the next.
+    // Table rules do not carry the result register from frame to frame.
     if (!interpret_ && result_.written > 1)
         return Step{.outcome = Step::Outcome::kNeedsInterpreter};
     std::optional<uint64_t> result;
@@ -102,7 +102,7 @@ std::optional<Step> Walk::step_around_clone(CodeAddr pc, bool &elsewhere) {
         result = registers_[arch_.result];
     const arch::CodeFlow flow = arch_.follow(code, before, result);
     elsewhere = flow.kind == arch::CodeFlow::Kind::kUnknown && flow.always;
-    // The result decides where it goes on, and lies in memory that cannot be read.
+    // The result register decides where the thread continues, and it lies in memory that cannot be read.
     if (const dwunw_status why = registers_.why_unknown(arch_.result);
         !result && !elsewhere && flow.kind == arch::CodeFlow::Kind::kUnknown && why != DWUNW_ERR_REGISTER_UNKNOWN) {
         Step step;

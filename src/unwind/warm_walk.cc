@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The warm walk: most pcs of most stacks were met before, and have a simple rule. A stack of three frames:
+// The warm walk: most pcs of most stacks were met before and have a simple rule. A stack of three frames:
 //
-//   frame 0: pc 0x1040   RuleCache: CFA = SP + 24                 slice: the word at CFA − 8 is 0x1100
-//   frame 1: pc 0x1100   RuleCache: CFA = FP + 16, FP at CFA − 16  slice: the word at CFA − 8 is 0x2042
-//   frame 2: pc 0x2042   RuleCache: root                          done
+//     frame 0: pc 0x1040   RuleCache: CFA = SP + 24                 slice: the word at CFA − 8 is 0x1100
+//     frame 1: pc 0x1100   RuleCache: CFA = FP + 16, FP at CFA − 16  slice: the word at CFA − 8 is 0x2042
+//     frame 2: pc 0x2042   RuleCache: root                          done
 //
-// Each step is a lookup in the cache and one or two words out of the slice. The process is not looked at. A step that
-// cannot be made in this way is left to walk.cc, with nothing done. So the warm walk is faster, but never different.
+// Each step is a lookup in the cache and one or two words of the slice. It does not ask the process. If a step cannot
+// be made in this way, the warm walk changes nothing and leaves the step to walk.cc. So the warm walk is faster, but
+// gives the same frames.
 //
 // Proved by tests/unit/unwind_walk_test: each stack is walked cold, warm, and again with the interpreter.
 #include "unwind/walk_state.h"
@@ -16,7 +17,7 @@ namespace dwunw::unwind {
 // A frame that the warm walk has found.
 struct Walk::WarmFrame {
     uint64_t pc;
-    RunAddr cfa; // of the frame inside it, so its SP
+    RunAddr cfa; // of the inner frame, so it is this frame's SP
     const PlacedModule &place;
     bool by_fp;
     bool unmentioned;

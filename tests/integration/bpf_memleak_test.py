@@ -45,7 +45,7 @@ def parse(report):
             assert match, line
             found.append(Frame(match[1], match[2]))
         stacks.append(Stack(int(numbers[1]), int(numbers[2]), found, end.strip()))
-    return stacks, int(re.fullmatch(r"lost for want of room: (\d+) records\n", last)[1])
+    return stacks, int(re.fullmatch(r"lost, because the ring buffer was full: (\d+) records\n", last)[1])
 
 
 class Demo:

@@ -387,7 +387,7 @@ class Test:
         done = subprocess.run([self.user, "-S", self.target, "probe_here"], capture_output=True, text=True, check=True)
         status, *lines = done.stdout.splitlines()
         check(status == "invalid argument", status)
-        refused = "refused: dwunw_get_stackid takes a pt_regs, and is called by program on_sample, of type perf_event"
+        refused = "refused: dwunw_get_stackid needs a pt_regs, but its caller is program on_sample, of type perf_event"
         check(refused in lines, done.stdout)
 
     def no_elf(self):

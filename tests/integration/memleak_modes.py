@@ -241,7 +241,7 @@ class ExactLeaks(unittest.TestCase):
 
     def test_the_walk_is_the_kernels(self):
         report, *_ = look_at(TARGET, "-T", "1000")
-        self.assertEqual((report.account.partial, report.others), (0, {}), "nothing is left to user space")
+        self.assertEqual((report.account.partial, report.others), (0, {}), "nothing is sent to user space")
 
     def test_placement_without_dwarf(self):
         # Each block once, by the call that made it: off in all but the stacks.
@@ -407,7 +407,7 @@ class Losses(unittest.TestCase):
                     running.work()
                     kept[size], *_ = finish(process)
             self.assertEqual(sum(stack.count for stack in kept[size].stacks), self.BLOCKS)
-        what = "stacks that there was no room for"
+        what = "stacks that found no room"
         (lost,) = [stack for stack in kept["1"].stacks if stack.notes]
         self.assertEqual(lost.notes, ["no stack: its record was lost or found no room"])
         self.assertEqual(kept["1"].options[what], "--dwunw-kept-size")
@@ -420,7 +420,7 @@ class Losses(unittest.TestCase):
             with memleak("-p", str(running.pid), "--dwunw-mode=force", "-z", "48", "-Z", "48", PAST_THE_END) as process:
                 running.work()
                 report, *_ = finish(process)
-        lost, _ = report.others["blocks that the map of outstanding ones had no room for"]
+        lost, _ = report.others["blocks that found the map of outstanding blocks full"]
         self.assertEqual(report.account.walked, blocks)
         self.assertGreater(lost, 0)
         self.assertEqual(sum(stack.count for stack in report.stacks) + lost, blocks)
@@ -786,7 +786,7 @@ class Errors(unittest.TestCase):
     def expect_nothing_to_watch(self, program, what, environment=None):
         """`program` runs, `what` is said of it in each mode; then the same for it as a command."""
         watched = r"/\S+/libc\.so\.6"
-        not_mapped = rf"does not map {watched}, nothing of it will be seen"
+        not_mapped = rf"does not map {watched}, so none of its functions will be seen"
         what = what.format(program=re.escape(program).replace("\x1b", r"\\x1b"), not_mapped=not_mapped, watched=watched)
         with subprocess.Popen([program], stdout=subprocess.PIPE, env=environment) as running:
             running.stdout.read(1)
@@ -811,7 +811,7 @@ class Errors(unittest.TestCase):
             self.expect_nothing_to_watch(musl, r"{not_mapped}: it has /\S*musl\S*")
             i386 = build("i386", self.I386_PROGRAM, "cc", "-m32", "-O2", "-static", "-nostdlib", "-fno-pic", "-no-pie")
             self.expect_nothing_to_watch(
-                i386, "{not_mapped}; no allocator that is known here was found in it; it is a 32-bit program"
+                i386, "{not_mapped}; it has no allocator that memleak knows; it is a 32-bit program"
             )
             go_source = pathlib.Path(folder) / "go.go"
             go_source.write_text(self.GO_PROGRAM, encoding="ascii")
@@ -820,7 +820,7 @@ class Errors(unittest.TestCase):
             self.expect_nothing_to_watch(f"{folder}/go", "{not_mapped}: it has runtime.mallocgc in its program {program}")
             preloaded = build("dynamic", self.C_PROGRAM, "cc")
             self.expect_nothing_to_watch(
-                preloaded, r"may not allocate by {watched}, which is watched: it has /\S+/libjemalloc\.so\.2",
+                preloaded, r"may not allocate with {watched}, which is watched: it has /\S+/libjemalloc\.so\.2",
                 {**os.environ, "LD_PRELOAD": "libjemalloc.so.2"},
             )  # fmt: skip
 

@@ -65,7 +65,7 @@ class NoAnswer(unittest.TestCase):
 
     def expect_let_go(self, done, held, waiting):
         self.assertEqual((done.returncode, done.stdout), (1, ""), done)
-        found = re.fullmatch(rf"dwunw: {held.pid}: let go after 1 s, waiting for (.*)\n", done.stderr)
+        found = re.fullmatch(rf"dwunw: {held.pid}: released after 1 s, waiting for (.*)\n", done.stderr)
         self.assertTrue(found, done.stderr)
         self.assertRegex(found[1], waiting)
         self.expect_running(held)
@@ -132,7 +132,7 @@ class NoAnswer(unittest.TestCase):
                 for arguments in (["stack"], ["core", "-o", self.folder / "core"]):
                     done = dwunw(*arguments, "-p", process.pid, "-v")
                     self.assertEqual(done.returncode, 0, done)
-                    self.assertRegex(done.stderr, rf"\Adwunw: {process.pid}: held for [0-9.e-]+ s\n\Z")
+                    self.assertRegex(done.stderr, rf"\Adwunw: {process.pid}: stopped for [0-9.e-]+ s\n\Z")
                 self.assertEqual(os.listdir(self.folder), ["core"])
             finally:
                 process.kill()

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Bytes of call-frame information, written by hand: for tests of what reads them.
+// Call-frame information, assembled byte by byte, for tests of its readers.
 #pragma once
 
 #include "arch/arch.h"
@@ -86,7 +86,7 @@ constexpr uint8_t breg(Reg reg) { return static_cast<uint8_t>(dwarf::DW_OP_breg0
 constexpr uint8_t cfa_offset(Reg reg) { return static_cast<uint8_t>(dwarf::DW_CFA_offset | uint8_t{reg}); }
 constexpr uint8_t cfa_restore(Reg reg) { return static_cast<uint8_t>(dwarf::DW_CFA_restore | uint8_t{reg}); }
 
-// What every function's CIE says: CFA = rsp+8, return address at CFA−8.
+// The usual instructions of a CIE: CFA = rsp+8, return address at CFA−8.
 inline Bytes usual_cie_instructions() { return Bytes().def_cfa(RSP, 8).offset(RIP, 1); }
 
 // A section .eh_frame with absolute addresses, or .debug_frame.

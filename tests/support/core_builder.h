@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Small core files, made in memory, as the kernel lays them out.
+// Builds small core files in memory, in the kernel's layout.
 #pragma once
 
 #include "base/byte_source.h"
@@ -18,7 +18,7 @@ class CoreBuilder {
         uint64_t address;
         uint64_t memory_size;
         uint32_t flags;
-        std::vector<uint8_t> bytes; // fewer than memory_size: the rest is left out
+        std::vector<uint8_t> bytes; // fewer than memory_size: the core leaves the rest out
     };
     struct File {
         uint64_t start;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Small 64-bit ELF files, made in memory: what a test wants in them, and nothing else.
+// Builds small 64-bit ELF files in memory, with exactly the contents that a test needs.
 #pragma once
 
 #include <elf.h>
@@ -40,7 +40,7 @@ class ElfBuilder {
         sections.push_back(std::move(section));
         return *this;
     }
-    // A program header, whose file offset is that of the section named.
+    // A program header whose file offset is that of the named section.
     ElfBuilder &add_segment(uint32_t type, uint32_t flags, const std::string &section) {
         segments.push_back({type, flags, section});
         return *this;
@@ -108,7 +108,7 @@ class ElfBuilder {
     bool with_section_headers = true;
 };
 
-// A note as the build-id's is laid out.
+// A note in the layout of the build-id's.
 inline std::vector<uint8_t> note(const std::string &name, uint32_t type, const std::vector<uint8_t> &description) {
     std::vector<uint8_t> bytes;
     const auto word = [&](uint32_t value) {

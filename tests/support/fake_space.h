@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A process made of hand-written modules and stack words, for tests of the walk.
+// A fake process for tests of the walk: modules and stack words that the test writes.
 #pragma once
 
 #include "cfi_bytes.h"
@@ -41,7 +41,7 @@ class FakeSpace final : public unwind::AddressSpace {
              .start = RunAddr(start),
              .end = RunAddr(start + size)});
     }
-    // A file that has no CFI at all, mapped at its start and linked to 0.
+    // A file without CFI, mapped at its start and linked to 0.
     void add_module_without_cfi(uint64_t start, uint64_t size, uint64_t entry) {
         static const int anything = 0;
         add({.kind = unwind::CodeKind::kModule,
@@ -52,7 +52,7 @@ class FakeSpace final : public unwind::AddressSpace {
              .start = RunAddr(start),
              .end = RunAddr(start + size)});
     }
-    // The same module, mapped somewhere else.
+    // The same module, mapped at another address.
     void add_module_again(uint64_t mapped, uint64_t start) {
         unwind::CodeLocation location = find(RunAddr(mapped));
         location.bias = LoadBias{location.bias.value + (start - location.start.value)};
@@ -107,7 +107,7 @@ class FakeSpace final : public unwind::AddressSpace {
     // A warm walk needs rules to remember.
     std::unique_ptr<unwind::RuleCache> rules;
     uint64_t generation = 1;
-    bool stale = false; // every place has to be looked at again
+    bool stale = false; // every place must be checked again
 
   private:
     void add(unwind::CodeLocation location) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// How much memory something takes at its peak, measured in a process of its own. With a sanitizer, whose memory would
-// be in it, only what is done is tested.
+// Measures the peak memory of a function, in a process of its own. A sanitizer's memory would count, too; with one, the
+// function only runs.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -22,8 +22,8 @@ inline constexpr bool kMemoryIsOurs = false;
 inline constexpr bool kMemoryIsOurs = true;
 #endif
 
-// The bytes by which the resident set's peak grows while `body` runs; a failure where that says false or ends the
-// process. What was allocated before is shared and does not count.
+// The growth of the resident set's peak while `body` runs. A failure if `body` returns false or ends the process.
+// Earlier allocations are shared and do not count.
 inline uint64_t peak_growth(const std::function<bool()> &body) {
     int ends[2];
     EXPECT_EQ(::pipe(ends), 0);
@@ -35,7 +35,7 @@ inline uint64_t peak_growth(const std::function<bool()> &body) {
         return static_cast<uint64_t>(usage.ru_maxrss) << 10;
     };
     if (child == 0) {
-        // What the parent has freed is no room, and its peak is not ours.
+        // Memory that the parent has freed must not be reused, and the parent's peak must not count.
         ::malloc_trim(0);
         const int peaks = ::open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC);
         if (::write(peaks, "5", 1) != 1)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A second reading of the standard: call-frame information interpreted slowly and plainly, sharing no code with the
-// library, to compare the compiled table with. Trusts its input, which comes from the distribution's files: what it
-// does not know ends the test (std::runtime_error).
+// A second, independent interpreter of call-frame information, slow and plain. It shares no code with the library, and
+// checks the compiled table. It trusts its input, which comes from the distribution's files; an unknown instruction
+// ends the test (std::runtime_error).
 #pragma once
 
 #include <cstdint>
@@ -11,8 +11,8 @@
 
 namespace dwunw::reference {
 
-// A register's rule as `dwunw table` writes it: "c-16", "v+0", "exp", "vexp", "u", "s" or "r3"; absent: never
-// mentioned.
+// A register's rule in the form of `dwunw table`: "c-16", "v+0", "exp", "vexp", "u", "s" or "r3"; absent: no rule
+// mentions it.
 struct Row {
     uint64_t start = 0;
     std::string cfa; // "r7+8" or "exp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A compiled rule and a row of the reference interpreter in the same words, so that they can be compared.
+// Writes a compiled rule and a row of the reference interpreter in the same words, so that they can be compared.
 #pragma once
 
 #include "support/cfi_bytes.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Bytes as a file would be: read from while somebody counts, and changed, cut short or failing when a test says so.
+// A byte source that counts reads, and that a test can change, cut short, or let fail.
 #pragma once
 
 #include "base/byte_source.h"
@@ -31,8 +31,8 @@ class WatchedSource final : public ByteSource {
     mutable std::atomic<uint64_t> reads = 0;
     mutable std::atomic<uint64_t> bytes_read = 0;
     mutable std::atomic<bool> changed = false;
-    uint64_t changes_at = 0;   // the read, from 1, while which it changes; 0: none
-    uint64_t cut = UINT64_MAX; // nothing from here on
+    uint64_t changes_at = 0;   // the read, counted from 1, during which the bytes change; 0: none
+    uint64_t cut = UINT64_MAX; // no bytes from here on
 
   private:
     std::vector<uint8_t> bytes_;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Bytes packed with xz, as .gnu_debugdata is.
+// Packs bytes with xz, as in .gnu_debugdata.
 #pragma once
 
 #include <gtest/gtest.h>

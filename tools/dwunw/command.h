@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The commands of `dwunw`, and what they share. Exit codes: 0 done, 1 could not be done (stderr says why), 2 wrong
-// usage.
+// The commands of `dwunw`, and what they share. Exit codes: 0 success, 1 failure (stderr says why), 2 wrong usage.
 #pragma once
 
 #include <dwunw/dwunw_api.h>
@@ -16,8 +15,7 @@ constexpr int kExitOk = 0;
 constexpr int kExitFailure = 1;
 constexpr int kExitUsage = 2;
 
-// Each adds its command to `app`; if it is the one that was given, parsing runs it and leaves its exit code in
-// `exit_code`.
+// Each adds its command to `app`. If the user gave that command, parsing runs it and sets `exit_code`.
 void add_stack_command(CLI::App &app, int &exit_code);
 void add_core_command(CLI::App &app, int &exit_code);
 void add_table_command(CLI::App &app, int &exit_code);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// dwunw core -p PID -o FILE: a small core file of a live process, which runs on afterwards. It is written beside FILE
-// and gets its name when it is whole.
+// dwunw core -p PID -o FILE: writes a small core file of a live process, which runs on afterwards. The core is written
+// under another name beside FILE and renamed when it is complete.
 #include "command.h"
 #include "held.h"
 #include "output.h"
@@ -28,7 +28,7 @@ struct CoreOptions {
     HoldOptions hold;
 };
 
-// The file to remove when a signal ends the program. Set while one is there.
+// The file to remove when a signal ends the program; nullptr: there is none.
 char *unfinished = nullptr;
 
 void remove_and_end(int signal) {
@@ -38,7 +38,7 @@ void remove_and_end(int signal) {
     ::raise(signal);
 }
 
-// A file that has its name only once it is whole.
+// A file that gets its name only once it is complete.
 class UnfinishedFile {
   public:
     UnfinishedFile() = default;
@@ -52,7 +52,7 @@ class UnfinishedFile {
     UnfinishedFile(const UnfinishedFile &) = delete;
     UnfinishedFile &operator=(const UnfinishedFile &) = delete;
 
-    // Readable by its owner alone: a core holds what the process knew. errno tells why not.
+    // Readable only by its owner, because a core holds the process's data. errno tells why it failed.
     bool create(const std::string &path) {
         path_ = path;
         name_ = path + ".XXXXXX";
@@ -84,7 +84,7 @@ class UnfinishedFile {
     int fd_ = -1;
 };
 
-// Whether `path` may be replaced; a link is not followed. Otherwise fails and says why.
+// Whether `path` may be replaced; does not follow a link. If not, fails and says why.
 bool can_be_output(const std::string &path) {
     struct stat status;
     if (::lstat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) {
@@ -94,7 +94,7 @@ bool can_be_output(const std::string &path) {
     return true;
 }
 
-// A core cannot hold a thread without registers.
+// Reports the threads that have no registers: a core cannot hold them.
 void report_left_out(dwunw_stopped *stopped) {
     const size_t count = dwunw_stopped_thread_count(stopped);
     for (size_t i = 0; i < count; i++) {
@@ -105,13 +105,13 @@ void report_left_out(dwunw_stopped *stopped) {
     }
 }
 
-// In the reader.
+// Runs in the reader.
 int write_core(const CoreOptions &options, dwunw_process *process, dwunw_stopped *stopped, int fd,
                const LetGo &let_go) {
     dwunw_core_write_options write_options{};
     write_options.size = sizeof write_options;
     write_options.stack_bytes = options.stack_bytes;
-    // What is mapped may have changed since the map was read, and now holds still.
+    // The map may have changed since it was read. The process is stopped now, so read it again.
     dwunw_status status = dwunw_process_refresh(process);
     errno = 0;
     if (status == DWUNW_OK)
@@ -135,7 +135,7 @@ int run_core(const CoreOptions &options) {
     Process process;
     if (!open_process(context.get(), options.pid, process))
         return kExitFailure;
-    // Before the process is stopped: nothing that can be known beforehand is to hold it up.
+    // Before the process is stopped: errors that can be known beforehand must not stop it.
     UnfinishedFile file;
     if (!file.create(options.output))
         return fail(options.output, std::strerror(errno));
@@ -154,13 +154,14 @@ int run_core(const CoreOptions &options) {
 
 void add_core_command(CLI::App &app, int &exit_code) {
     auto options = std::make_shared<CoreOptions>();
-    CLI::App *command = app.add_subcommand("core", "Write a small core file of a process, which runs on");
+    CLI::App *command = app.add_subcommand("core", "Write a small core file of a process; the process runs on");
     command->add_option("-p,--pid", options->pid, "the process")
         ->required()
         ->type_name("PID")
         ->check(CLI::Range(1, INT32_MAX));
     command->add_option("-o,--output", options->output, "the file to write")->required()->type_name("FILE");
-    command->add_option("--stack-bytes", options->stack_bytes, "at most this much of each stack; 0: all of it")
+    command
+        ->add_option("--stack-bytes", options->stack_bytes, "at most this many bytes of each stack; 0: the whole stack")
         ->type_name("N")
         ->check(CLI::NonNegativeNumber)
         ->capture_default_str();

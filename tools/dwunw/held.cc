@@ -24,11 +24,11 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr double kMostSeconds = 86400;
-// Of the limit, for threads that do not stop. Reading the others needs the rest.
+// The part of the limit for threads that do not stop. The rest is for reading the others.
 constexpr double kPartForStopping = 0.4;
 constexpr std::chrono::seconds kPatience(5);
 
-// What the reader says. Behind kEnd comes its exit code.
+// The reader's messages. Its exit code follows kEnd.
 constexpr uint8_t kLetGo = 'l';
 constexpr uint8_t kEnd = 'e';
 
@@ -42,7 +42,7 @@ struct Pipe {
             return false;
         read = ends[0];
         write = ends[1];
-        // Ours alone: the reader's end waits.
+        // Only our end: the reader's end blocks.
         return ::fcntl(read, F_SETFL, O_NONBLOCK) == 0;
     }
 };
@@ -69,7 +69,7 @@ double since(Clock::time_point begin) { return std::chrono::duration<double>(Clo
         ::dup2(pipes.errors.write, STDERR_FILENO) < 0)
         ::_exit(kExitFailure);
     const auto say = [&](std::initializer_list<uint8_t> bytes) {
-        // Whoever does not hear it has ended, and so does this process.
+        // If the parent cannot hear it, the parent has ended, and so does this process.
         if (::write(pipes.said.write, bytes.begin(), bytes.size()) < 0)
             ::_exit(kExitFailure);
     };
@@ -82,7 +82,7 @@ double since(Clock::time_point begin) { return std::chrono::duration<double>(Clo
     if (!finish_output())
         code = kExitFailure;
     say({kEnd, static_cast<uint8_t>(code)});
-    // Nothing is torn down: the threads are the parent's tracees.
+    // Ends without destructors: the threads are the parent's tracees.
     ::_exit(code);
 }
 
@@ -116,7 +116,7 @@ class Holder {
                 let_go();
                 continue;
             }
-            // What it has written before it said so is all there is.
+            // Everything that the reader wrote before its message is already in the pipes.
             for (pollfd &one : polled)
                 if (!pass_on(one))
                     return kExitFailure;
@@ -140,21 +140,21 @@ class Holder {
             return;
         stopped_.reset();
         if (options_.verbose)
-            std::fprintf(stderr, "dwunw: %d: held for %s\n", pid_, seconds(since(begin_)).c_str());
+            std::fprintf(stderr, "dwunw: %d: stopped for %s\n", pid_, seconds(since(begin_)).c_str());
     }
 
     int give_up() {
-        // Before the target runs on, and perhaps answers.
+        // Ask before the target runs on, because it may then answer.
         const std::string cause = waits_for(reader_);
         ::kill(reader_, SIGKILL);
-        // Said first: letting go waits for threads that do not stop.
-        fail(std::to_string(pid_), "let go after " + seconds(options_.limit) + ", " +
+        // Say it first: letting the process go waits for threads that do not stop.
+        fail(std::to_string(pid_), "released after " + seconds(options_.limit) + ", " +
                                        (cause.empty() ? "with more to read" : "waiting for " + cause));
         let_go();
-        return kExitFailure; // whether or not the reader ends now
+        return kExitFailure; // even if the reader does not end now
     }
 
-    // What the reader has printed; false when it cannot be printed.
+    // Prints the reader's output. False: it cannot be written.
     bool pass_on(const pollfd &from) {
         if (from.fd == pipes_.said.read)
             return true;
@@ -192,12 +192,12 @@ class Holder {
 
 std::vector<CLI::Option *> add_hold_options(CLI::App &command, HoldOptions &options) {
     CLI::Option *const limit =
-        command.add_option("--max-hold", options.limit, "stop the process for at most so long; 0: no limit")
+        command.add_option("--max-hold", options.limit, "stop the process for at most this long; 0: no limit")
             ->type_name("SECONDS")
             ->check(CLI::Range(0.0, kMostSeconds))
             ->capture_default_str();
     CLI::Option *const verbose =
-        command.add_flag("-v,--verbose", options.verbose, "say on standard error for how long the process was stopped");
+        command.add_flag("-v,--verbose", options.verbose, "say on standard error how long the process was stopped");
     return {limit, verbose};
 }
 

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A process that is held still, and the reader that looks at it meanwhile.
+// Stops a process while a reader looks at it, for a limited time.
 //
-// Who reads a process's memory or its files can wait for ever: a page of a userfaultfd or of a FUSE file is there when
-// somebody answers. No signal but SIGKILL ends that wait, and some of FUSE's not even that. So the reader is a process
-// of its own, a child. This one traces, reads nothing of the target's, and can let it go and end at any time. The
-// reader's output goes through this process: nobody who waits for the end of our output waits for a reader that hangs.
-// tests/integration/no_answer.py proves it.
+//     dwunw (parent)    ptrace: stops the target, lets it run on at any time; reads nothing of the target
+//        │ pipes
+//     reader (child)    reads the target's memory and files, and may hang; prints through the parent
+//
+// Reading a process's memory or files can take for ever: a page of a userfaultfd or of a FUSE file is there only once
+// someone answers. Only SIGKILL ends that wait, and with FUSE sometimes not even SIGKILL. So the reader is a child. The
+// parent can let the target run on and end at any time. The reader's output goes through the parent, so that a program
+// that waits for the end of our output does not wait for a reader that hangs. tests/integration/no_answer.py proves it.
 #pragma once
 
 #include "command.h"
@@ -22,15 +25,15 @@ struct HoldOptions {
     bool verbose = false;
 };
 
-// --max-hold and --verbose. Returns them, for what they need.
+// Adds --max-hold and --verbose. Returns them, so that the caller can say what they need.
 std::vector<CLI::Option *> add_hold_options(CLI::App &command, HoldOptions &options);
 
-// Called by the reader once it has read what it wants of the target: the target runs on. At the latest at its end.
+// The reader calls it once it has read everything that it needs of the target. The target then runs on.
 using LetGo = std::function<void()>;
 
-// Stops the process `pid`, runs `work` in a reader, which may print, and returns its exit code. Where it takes longer
-// than the limit the target runs on, the reader is killed, and kExitFailure comes with a message that says what the
-// reader was waiting for. The map of `process` is of before the stop.
+// Stops the process `pid`, runs `work` in a reader, which may print, and returns the reader's exit code. If that takes
+// longer than the limit, the target runs on, the reader is killed, and the result is kExitFailure, with a message that
+// says what the reader was waiting for. The map of `process` was read before the stop.
 int hold(const HoldOptions &options, int32_t pid, dwunw_process *process,
          const std::function<int(dwunw_stopped *, const LetGo &)> &work);
 

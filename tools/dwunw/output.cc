@@ -40,7 +40,8 @@ bool print_bytes(std::string_view bytes, FILE *to) {
 void begin_output() {
     for (const int fd : {0, 1, 2})
         if (::fcntl(fd, F_GETFD) < 0)
-            (void)::open("/dev/null", fd == 1 ? O_RDONLY : O_RDWR); // gets this number, the lowest that is free
+            (void)::open("/dev/null",
+                         fd == 1 ? O_RDONLY : O_RDWR); // gets this number, because it is the lowest free one
 }
 
 bool output_is_lost() { return first_error != 0; }
@@ -49,7 +50,7 @@ bool finish_output() {
     note_result(std::fflush(stdout) != 0);
     if (first_error == 0)
         return true;
-    // The reader has seen what it wanted and left (`| head` with SIGPIPE ignored): nothing to tell anybody.
+    // The reader of the output has left (`| head` with SIGPIPE ignored): no message is needed.
     if (first_error != EPIPE)
         std::fprintf(stderr, "dwunw: standard output: %s\n", std::strerror(first_error));
     return false;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Standard output, checked: what could not be written is an error, not a shorter report.
+// Checked standard output: output that cannot be written is an error, not a shorter report.
 #pragma once
 
 #include <cstdio>
@@ -10,20 +10,20 @@ namespace dwunw_tool {
 
 [[gnu::format(printf, 1, 2)]] void print(const char *format, ...);
 
-// What another process has printed, to standard output or error; false when the former could not be written.
+// Prints another process's output, to standard output or error. False: it could not be written to standard output.
 bool print_bytes(std::string_view bytes, FILE *to);
 
-// To be called before anything is opened: a stream that is closed keeps its number, and what is printed to it is lost,
-// not written to the file that would have got the number.
+// Call it before anything is opened. It occupies the number of a closed stream; otherwise the next opened file would
+// get that number, and the output would go into the file.
 void begin_output();
 
-// Whether something that was printed is lost already: what prints much need not go on.
+// Whether some output is lost already; a long report can then stop.
 bool output_is_lost();
 
-// Writes out what was printed; false, with a message on stderr, if any of it was lost.
+// Writes all output out. False, with a message on stderr: some of it was lost.
 bool finish_output();
 
-// For text that another program chose (symbol and file names, thread names): dwunw_printable().
+// For text that another program chose (symbols, file names, thread names): dwunw_printable().
 std::string printable(const std::string &text);
 
 } // namespace dwunw_tool

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // dwunw stack -p PID, or --core FILE: every thread's stack. A live target is stopped only while registers and stacks
-// are read; names are looked up after it runs on, from files that stay open.
+// are read. Names are looked up after it runs on, from files that stay open.
 #include "command.h"
 #include "held.h"
 #include "output.h"
@@ -26,10 +26,10 @@ using Core = Handle<dwunw_core, dwunw_core_close>;
 using Symbolizer = Handle<dwunw_symbolizer, dwunw_symbolizer_destroy>;
 
 constexpr uint64_t kDefaultFrames = 256;    // as eu-stack
-constexpr uint64_t kMaxFrames = 1ull << 26; // what "unlimited" ends at: 3 GiB of frames
+constexpr uint64_t kMaxFrames = 1ull << 26; // the limit of "unlimited": 3 GiB of frames
 
 struct StackOptions {
-    int32_t pid = 0; // of a core: the one it names
+    int32_t pid = 0; // for a core: the number in the core
     std::optional<std::string> core;
     std::string exe;
     std::string sysroot;
@@ -46,7 +46,7 @@ struct ThreadStack {
     std::vector<dwunw_frame> frames;
 };
 
-// Room for the frames of one walk after the other. What no walk has written to takes no memory.
+// Room for the frames of one walk after the other. Only memory that a walk has written to is allocated.
 class Room {
   public:
     dwunw_frame *get(size_t count) {
@@ -63,7 +63,7 @@ class Room {
     size_t count_ = 0;
 };
 
-// Walks one thread; with no limit, the room grows until the stack fits.
+// Walks one thread. Without a limit, the room grows until the stack fits.
 ThreadStack walk(dwunw_context *context, dwunw_process *process, const dwunw_thread &thread, uint64_t max_frames,
                  Room &room) {
     ThreadStack stack;
@@ -91,7 +91,7 @@ ThreadStack walk(dwunw_context *context, dwunw_process *process, const dwunw_thr
 // Every thread of a stopped process.
 dwunw_status walk_threads(dwunw_context *context, dwunw_process *process, dwunw_stopped *stopped, uint64_t max_frames,
                           std::vector<ThreadStack> &stacks) {
-    // What is mapped may have changed since the map was read, and now holds still.
+    // The map may have changed since it was read. The process is stopped now, so read it again.
     if (const dwunw_status status = dwunw_process_refresh(process); status != DWUNW_OK)
         return status;
     Room room;
@@ -108,7 +108,7 @@ dwunw_status walk_threads(dwunw_context *context, dwunw_process *process, dwunw_
     return DWUNW_OK;
 }
 
-// The threads of a core, in ascending order as those of a process.
+// Walks the threads of a core, in ascending order, as for a process.
 void walk_core(dwunw_context *context, dwunw_core *core, uint64_t max_frames, std::vector<ThreadStack> &stacks) {
     Room room;
     const size_t count = dwunw_core_thread_count(core);
@@ -147,7 +147,7 @@ void print_text(const StackOptions &options, const std::vector<ThreadStack> &sta
                 print(" - %s", printable(dwunw_module_path(frame.module)).c_str());
             if (frame.flags & DWUNW_FRAME_FLAG_NO_CODE)
                 print(" [no code]");
-            // Not from call-frame information: a reader should know.
+            // Marks frames that were not found by call-frame information.
             if (frame.source == DWUNW_SOURCE_FRAME_POINTER)
                 print(" [frame pointer]");
             else if (frame.source == DWUNW_SOURCE_CODE)
@@ -225,13 +225,13 @@ nlohmann::json json_frame(const dwunw_frame &frame, dwunw_symbolizer *symbolizer
     return json;
 }
 
-// Names are bytes, JSON is UTF-8: what is not becomes U+FFFD instead of an exception. What is not ASCII is escaped:
-// JSON's own escapes keep the name as it is, and the terminal from it.
+// Names are bytes, JSON is UTF-8: bytes that are not UTF-8 become U+FFFD, without an exception. Characters that are not
+// ASCII become JSON escapes, which keep the name, and are safe for a terminal.
 std::string dump(const nlohmann::json &json) {
     return json.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
 }
 
-// A frame a line, written one by one: a document of a million frames would take a gigabyte.
+// Writes the frames one by one, a line each: a document of a million frames would take a gigabyte.
 void print_json(const StackOptions &options, const std::vector<ThreadStack> &stacks, dwunw_symbolizer *symbolizer) {
     print("{\n  \"pid\": %" PRId32 ",\n  \"threads\": [", options.pid);
     const char *before_thread = "";
@@ -297,7 +297,7 @@ int run_dead(StackOptions &options, dwunw_context *context) {
 }
 
 int run_stack(StackOptions options) {
-    // Frames refer to modules, which the context owns: it ends last.
+    // Frames refer to modules, which the context owns: so it must end last.
     Context context;
     if (const dwunw_status status = dwunw_init(nullptr, Receive(context)); status != DWUNW_OK)
         return fail("start", status);
@@ -315,10 +315,10 @@ void add_stack_command(CLI::App &app, int &exit_code) {
     CLI::Option *const core =
         target->add_option("--core", options->core, "a core file instead of a process")->type_name("FILE");
     target->require_option(1);
-    command->add_option("--exe", options->exe, "the core's program, if it is not where the core says")
+    command->add_option("--exe", options->exe, "the core's program, if it is not at the path in the core")
         ->type_name("FILE")
         ->needs(core);
-    command->add_option("--sysroot", options->sysroot, "the folder under which the core's files are")
+    command->add_option("--sysroot", options->sysroot, "the root folder of the core's files")
         ->type_name("DIR")
         ->needs(core);
     command->add_option("-n", options->max_frames, "at most this many frames a thread; 0: no limit")

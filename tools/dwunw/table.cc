@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// dwunw table FILE: the rows that the library compiled from a file's call-frame information.
+// dwunw table FILE: prints the rows that the library compiles from a file's call-frame information.
 #include "command.h"
 #include "output.h"
 
@@ -110,7 +110,7 @@ int print_summary(const TableOptions &options, const dwunw_table *table, const d
     return kExitOk;
 }
 
-// ELF addresses as the table prints them: hexadecimal, with or without 0x.
+// Parses ELF addresses as the table prints them: hexadecimal, with or without 0x.
 bool parse_address(const std::string &text, uint64_t &address) {
     if (text.empty() || text.find_first_not_of("0123456789abcdefABCDEFxX") != std::string::npos)
         return false;
@@ -132,7 +132,7 @@ int run_table(const TableOptions &options) {
     Table table;
     if (const dwunw_status status = dwunw_table_open(context.get(), options.file.c_str(), Receive(table));
         status == DWUNW_ERR_INVALID_ARGUMENT)
-        return fail(options.file, "a relocatable file: its addresses are made when it is linked");
+        return fail(options.file, "a relocatable file: it has no addresses until it is linked");
     else if (status != DWUNW_OK)
         return fail(options.file, status);
     dwunw_table_summary summary{};
@@ -154,7 +154,7 @@ void add_table_command(CLI::App &app, int &exit_code) {
     CLI::App *command = app.add_subcommand("table", "Print the unwind table compiled from an ELF file");
     command->add_option("FILE", options->file, "an ELF file")->required();
     CLI::Option *at =
-        command->add_option("--at", options->at, "only the row in force at this ELF address (hexadecimal)")
+        command->add_option("--at", options->at, "only the row that covers this ELF address (hexadecimal)")
             ->type_name("ADDR")
             ->check(check_address);
     command->add_flag("--summary", options->summary, "counts, sizes and refused FDEs instead of rows")->excludes(at);

@@ -12,7 +12,7 @@
 namespace dwunw_tool {
 namespace {
 
-// What /proc says about a process or thread, read once, so that it fits together.
+// The facts of /proc about a process or thread, read once, so that they are of one moment.
 struct ProcStatus {
     std::string state; // one letter; empty: no such process
     std::string tgid;
@@ -37,7 +37,7 @@ ProcStatus read_status(const std::string &folder) {
             words >> status.tracer;
     }
 
-    // proc(5), /proc/PID/stat: the flags are the 7th field after the parenthesised name, which may hold anything.
+    // proc(5), /proc/PID/stat: the flags are the 7th field after the parenthesised name, which may contain any byte.
     constexpr unsigned long kPfKthread = 0x00200000;
     std::ifstream stat(folder + "/stat");
     const std::string text((std::istreambuf_iterator<char>(stat)), {});
@@ -53,7 +53,7 @@ ProcStatus read_status(const std::string &folder) {
     return status;
 }
 
-// A thread of the process that still runs; nothing if all have exited.
+// A thread of the process that still runs; nullopt: all have exited.
 std::optional<int32_t> live_thread(int32_t pid) {
     const std::filesystem::path tasks = "/proc/" + std::to_string(pid) + "/task";
     std::error_code error;
@@ -65,18 +65,18 @@ std::optional<int32_t> live_thread(int32_t pid) {
     return std::nullopt;
 }
 
-// Yama's kernel.yama.ptrace_scope; 0 where there is none.
+// Yama's kernel.yama.ptrace_scope; 0: there is no Yama.
 int ptrace_scope() {
     std::ifstream file("/proc/sys/kernel/yama/ptrace_scope");
     int scope = 0;
     return file >> scope ? scope : 0;
 }
 
-// What the user can do about a process that the kernel does not let the tool look into.
+// Advice for the user about a process that the kernel does not let the tool read.
 std::string permission_advice(const std::string &pid) {
     if (const std::string tracer = read_status("/proc/" + pid).tracer; !tracer.empty() && tracer != "0")
         return "process " + tracer + " is tracing it";
-    constexpr int kNobody = 3; // until the next boot
+    constexpr int kNobody = 3; // lasts until the next boot
     if (ptrace_scope() == kNobody)
         return "no process may be traced until the next boot (kernel.yama.ptrace_scope is 3)";
     if (::geteuid() == 0)

@@ -30,7 +30,7 @@ struct Call {
     std::array<uint64_t, 6> arguments{};
 };
 
-// "running", "-1 SP PC", or the number, the arguments, SP and PC.
+// Parses "running", "-1 SP PC", or number, arguments, SP and PC.
 std::optional<Call> current_call(const std::filesystem::path &task) {
     std::ifstream file(task / "syscall");
     Call call;

@@ -3,7 +3,7 @@
 
 #include <dwunw/unwind.h>
 
-// EM_X86_64 alone: the number, not the format.
+// Only for EM_X86_64.
 #include <elf.h>
 
 #include <array>
@@ -40,7 +40,7 @@ constexpr std::array<SavedRegister, kRegisterCount> kSignalFrame = {{
     {kRip, 168},
 }};
 
-// mov %rbx, %rsp; mov (%rsp), %rdi; test %rdi, %rdi: glibc's __start_context, whose rows do not say that SP is another.
+// mov %rbx, %rsp; mov (%rsp), %rdi; test %rdi, %rdi: glibc's __start_context. Its rows do not say that it changes SP.
 constexpr std::array<uint8_t, 10> kContextEnd = {0x48, 0x89, 0xdc, 0x48, 0x8b, 0x3c, 0x24, 0x48, 0x85, 0xff};
 
 constexpr uint64_t bit(Register reg) { return uint64_t{1} << reg; }

@@ -30,13 +30,12 @@ enum Register : uint8_t {
     kRegisterCount = 17,
 };
 
-// The registers of the kernel's struct pt_regs in its order; orig_rax, cs, eflags and ss have no number that matters
-// here.
+// DWARF numbers in the order of the kernel's struct pt_regs; orig_rax, cs, eflags and ss have none here.
 inline constexpr uint8_t kNone = 0xff;
 inline constexpr std::array<uint8_t, 21> kPtRegs = {kR15, kR14, kR13, kR12, kRbp,  kRbx, kR11,  kR10,  kR9,  kR8,  kRax,
                                                     kRcx, kRdx, kRsi, kRdi, kNone, kRip, kNone, kNone, kRsp, kNone};
 
-// The numbers that instructions have for registers, by the psABI's, and the other way round.
+// The register numbers that instructions use, by DWARF number, and the reverse.
 inline constexpr std::array<uint8_t, 16> kEncoded = {0, 2, 1, 3, 6, 7, 5, 4, 8, 9, 10, 11, 12, 13, 14, 15};
 inline constexpr std::array<uint8_t, 16> kDecoded = {kRax, kRcx, kRdx, kRbx, kRsp, kRbp, kRsi, kRdi,
                                                      kR8,  kR9,  kR10, kR11, kR12, kR13, kR14, kR15};
@@ -44,7 +43,7 @@ inline constexpr std::array<uint8_t, 16> kDecoded = {kRax, kRcx, kRdx, kRbx, kRs
 extern const Arch kArch;
 
 // Whether code that ends at a return address can end in a near call (Intel SDM volume 2, CALL: E8 and FF /2; prefixes
-// stand before these and are not looked at). Other bytes can look like one.
+// come before these and are ignored). Other bytes can look like a call.
 bool ends_in_call(std::span<const uint8_t> code);
 std::optional<int64_t> direct_call(std::span<const uint8_t> code);
 
@@ -54,7 +53,7 @@ std::optional<size_t> frame_begins(std::span<const uint8_t> code, size_t end);
 size_t call_targets(std::span<const uint8_t> code, std::span<CodeTarget, kMaxCallTargets> out);
 bool is_jump_stub(std::span<const uint8_t> code, CodeTarget &target, size_t &length);
 
-// register_writes.cc. `entered_at`: offsets of code at which instructions are known to begin.
+// register_writes.cc. `entered_at`: offsets at which instructions are known to begin.
 bool leaves_alone(std::span<const uint8_t> code, uint8_t reg, std::span<const size_t> entered_at);
 
 // code_flow.cc

@@ -7,7 +7,7 @@
 namespace dwunw::arch::x86_64 {
 namespace {
 
-// ModRM of FF /2 (call near, absolute indirect): mod and rm say how long the operand is.
+// ModRM of FF /2 (call near, absolute indirect): mod and rm give the operand's length.
 bool is_indirect_call(std::span<const uint8_t> code, size_t length) {
     if (code.size() < length)
         return false;
@@ -38,7 +38,7 @@ int32_t displacement_at(std::span<const uint8_t> code, size_t at) {
     return value;
 }
 
-// The operand of FF with ModRM and what follows it; `rex` 0: none.
+// The operand of FF, from the ModRM byte on. `rex` 0: no REX prefix.
 CodeTarget operand(std::span<const uint8_t> mod_rm_on, uint8_t rex) {
     CodeTarget target;
     const unsigned mod = mod_rm_on[0] >> 6;
@@ -98,7 +98,7 @@ size_t call_targets(std::span<const uint8_t> code, std::span<CodeTarget, kMaxCal
         const auto before = [&](size_t bytes) {
             return code.size() >= length + bytes ? code[code.size() - length - bytes] : uint8_t{0};
         };
-        // The byte before may be a prefix, or another instruction's.
+        // The byte before may be a prefix, or belong to another instruction.
         add(is_segment(before(1)) ? CodeTarget{} : operand(mod_rm_on, 0));
         if ((before(1) & 0xf0) == 0x40)
             add(is_segment(before(2)) ? CodeTarget{} : operand(mod_rm_on, before(1)));
@@ -106,7 +106,7 @@ size_t call_targets(std::span<const uint8_t> code, std::span<CodeTarget, kMaxCal
     return count;
 }
 
-// endbr64; bnd jmp *displacement(%rip), each with or without the first.
+// endbr64; bnd jmp *displacement(%rip). Both endbr64 and bnd are optional.
 bool is_jump_stub(std::span<const uint8_t> code, CodeTarget &target, size_t &length) {
     constexpr std::array<uint8_t, 4> kEndbr64 = {0xf3, 0x0f, 0x1e, 0xfa};
     size_t at = 0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The instructions around a clone system call. Parent and child come back from it at the same pc with different stacks,
-// so glibc ends the CFI before the `syscall` and begins it again behind the branch that tells them apart:
+// The instructions around a clone system call. Parent and child return from it at the same pc with different stacks. So
+// glibc ends the CFI before the `syscall`, and begins it again after the branch that separates the two:
 //
 //     syscall                 rax: the child's tid, an error, or 0 in the child
 //     test %rax, %rax
@@ -8,10 +8,10 @@
 //     je   thread_start       CFI again: an undefined return address
 //     ret                     the parent
 //
-// A thread that was stopped in between goes on as its rax says; that is not a guess. Only these instructions are known,
-// each leaves SP and every register that CFI may use alone, and a branch is followed only with the `test` before it.
+// A thread that was stopped in between continues as its rax says; this is certain. Only these instructions are known.
+// None of them changes SP or a register that CFI may use. A branch is followed only if the `test` is before it.
 //
-// Proved by tests/unit/arch_x86_64_code_flow_test, on libc's own clone and clone3 among others.
+// Proved by tests/unit/arch_x86_64_code_flow_test, for example on libc's own clone and clone3.
 #include "arch/x86_64/arch.h"
 
 #include <sys/syscall.h>
@@ -24,7 +24,7 @@ namespace {
 
 constexpr std::array<uint8_t, 2> kSyscall = {0x0f, 0x05};
 constexpr std::array<uint8_t, 3> kTestRaxRax = {0x48, 0x85, 0xc0};
-constexpr uint8_t kJe = 0x74; // with a signed byte
+constexpr uint8_t kJe = 0x74; // with a signed byte of distance
 constexpr uint8_t kJl = 0x7c;
 constexpr uint8_t kRet = 0xc3;
 constexpr size_t kBranchSize = 2;
@@ -38,7 +38,7 @@ bool is_branch(std::span<const uint8_t> code, size_t at, uint8_t opcode) {
     return at <= code.size() && code.size() - at >= kBranchSize && code[at] == opcode;
 }
 
-// Whether the flags at `at` are those of rax: a `test` ends there, with nothing but a `jl` between.
+// Whether the flags at `at` come from rax: a `test` ends there, and only a `jl` may be between.
 bool flags_are_raxs(std::span<const uint8_t> code, size_t at) {
     const auto test_ends_at = [&](size_t end) {
         return end >= kTestRaxRax.size() && stands_at(code, end - kTestRaxRax.size(), kTestRaxRax);
@@ -50,7 +50,7 @@ bool flags_are_raxs(std::span<const uint8_t> code, size_t at) {
 } // namespace
 
 CodeFlow follow(std::span<const uint8_t> code, size_t pc, std::optional<uint64_t> rax) {
-    // Who is still before the call will be its parent; that it fails changes nothing about the stack.
+    // A thread that is still before the call will be the parent. If the call fails, the stack is the same.
     bool before_call = false;
     int64_t at = static_cast<int64_t>(pc);
     for (size_t steps = 0; steps < code.size() && at >= 0; ++steps) {

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Where a function with a frame pointer may begin:
+// Finds where a function with a frame pointer may begin:
 //
 //     push %rbp                        compilers may put a few instructions in between
 //     mov %rsp, %rbp                   in either encoding
-//   or, as Go did it before 1.21:
+//   or, in Go before 1.21:
 //     mov %rbp, n(%rsp)
 //     lea n(%rsp), %rbp
 //
-// Bytes are compared, backwards, which no decoder can do. So other code may look like it; who asks follows the code
-// from there. A frame whose function has realigned its stack is none: GCC copies the return address there (push
-// -8(%r10); push %rbp), and the CFA is elsewhere.
+// The search compares bytes, backwards, where no decoder can work. So other code may look the same; the caller follows
+// the code from there. The frame of a function that has realigned its stack does not count: GCC copies the return
+// address there (push -8(%r10); push %rbp), and the CFA is elsewhere.
 //
 // Proved by tests/unit/arch_x86_64_frame_begins_test.
 #include "arch/x86_64/arch.h"
@@ -31,7 +31,7 @@ bool is_mov(std::span<const uint8_t> code) {
     return code.size() >= kMovBytes && ((code[1] == 0x89 && code[2] == 0xe5) || (code[1] == 0x8b && code[2] == 0xec));
 }
 
-// mov %rbp, n(%rsp); lea n(%rsp), %rbp, n being one byte or four.
+// mov %rbp, n(%rsp); lea n(%rsp), %rbp, where n is one byte or four.
 bool begins_in_go(std::span<const uint8_t> code) {
     for (const auto &[mod_rm, offset_size] :
          {std::pair(uint8_t{0x6c}, size_t{1}), std::pair(uint8_t{0xac}, size_t{4})}) {
@@ -66,7 +66,7 @@ std::optional<size_t> push_before(std::span<const uint8_t> code, size_t mov) {
 std::optional<size_t> frame_begins(std::span<const uint8_t> code, size_t end) {
     const auto before = code.first(std::min(end, code.size()));
     for (size_t at = before.size(); at-- > 0;) {
-        if (before[at] != kRexW) // all that have one begin with it
+        if (before[at] != kRexW) // all Go forms begin with it
             continue;
         if (is_mov(before.subspan(at)))
             if (const auto push = push_before(before, at))

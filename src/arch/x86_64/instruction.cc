@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// x86-64 instructions, as far as a walk over code without CFI needs them (Intel SDM volume 2, chapter 2 and appendix A;
-// XOP: AMD APM volume 6). Three questions are answered: how long, where to, and what becomes of rsp and rbp. Operands
-// that are neither are not looked at.
+// Decodes x86-64 instructions for a walk over code without CFI (Intel SDM volume 2, chapter 2 and appendix A; XOP: AMD
+// APM volume 6):
 //
-// Lengths come from tables of who has a ModRM byte and how large an immediate. rsp and rbp: an instruction that names
-// one of them as a general register where it may write is taken to write it, except where a list says that it only
-// reads. The forms that compilers set frames up with have an exact effect; every other write loses the register. Vector
-// instructions write general registers only where another list says so.
+//     48 83 ec 18    sub $0x18, %rsp    4 bytes, to the next instruction, SP = SP − 0x18
+//     48 89 04 24    mov %rax, (%rsp)   4 bytes, to the next instruction, SP and FP unchanged
 //
-// Proved by tests/unit/arch_x86_64_instruction_test: each form by hand, and whole libraries beside Zydis, for length,
-// target and what is written.
+// It answers three questions: how long, where to, and what becomes of rsp and rbp. It ignores all other operands.
+//
+// Tables give the length: which opcodes have a ModRM byte, and how large the immediate is. An instruction that names
+// rsp or rbp as a general register which it may write counts as writing it, unless a list says that it only reads. The
+// forms that compilers use to set frames up have an exact effect; after any other write the register is unknown. Vector
+// instructions write general registers only if another list says so.
+//
+// Proved by tests/unit/arch_x86_64_instruction_test: each form by hand, and whole libraries against Zydis, for length,
+// target and writes.
 #include "arch/x86_64/arch.h"
 
 #include <array>
@@ -20,7 +24,7 @@ namespace {
 using Flow = Instruction::Flow;
 using Effect = Instruction::Effect;
 
-// One bit an opcode.
+// One bit for each opcode.
 struct OpcodeSet {
     std::array<uint64_t, 4> bits{};
     constexpr bool has(uint8_t opcode) const { return ((bits[opcode >> 6] >> (opcode & 63)) & 1) != 0; }
@@ -53,7 +57,7 @@ constexpr OpcodeSet kModRm = arithmetic_rows()
                                  .with(0xd8, 0xdf)
                                  .with(0xf6, 0xf7)
                                  .with(0xfe, 0xff);
-// No instruction in 64-bit mode.
+// Opcodes that are invalid in 64-bit mode.
 constexpr OpcodeSet kInvalid = OpcodeSet()
                                    .with(0x06, 0x07)
                                    .with(0x0e)
@@ -79,7 +83,7 @@ constexpr OpcodeSet kImmediate8 = OpcodeSet()
                                       .with(0xc6)
                                       .with(0xcd)
                                       .with(0xe4, 0xe7);
-// Of four bytes, or of two with an operand-size prefix.
+// Immediates of four bytes, or of two with an operand-size prefix.
 constexpr OpcodeSet kImmediate32 = OpcodeSet().with(0x68, 0x69).with(0x81).with(0xa9).with(0xc7);
 
 // Opcodes behind 0f.
@@ -93,7 +97,7 @@ constexpr OpcodeSet kNoModRm0f = OpcodeSet()
                                      .with(0xa0, 0xa2)
                                      .with(0xa8, 0xaa)
                                      .with(0xc8, 0xcf);
-// 20 to 23, to and from control registers, are no user's.
+// 20 to 23, to and from control registers, are privileged.
 constexpr OpcodeSet kInvalid0f =
     OpcodeSet().with(0x04).with(0x0a).with(0x0c).with(0x20, 0x27).with(0x36).with(0x39).with(0x3b, 0x3f);
 constexpr OpcodeSet kImmediate0f =
@@ -150,7 +154,7 @@ class Decoder {
         if (bad_ || at_ > code_.size())
             return std::nullopt;
         result_.length = static_cast<uint8_t>(at_);
-        result_.target += result_.length; // kept relative to the end until here
+        result_.target += result_.length; // was relative to the end until here
         return result_;
     }
 
@@ -179,7 +183,7 @@ class Decoder {
         while (at_ < code_.size()) {
             const uint8_t prefix = code_[at_];
             if (prefix >= 0x40 && prefix <= 0x4f) {
-                rex_ = prefix; // counts only right before the opcode
+                rex_ = prefix; // valid only directly before the opcode
             } else if (prefix == 0x66 || prefix == 0x67 || prefix == 0xf0 || prefix == 0xf2 || prefix == 0xf3 ||
                        prefix == 0x2e || prefix == 0x36 || prefix == 0x3e || prefix == 0x26 || prefix == 0x64 ||
                        prefix == 0x65) {
@@ -249,7 +253,7 @@ class Decoder {
         result_.from_fp = from_fp;
         result_.offset = offset;
     }
-    // Through a general register of which the operand size covers all.
+    // Whether the operand is a whole general register.
     bool whole() const { return rex_w() && !operand16_; }
 
     // --- the one-byte opcodes
@@ -429,7 +433,7 @@ class Decoder {
         case 0xff:
             group_ff();
             break;
-        default: // no register operand but fixed ones that are neither
+        default: // register operands are fixed ones, neither rsp nor rbp
             break;
         }
     }
@@ -591,7 +595,7 @@ class Decoder {
             result_.effect = operand16_ ? Effect::kLoseSp : Effect::kPop;
             return;
         case 0x1e:
-            // endbr64 and the hints write nothing; rdssp is the one that does.
+            // endbr64 and the hints write nothing; rdssp writes.
             if (repeat_ == 0xf3 && mod_ == 3 && reg_ == 1)
                 writes_rm();
             return;
@@ -648,7 +652,7 @@ class Decoder {
 
     // --- VEX, EVEX and XOP
 
-    // The bits that VEX and its kin keep inverted, as a REX prefix has them.
+    // The bits of a REX prefix, which VEX, EVEX and XOP store inverted.
     void set_rex(uint8_t inverted_rxb, bool w) {
         rex_ = static_cast<uint8_t>(0x40 | (~(inverted_rxb >> 5) & 7) | (w ? 8 : 0));
     }
@@ -663,7 +667,7 @@ class Decoder {
             map = first & 0x1f;
         } else {
             last = byte();
-            // Only R, which stands where the long form has it.
+            // The short form has only R, in the same position as in the long form.
             set_rex(static_cast<uint8_t>((last & 0x80) | 0x60), false);
         }
         const uint8_t vvvv = ~(last >> 3) & 15;
@@ -694,7 +698,7 @@ class Decoder {
             skip(4);
         else if (map != 9)
             bad_ = true;
-        // Bit manipulation (TBM) writes what vvvv or reg names; nobody needs to know which.
+        // Bit manipulation (TBM) writes the register of vvvv or of reg; it does not matter which.
         if (map >= 9) {
             writes_reg();
             lose(~(last >> 3) & 15);

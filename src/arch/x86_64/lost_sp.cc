@@ -1,31 +1,33 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Where a function's rows "CFA = SP + n" do not hold, because its code has put SP somewhere else without a row that
-// says so. Go's runtime switches stacks in such functions; all that its .debug_frame says of them is CFA = rsp+8:
+// Finds where a function's rows "CFA = SP + n" are wrong, because its code has moved SP and no row says so. Go's
+// runtime switches stacks in such functions; the only row in its .debug_frame is CFA = rsp+8:
 //
 //     mov %rsp, %rdx
-//     mov 0x38(%rsi), %rsp     the system stack; from here on rsp+8 is some other function's word
+//     mov 0x38(%rsi), %rsp     the system stack; from here on, rsp+8 is a word of another function
 //     …
-//     call *%rax               a frame whose caller would be taken from there
+//     call *%rax               a walk would take that word for the caller of this frame
 //     …
 //     mov %rsi, %rsp           back again
 //     ret
 //
-// The code is followed instruction by instruction, with what is known of CFA − SP before each one. Constants count:
-// push, pop, add, sub, lea n(%rsp). An instruction that replaces SP by anything else is believed where the rows show
-// that their author thought of it: the row before it or the row behind it takes the CFA from elsewhere (the usual end
-// of a frame-pointer function), or the two differ. Otherwise CFA − SP is lost from there on along every path, until the
-// rows take the CFA from elsewhere. A row holds at an instruction if it says what was found.
+// The code is followed instruction by instruction, with the known value of CFA − SP before each one. Constants change
+// it: push, pop, add, sub, lea n(%rsp). Any other write replaces SP. The rows are trusted at such a write if they show
+// that their author knew of it: the row before or the row behind takes the CFA from elsewhere (the usual end of a
+// frame-pointer function), or the two rows differ. Otherwise CFA − SP is lost from there on along every path, until the
+// rows take the CFA from elsewhere. A row is right at an instruction if it gives the value that was found.
 //
-// `ret` is an exception. Whatever SP is, the return address is what it points to there, and CFA = rsp+8 is right.
+// `ret` is an exception: SP always points to the return address there, so CFA = rsp+8 is right.
 //
-// Three things are not known of code, and are assumed in favour of the rows: nothing leads past a call behind which CFA
-// is another distance away (a call that does not return); a place that no branch leads to (a jump table's, a landing
-// pad) is entered as its row says, unless an indirect jump leaves with SP lost; and bytes that are no instruction are
-// not followed.
+// Three facts about code are unknown, and the rows are trusted:
+//   - a call behind which the CFA has another distance does not return;
+//   - a place that no branch leads to (a jump table's, a landing pad) is entered as its row says, unless an indirect
+//     jump leaves with SP lost;
+//   - bytes that are not an instruction are not followed.
 //
-// Functions are only looked at if find_sp_replacement() finds something in them: nearly none. It compares bytes, three
-// at a place, in a form that compilers turn into vector instructions. `pop %rsp`, `leave`, cmov and rarer ones are not
-// looked for, their bytes are too common; where a function is looked at, they count.
+// A function is decoded only if find_sp_replacement() finds something in it, which is rare. That search compares three
+// bytes at each place, in a form that compilers turn into vector instructions. It does not look for `pop %rsp`,
+// `leave`, cmov and rarer instructions, because their bytes are too common; but they count in a function that is
+// decoded.
 //
 // Proved by tests/unit/arch_x86_64_lost_sp_test.
 #include "arch/x86_64/arch.h"
@@ -39,8 +41,8 @@ namespace {
 
 using Kind = SpInstruction::Kind;
 
-// What these bytes say together: REX with the operand's size, an opcode, ModRM with SP in it. No short circuits: all of
-// it is computed for many places at once.
+// Whether three bytes are REX with the operand's size, an opcode, and a ModRM that names SP. No short circuits: the
+// compiler computes it for many places at once.
 constexpr uint8_t may_replace(uint8_t rex, uint8_t opcode, uint8_t modrm) {
     // mov, lea, xchg, add, sub, and: SP is ModRM's register
     const bool to_reg = ((opcode == 0x8b) | (opcode == 0x8d) | (opcode == 0x87) | (opcode == 0x03) | (opcode == 0x2b) |
@@ -57,10 +59,10 @@ constexpr uint8_t may_replace(uint8_t rex, uint8_t opcode, uint8_t modrm) {
     return to_reg | to_rm | aligns | swaps;
 }
 
-// What is known of SP before an instruction: how far the CFA is from it, or one of these, which no row's offset is.
+// The known value before an instruction: the distance from SP to the CFA, or one of these constants, which no row uses.
 constexpr int64_t kUnseen = std::numeric_limits<int64_t>::min();
 constexpr int64_t kLost = kUnseen + 1;
-constexpr int64_t kByRow = kUnseen + 2; // the CFA comes from elsewhere, and will say where SP is
+constexpr int64_t kByRow = kUnseen + 2; // the CFA comes from elsewhere, and gives SP's place later
 
 class SpFlow {
   public:
@@ -97,7 +99,7 @@ class SpFlow {
         uint32_t end() const { return start + what.length; }
     };
 
-    // One after the other. A byte that begins none is left out, and the next one tried.
+    // Decodes one instruction after the other. If no instruction begins at a byte, the next byte is tried.
     void decode() {
         index_.assign(code_.size(), kNowhere);
         uint32_t row = 0;
@@ -120,7 +122,7 @@ class SpFlow {
 
     const SpRow &row_of(const Instruction &at) const { return rows_[at.row]; }
 
-    // Whether an instruction replaces SP, and the rows do not say so.
+    // Whether an instruction replaces SP and the rows do not say so.
     bool is_unsaid(const Instruction &at) const {
         const SpRow &before = rows_[at.row];
         const SpRow &behind = rows_[at.row_end];
@@ -137,7 +139,7 @@ class SpFlow {
         for (uint32_t i = 0; i < instructions_.size(); ++i) {
             if (instructions_[i].before != kUnseen)
                 continue;
-            // Nothing before it leads here.
+            // No earlier code leads here.
             arrive(i, i > 0 && jumps_were_lost ? kLost : kByRow);
             while (!todo_.empty()) {
                 const uint32_t next = todo_.back();
@@ -147,8 +149,8 @@ class SpFlow {
         }
     }
 
-    // An instruction's state can only go from unseen to a distance, and from that to lost: each is looked at twice or
-    // less.
+    // The value at an instruction can only change from unseen to a distance, and from that to lost. So each instruction
+    // is visited at most twice.
     void arrive(uint32_t index, int64_t distance) {
         Instruction &at = instructions_[index];
         const SpRow &row = row_of(at);
@@ -202,7 +204,7 @@ class SpFlow {
         arrive_at(at.end(), distance);
     }
 
-    // SP has become SP + value.
+    // The distance after SP = SP + value.
     static int64_t moved(int64_t distance, int64_t value) {
         if (distance <= kByRow)
             return distance;

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Whether the code of a function leaves a register alone.
+// Proves that a function's code does not write a register:
 //
-// Every instruction is decoded, as far as its length and the general registers it writes (Intel SDM volume 2, chapter 2
-// and appendix A). An instruction that is not listed here makes the answer no: a register is left alone only where
-// everything is known. So is only a function from which nothing else is called, and that no jump leaves: what other
-// code does is not looked at.
+//     pxor %xmm0, %xmm1; movdqu %xmm1, (%rdi); ret    does not write rax: proved
+//     xor %eax, %eax; ret                             writes rax
+//     call helper; ret                                not proved: the helper may write rax
 //
-// Bytes are decoded from the first one on. A jump into the middle of what was decoded would execute other instructions,
-// so every target of a jump, and every place that the function is known to be entered at, must be the beginning of one.
+// Every instruction is decoded for its length and for the general registers that it writes (Intel SDM volume 2, chapter
+// 2 and appendix A). An instruction that is not listed here makes the answer no. So does a call, and a jump out of the
+// function: other code is not read.
 //
-// Proved by tests/unit/arch_x86_64_register_writes_test, beside a disassembler on the code of whole libraries.
+// Bytes are decoded from the first one on. A jump into the middle of an instruction would execute other instructions.
+// So every jump target, and every place where the function is known to be entered, must be the beginning of a decoded
+// one.
+//
+// Proved by tests/unit/arch_x86_64_register_writes_test, against a disassembler on the code of whole libraries.
 #include "arch/x86_64/arch.h"
 
 #include <array>
@@ -27,7 +31,7 @@ constexpr unsigned kEncodedRdx = kEncoded[kRdx];
 constexpr unsigned kEncodedRsp = kEncoded[kRsp];
 constexpr unsigned kEncodedRbp = kEncoded[kRbp];
 
-// What an opcode does, as far as it matters.
+// An opcode's writes of general registers.
 enum class Effect : uint8_t {
     kUnknown,
     kNothing,    // writes no general register
@@ -42,7 +46,7 @@ class Instruction {
     explicit Instruction(std::span<const uint8_t> code)
         : code_(code.first(std::min(code.size(), kLongestInstruction))) {}
 
-    // False where it is not known, or its code ends.
+    // False if the instruction is not known, or the code ends within it.
     bool decode() {
         while (is_legacy_prefix(peek()))
             take_prefix(u8());
@@ -64,8 +68,8 @@ class Instruction {
     size_t length() const { return at_; }
     bool writes(unsigned encoded) const { return (writes_ >> encoded & 1) != 0; }
     bool is_jump() const { return is_jump_; }
-    int64_t distance() const { return distance_; } // from its end on
-    bool ends() const { return ends_; }            // nothing goes on behind it
+    int64_t distance() const { return distance_; } // from the instruction's end
+    bool ends() const { return ends_; }            // the next instruction is not its continuation
 
   private:
     static bool is_legacy_prefix(uint8_t byte) {
@@ -105,7 +109,7 @@ class Instruction {
     size_t word_immediate() const { return operand_size_ && (rex_ & 8) == 0 ? 2 : 4; }
 
     void write(unsigned encoded) { writes_ |= 1u << encoded; }
-    // Without REX, 4 to 7 are the second bytes of the first four registers.
+    // Without REX, the numbers 4 to 7 are the second bytes of the first four registers.
     void write_byte(unsigned encoded) {
         write(encoded);
         if (!has_rex_ && encoded < 8)
@@ -451,7 +455,7 @@ class Instruction {
             map = first == 0x62 ? second & 7 : second & 0x1f;
             last = u8();
             if (first == 0x62) {
-                // These are fixed, except with instructions that are not known here.
+                // These bits are fixed, except in instructions that are not known here.
                 if ((second & 8) != 0 || (last & 4) == 0)
                     return false;
                 u8();

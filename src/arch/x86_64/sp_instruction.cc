@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Lengths need the whole instruction set: prefixes, opcode maps, ModRM and immediates. Meanings need only what writes
-// SP and what changes the pc.
+// Lengths need the whole instruction set: prefixes, opcode maps, ModRM and immediates. Meanings need only the writes of
+// SP and the changes of the pc.
 //
-// Proved by tests/unit/arch_x86_64_sp_instruction_test: by hand for every kind, and against Zydis for lengths and for
-// writes of SP over the code of whole libraries.
+// Proved by tests/unit/arch_x86_64_sp_instruction_test: each kind by hand, and lengths and writes of SP against Zydis
+// over the code of whole libraries.
 #include "arch/x86_64/sp_instruction.h"
 
 #include "arch/x86_64/arch.h"
@@ -16,9 +16,9 @@ namespace {
 
 using Kind = SpInstruction::Kind;
 
-// The hardware's own limit.
+// The processor's own limit.
 constexpr size_t kMaxLength = 15;
-// The number of SP in ModRM, SIB and opcodes. The same bits with a REX bit before them are r12.
+// The number of SP in ModRM, SIB and opcodes. With a REX bit, the same number is r12.
 constexpr uint8_t kSp = 4;
 constexpr int64_t kWord = 8;
 
@@ -233,7 +233,7 @@ class Decoder {
         mod_ = modrm >> 6;
         reg_ = modrm >> 3 & 7;
         rm_ = modrm & 7;
-        // Moves to and from control and debug registers take registers, whatever mod says.
+        // Moves to and from control and debug registers use registers for every value of mod.
         if (mod_ == 3 || (!vector_ && map_ == Map::k0f && opcode_ >= 0x20 && opcode_ <= 0x23)) {
             mod_ = 3;
             return true;
@@ -494,7 +494,7 @@ class Decoder {
         }
     }
 
-    // Without REX, an operand of one byte with SP's number is ah or its like.
+    // Without REX, a one-byte operand with SP's number is ah.
     bool reg_counts() const { return (opcode_ & 1) != 0 || rex_ != 0; }
 
     void classify_arithmetic(SpInstruction &out) const {
@@ -620,7 +620,7 @@ class Decoder {
     uint8_t rex_ = 0;
     bool operand_size_ = false;
     bool address_size_ = false;
-    bool vector_ = false; // behind VEX, EVEX or XOP: nothing there writes SP in practice
+    bool vector_ = false; // after VEX, EVEX or XOP: real code does not write SP there
     bool xop_ = false;
     bool invalid_ = false;
     unsigned xop_map_ = 0;
