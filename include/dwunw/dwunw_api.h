@@ -5,7 +5,9 @@
  * Conventions of every header in this folder
  *   Status     Functions that can fail return a dwunw_status; results go through pointers, and are written only as each
  *              function says. Nothing prints, aborts, or throws across this interface.
- *   Handles    Opaque, made by one function and ended by its counterpart, which accepts NULL.
+ *   Handles    Opaque. dwunw_…_open makes a handle, dwunw_…_close ends it and accepts NULL. The exceptions: a context
+ *              has dwunw_init and dwunw_shutdown, and two pairs are named for what they do to a target,
+ *              dwunw_process_stop and dwunw_process_resume, dwunw_attach and dwunw_detach.
  *   Structs    The caller sets `size` to sizeof the struct and zeroes the rest. Later versions add fields at the end.
  *              The library accepts an older, smaller struct: a missing input field is zero, which is its default, and a
  *              missing result is not written. It accepts a newer, larger struct if every field that it does not know

@@ -15,10 +15,10 @@ extern "C" {
 
 struct dwunw_symbolizer;
 
-/* Not thread-safe: one symbolizer, one thread at a time. Files are read when a frame first falls into them. Destroy it
+/* Not thread-safe: one symbolizer, one thread at a time. Files are read when a frame first falls into them. Close it
    before the dwunw_shutdown of the context whose frames it names: it knows modules by their handles. */
-dwunw_status dwunw_symbolizer_create(struct dwunw_symbolizer **out);
-void dwunw_symbolizer_destroy(struct dwunw_symbolizer *symbolizer);
+dwunw_status dwunw_symbolizer_open(struct dwunw_symbolizer **out);
+void dwunw_symbolizer_close(struct dwunw_symbolizer *symbolizer);
 
 struct dwunw_symbol {
     uint32_t size;
@@ -28,7 +28,7 @@ struct dwunw_symbol {
     uint64_t offset;      /* of the frame's pc from the symbol's start; may equal its size for a return address */
 };
 
-/* Names a frame. The strings live until dwunw_symbolizer_destroy. DWUNW_ERR_NOT_FOUND: the module has no symbol there;
+/* Names a frame. The strings live until dwunw_symbolizer_close. DWUNW_ERR_NOT_FOUND: the module has no symbol there;
    DWUNW_ERR_NO_MAPPING: the frame has no module; else why the module's symbols cannot be read, which is remembered:
    DWUNW_ERR_LIMIT where a file's tables are more than 512 MiB, all files' more than 1 GiB, or .gnu_debugdata would
    become more than 32 times what it is.
