@@ -72,7 +72,8 @@ extern "C" {
     X(DWUNW_ERR_NOT_EXECUTABLE, 29, "memory at this address is not executable")                                        \
     X(DWUNW_ERR_NO_BTF, 30, "the kernel has no BTF: /sys/kernel/btf/vmlinux is not there")                             \
     X(DWUNW_ERR_LOCKED_DOWN, 31, "the kernel is locked down (confidentiality): no BPF program may read its memory")    \
-    X(DWUNW_ERR_STRUCT_SIZE, 32, "a struct is smaller than its first version, or sets fields that the library lacks")
+    X(DWUNW_ERR_STRUCT_SIZE, 32, "a struct is smaller than its first version, or sets fields that the library lacks")  \
+    X(DWUNW_ERR_WOULD_BLOCK, 33, "needs memory or a lock, which a signal handler must not take")
 
 typedef enum dwunw_status {
 #define DWUNW_STATUS_ENUM(name, value, text) name = (value),

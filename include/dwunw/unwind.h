@@ -155,6 +155,8 @@ struct dwunw_frame {
  * Thread-safe: many threads may capture in one context and one process at once. Allocates when it meets a module for
  * the first time (a small one's table is compiled then, a big one's in the background, and never waited for), and where
  * a stack needs the full interpreter or the process's map has to be read again; otherwise not.
+ *
+ * Not in a signal handler, whose thread may be in malloc: signal.h says what a handler calls instead.
  */
 dwunw_status dwunw_capture(struct dwunw_context *context, const struct dwunw_unwind_request *request, size_t *written);
 

@@ -12,7 +12,7 @@ add_process_plugin(process_plugin_a 1)
 add_process_plugin(process_plugin_b 2)
 add_process_plugin(process_plugin_moved 3 -Wl,-Ttext=0x5000000)
 
-foreach(name IN ITEMS compile_queue core_contents core_file core_target core_write debug_file file_source maps
+foreach(name IN ITEMS compile_queue core_contents core_file core_target core_write debug_file file_source held_tables maps
                       memory_image modified_pages module_file module_open module_store moved_code proc_dir process
                       process_memory recent_page refresh_budget stopped)
     set(test process_${name}_test)
