@@ -4,11 +4,11 @@
 
 #include "abi/guarded.h"
 #include "abi/sized_structs.h"
+#include "base/clock.h"
 #include "bpf/session.h"
 
 #include <algorithm>
 #include <cstring>
-#include <ctime>
 #include <map>
 
 struct dwunw_bpf {
@@ -29,12 +29,6 @@ static_assert(DWUNW_BPF_REASONS <= DWUNW_BPF_REASON_ROOM);
 
 constexpr uint32_t kKnownFlags =
     DWUNW_BPF_ADD_UNKNOWN | DWUNW_BPF_NO_LOOP | DWUNW_BPF_NO_TASK_STORAGE | DWUNW_BPF_NO_LINKER_PROBE | DWUNW_BPF_OFF;
-
-uint64_t now_ns() {
-    timespec now{};
-    ::clock_gettime(CLOCK_MONOTONIC, &now);
-    return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-}
 
 bool ready(const struct dwunw_bpf *bpf) { return bpf != nullptr && bpf->session.started(); }
 
@@ -105,7 +99,7 @@ extern "C" dwunw_status dwunw_bpf_unchanged_since(struct dwunw_bpf *bpf, int32_t
         // The next call sees a change that comes while the map is read.
         if (const dwunw_status status = publisher.publish(*known); status != DWUNW_OK)
             return status;
-        *since_ns = now_ns();
+        *since_ns = dwunw::now_ns();
         bpf->unchanged[pid] = {known->process.get(), changes, *since_ns};
         return DWUNW_OK;
     });

@@ -2,6 +2,8 @@
 // Proved by tests/unit/bpf_map_watch_test.
 #include "bpf/map_watch.h"
 
+#include "base/clock.h"
+
 #include <fcntl.h>
 #include <linux/perf_event.h>
 #include <sys/ioctl.h>
@@ -15,7 +17,6 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
-#include <ctime>
 
 namespace dwunw::bpf {
 namespace {
@@ -29,13 +30,7 @@ constexpr size_t kMostPages = 512;
 // If a buffer has less room than the longest record needs, a record may have been lost.
 constexpr size_t kLongest = 2 * kPage;
 
-int64_t read_clock(clockid_t clock) {
-    timespec now{};
-    ::clock_gettime(clock, &now);
-    return static_cast<int64_t>(now.tv_sec) * 1'000'000'000 + now.tv_nsec;
-}
-
-int64_t time_suspended() { return read_clock(CLOCK_BOOTTIME) - read_clock(CLOCK_MONOTONIC); }
+int64_t time_suspended() { return static_cast<int64_t>(now_ns(CLOCK_BOOTTIME) - now_ns(CLOCK_MONOTONIC)); }
 
 // Parses "0-3,8".
 std::vector<int> parse_list(const std::string &text) {
@@ -113,7 +108,7 @@ Status MapWatch::open() {
         }
         buffers_.push_back(std::move(*buffer));
     }
-    drained_ = static_cast<uint64_t>(read_clock(CLOCK_MONOTONIC));
+    drained_ = now_ns();
     return buffers_.empty() ? Status(Error{DWUNW_ERR_BPF}) : Status();
 }
 
@@ -227,7 +222,7 @@ bool MapWatch::read(Buffer &buffer, const std::function<bool(int32_t pid)> &want
 
 bool MapWatch::drain(const std::function<bool(int32_t pid)> &wanted, const std::function<void(const Came &)> &take) {
     // Before the reading: records that are written during it belong to a later time.
-    const auto now = static_cast<uint64_t>(read_clock(CLOCK_MONOTONIC));
+    const auto now = now_ns();
     bool complete = true;
     came_.clear();
     for (Buffer &buffer : buffers_)

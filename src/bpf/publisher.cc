@@ -2,6 +2,8 @@
 // Proved by tests/integration/bpf_walk_test.py: a storm of dlopen and dlclose, exec after exec, fork.
 #include "bpf/publisher.h"
 
+#include "base/clock.h"
+
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <elf.h>
@@ -10,19 +12,12 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
-#include <ctime>
 
 namespace dwunw::bpf {
 namespace {
 
 using process::Process;
 using unwind::CodeKind;
-
-uint64_t now_ns() {
-    timespec now{};
-    ::clock_gettime(CLOCK_MONOTONIC, &now);
-    return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-}
 
 // The longest time that a record may take from its making to the ring buffer. After it, no older record can still come.
 constexpr uint64_t kOnTheWay = 1'000'000'000;

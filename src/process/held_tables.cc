@@ -1,25 +1,15 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include "process/held_tables.h"
 
+#include "base/clock.h"
 #include "process/memory_image.h"
 
 #include <fcntl.h>
 
 #include <algorithm>
-#include <ctime>
 #include <span>
 
 namespace dwunw::process {
-namespace {
-
-uint64_t coarse_now() {
-    timespec now{};
-    ::clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-    return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-}
-
-} // namespace
-
 Result<std::unique_ptr<const HeldTables>> HeldTables::of(Process &process) {
     constexpr int kAttempts = 8;
     std::unique_ptr<HeldTables> tables(new HeldTables);
@@ -29,7 +19,7 @@ Result<std::unique_ptr<const HeldTables>> HeldTables::of(Process &process) {
             return maps.error();
         tables->maps_ = std::move(*maps);
     }
-    const uint64_t now = coarse_now(); // before the map is read: what changes meanwhile is verified
+    const uint64_t now = now_ns(CLOCK_MONOTONIC_COARSE); // before the map is read: what changes meanwhile is verified
     if (const auto status = process.refresh(); !status)
         return status.error();
     Process::CodeMappings code;
@@ -69,7 +59,7 @@ const unwind::TableCode *HeldTables::find(RunAddr address) const {
 bool HeldTables::is_still_mapped(const Held &held) const {
     if (!maps_.valid())
         return true;
-    const uint64_t now = coarse_now();
+    const uint64_t now = now_ns(CLOCK_MONOTONIC_COARSE);
     const uint64_t verified = held.verified_at.load(std::memory_order_relaxed);
     if (now <= verified || now - verified <= Process::kVerifyAfter)
         return true;

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include "process/process.h"
 
+#include "base/clock.h"
 #include "process/map_target.h"
 #include "process/memory_image.h"
 #include "process/module_locator.h"
 
-#include <sched.h>
 #include <sys/sysmacros.h>
 
 #include <algorithm>
-#include <ctime>
 
 namespace dwunw::process {
 namespace {
@@ -17,29 +16,13 @@ namespace {
 using unwind::CodeKind;
 using unwind::CodeLocation;
 
-uint64_t read_clock(clockid_t clock) {
-    timespec now{};
-    ::clock_gettime(clock, &now);
-    return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-}
-
-// Both clocks have the same time line. The coarse one (steps of some milliseconds) is read at every walk and costs
-// little.
-uint64_t coarse_now() { return read_clock(CLOCK_MONOTONIC_COARSE); }
-uint64_t exact_now() { return read_clock(CLOCK_MONOTONIC); }
-
-// Whether a file's failure may be due to the map: the mapping was replaced or split after the map was read.
-bool may_be_stale(dwunw_status status) {
-    return status == DWUNW_ERR_MODULE_CHANGED || status == DWUNW_ERR_NO_FILE || status == DWUNW_ERR_MEMORY_UNREADABLE;
-}
-
 // Whether a file may have been written to after a moment, by its own times. Those are wall-clock times, in steps of
 // some milliseconds. If the clock was set since, all files may look old or new.
 bool changed_since(const FileIdentity &identity, uint64_t moment) {
     constexpr int64_t kSecond = 1'000'000'000;
     constexpr int64_t kClockStep = 20'000'000;
-    const auto age = static_cast<int64_t>(exact_now() - moment);
-    const int64_t then = static_cast<int64_t>(read_clock(CLOCK_REALTIME)) - age - kClockStep;
+    const auto age = static_cast<int64_t>(now_ns() - moment);
+    const int64_t then = static_cast<int64_t>(now_ns(CLOCK_REALTIME)) - age - kClockStep;
     return std::max(identity.mtime.seconds * kSecond + identity.mtime.nanoseconds,
                     identity.ctime.seconds * kSecond + identity.ctime.nanoseconds) >= then;
 }
@@ -161,7 +144,7 @@ void Process::install(Maps maps) {
     next->generation = snapshot_ != nullptr ? snapshot_->generation + 1 : 1;
     next->live = live_.get();
     next->target = live_ != nullptr ? live_ : fixed_target_;
-    const uint64_t now = exact_now();
+    const uint64_t now = now_ns();
     const auto &mappings = next->maps.mappings();
     next->slots = std::make_unique<Snapshot::Slot[]>(mappings.size());
     if (snapshot_ != nullptr) {
@@ -196,38 +179,6 @@ void Process::install(Maps maps) {
         seat.snapshot = nullptr;
         seat.taken.store(false, std::memory_order_release);
     }
-}
-
-Pin::Pin(const Process &process) : process_(process) {
-    constexpr size_t kAttempts = 4;
-    const auto first = static_cast<unsigned>(::sched_getcpu());
-    for (size_t i = 0; i < kAttempts; ++i) {
-        const size_t number = (first + i) % Process::kSeats;
-        Seat &seat = process_.seats_[number];
-        if (seat.taken.load(std::memory_order_relaxed) || seat.taken.exchange(true, std::memory_order_acquire))
-            continue;
-        seat_ = number;
-        break;
-    }
-    renew();
-}
-
-Pin::~Pin() {
-    if (seat_ == Process::kSeats)
-        return;
-    Seat &seat = process_.seats_[seat_];
-    if (seat.snapshot->generation != process_.generation_.load(std::memory_order_relaxed))
-        seat.snapshot = nullptr;
-    seat.taken.store(false, std::memory_order_release);
-}
-
-void Pin::renew() {
-    std::shared_ptr<const Snapshot> &held = seat_ != Process::kSeats ? process_.seats_[seat_].snapshot : own_;
-    if (held == nullptr || held->generation != process_.generation_.load(std::memory_order_acquire)) {
-        const std::lock_guard lock(process_.publish_mutex_);
-        held = process_.published_;
-    }
-    snapshot_ = held.get();
 }
 
 const Binding &Process::bind(const Snapshot &snapshot, size_t index) {
@@ -364,7 +315,7 @@ bool Process::refresh_because(Reason reason, RunAddr address, const Snapshot &se
     const std::lock_guard lock(refresh_mutex_);
     if (snapshot_.get() != &seen)
         return true;
-    const uint64_t now = exact_now();
+    const uint64_t now = now_ns();
     // For a mapping without code, or whose file cannot be opened, its first page represents the whole mapping.
     const Mapping *before = seen.maps.find(address);
     const RunAddr page = before != nullptr ? before->start : address;
@@ -373,7 +324,7 @@ bool Process::refresh_because(Reason reason, RunAddr address, const Snapshot &se
     if (!budget_.allows(now))
         return false;
     const Status status = read_map();
-    const uint64_t after = exact_now();
+    const uint64_t after = now_ns();
     budget_.spent(after, after - now);
     if (gone_)
         return true; // this map will not change
@@ -445,148 +396,6 @@ Result<std::unique_ptr<StoppedThreads>> Process::stop(std::chrono::nanoseconds p
     if (!directory_)
         return Error{DWUNW_ERR_INVALID_ARGUMENT};
     return StoppedThreads::stop(*directory_, patience);
-}
-
-View::View(Process &process) : process_(process), snapshot_(process), now_(coarse_now()) {}
-
-bool View::verified_lately(const Snapshot::Slot &slot) const {
-    // The coarse clock may be behind the exact clock.
-    const uint64_t verified = slot.verified_at.load(std::memory_order_relaxed);
-    return now_ <= verified || now_ - verified <= Process::kVerifyAfter;
-}
-
-std::optional<unwind::PlacedModule> View::place(uint32_t number, uint64_t generation) {
-    if (generation != snapshot_->generation || number >= snapshot_->maps.mappings().size())
-        return std::nullopt;
-    const Snapshot::Slot &slot = snapshot_->slots[number];
-    if (!slot.bound.load(std::memory_order_acquire) || slot.binding.kind != CodeKind::kModule)
-        return std::nullopt;
-    if (!process_.fixed_map_ && !process_.gone_.load(std::memory_order_relaxed) && !verified_lately(slot))
-        return std::nullopt;
-    return unwind::PlacedModule{slot.binding.module, slot.binding.bias};
-}
-
-bool View::is_warm_code(RunAddr address, uint64_t generation) {
-    const Mapping *mapping = snapshot_->maps.find(address);
-    return mapping != nullptr && mapping->executable &&
-           place(static_cast<uint32_t>(snapshot_->maps.index_of(*mapping)), generation).has_value();
-}
-
-View::Trust View::trust(RunAddr address, const Answer &answer) const {
-    if (process_.fixed_map_ || process_.gone_.load(std::memory_order_relaxed))
-        return Trust::kGood;
-    if (answer.mapping == nullptr || answer.binding.kind == CodeKind::kUnmapped)
-        return Trust::kUnknown;
-    Snapshot::Slot &slot = snapshot_->slots[snapshot_->maps.index_of(*answer.mapping)];
-    if (!verified_lately(slot)) {
-        const uint64_t verified = slot.verified_at.load(std::memory_order_relaxed);
-        const MappingQuery query = query_mapping(snapshot_->live->maps_fd(), address);
-        if (query.outcome == MappingQuery::Outcome::kUnsupported) {
-            if (now_ - verified > Process::kRereadAfter)
-                return Trust::kOld;
-        } else if (query.outcome != MappingQuery::Outcome::kFound || !same_placement(query.mapping, *answer.mapping)) {
-            return Trust::kReplaced;
-        }
-        if (answer.binding.kind == CodeKind::kModule && !answer.binding.module->file->unchanged())
-            return Trust::kReplaced;
-        if (answer.binding.moved != 0 &&
-            !process_.is_still_moved_code(*snapshot_, *answer.mapping, answer.binding, address)) {
-            slot.refuted.store(true, std::memory_order_relaxed);
-            return Trust::kReplaced;
-        }
-        if (query.outcome == MappingQuery::Outcome::kFound)
-            slot.verified_at.store(now_, std::memory_order_relaxed);
-    }
-    if (answer.binding.kind == CodeKind::kUnusableModule && may_be_stale(answer.binding.status))
-        return Trust::kUnknown;
-    return Trust::kGood;
-}
-
-View::Answer View::look(RunAddr address, bool code) {
-    Answer answer;
-    for (bool again = false;; again = true) {
-        answer = {};
-        answer.mapping = snapshot_->maps.find(address);
-        if (answer.mapping != nullptr && (answer.mapping->executable || !code))
-            answer.binding = process_.bind(*snapshot_, snapshot_->maps.index_of(*answer.mapping));
-        const Trust trusted = trust(address, answer);
-        if (trusted == Trust::kGood)
-            return answer;
-        const auto reason = trusted == Trust::kUnknown ? Process::Reason::kUnknown : Process::Reason::kReplaced;
-        if (!again && process_.refresh_because(reason, address, *snapshot_)) {
-            snapshot_.renew();
-            continue;
-        }
-        // The snapshot is wrong here, and the budget forbids another reading; or the reading failed.
-        if (trusted == Trust::kReplaced)
-            answer.binding = {CodeKind::kUnusableModule, DWUNW_ERR_MODULE_CHANGED};
-        return answer;
-    }
-}
-
-CodeLocation View::find(RunAddr address) {
-    const Answer answer = look(address, true);
-    CodeLocation location;
-    location.kind = answer.binding.kind;
-    location.status = answer.binding.status;
-    location.module = answer.binding.module;
-    location.bias = answer.binding.bias;
-    if (answer.mapping != nullptr) {
-        if (!answer.mapping->executable && location.kind == CodeKind::kUnmapped)
-            location.status = DWUNW_ERR_NOT_EXECUTABLE;
-        location.start = answer.mapping->start;
-        location.end = answer.mapping->end;
-    }
-    if (location.kind == CodeKind::kModule) {
-        location.entry = location.module->file->entry();
-        location.place = static_cast<uint32_t>(snapshot_->maps.index_of(*answer.mapping));
-        auto cfi = process_.store_.cfi(*location.module->file);
-        if (cfi)
-            location.cfi = std::move(*cfi);
-        else
-            location.status = cfi.error().status;
-    }
-    return location;
-}
-
-bool View::is_code(RunAddr address) { return snapshot_->maps.is_code(address); }
-
-bool View::read_code(RunAddr address, std::span<uint8_t> buffer) {
-    const Answer answer = look(address, true);
-    if (answer.mapping == nullptr || buffer.size() > answer.mapping->end - address)
-        return false;
-    const Binding &binding = answer.binding;
-    const auto in_file = [&] {
-        return binding.module->file->source().read_exactly(binding.offset + (address - answer.mapping->start), buffer);
-    };
-    const auto in_memory = [&] { return snapshot_->target->read(address, buffer) == buffer.size(); };
-    switch (binding.kind) {
-    case CodeKind::kModule:
-        return in_file();
-    case CodeKind::kAnonymous:
-        return in_memory();
-    case CodeKind::kUnusableModule:
-        // Code in a file that is not an ELF image, or code that no segment of the file covers, such as a heap image
-        // behind a program. Only its bytes are known.
-        if (binding.status != DWUNW_ERR_NOT_ELF && binding.status != DWUNW_ERR_ELF_MALFORMED)
-            return false;
-        return in_memory() || (!snapshot_->target->has_memory() && binding.module != nullptr &&
-                               binding.module->file != nullptr && in_file());
-    default:
-        return false;
-    }
-}
-
-Result<Process::ModuleAt> View::find_module(RunAddr address) {
-    const Answer answer = look(address, false);
-    switch (answer.binding.kind) {
-    case CodeKind::kModule:
-        return Process::ModuleAt{answer.binding.module, answer.binding.bias.link(address)};
-    case CodeKind::kUnusableModule:
-        return Error{answer.binding.status, address.value};
-    default:
-        return Error{DWUNW_ERR_NO_MAPPING, address.value};
-    }
 }
 
 } // namespace dwunw::process

@@ -6,6 +6,7 @@
 // Limits: instructions visited, addresses remembered, calls on a path, pieces of code read. If a limit ends the walk,
 // the answer says that it is not complete.
 #include "unwind/code_answers.h"
+#include "unwind/code_state.h"
 
 #include <algorithm>
 
@@ -26,87 +27,6 @@ constexpr size_t kMostAtAll = 2'000'000;
 constexpr unsigned kFirstTableBits = 9;
 constexpr unsigned kMostTableBits = 16;
 static_assert(kMostFromStart <= size_t{1} << (kMostTableBits - 1));
-constexpr int32_t kMostOffset = 1 << 28; // no frame is larger; sums stay in range
-
-CodeValue plus(CodeValue value, int64_t offset) {
-    const int64_t sum = value.offset + offset;
-    if ((value.base != Base::kSp && value.base != Base::kFp) || sum > kMostOffset || sum < -kMostOffset)
-        return {};
-    return {value.base, static_cast<int32_t>(sum)};
-}
-
-CodeValue word_at(CodeValue address) {
-    if (address.base == Base::kSp)
-        return {Base::kAtSp, address.offset};
-    if (address.base == Base::kFp)
-        return {Base::kAtFp, address.offset};
-    return {};
-}
-
-constexpr CodeValue kOwnFp{Base::kFp, 0};
-
-CodeValue load(const CodeState &state, CodeValue address) {
-    return address.base != Base::kUnknown && address == state.saved_fp ? kOwnFp : word_at(address);
-}
-
-void store_fp(CodeState &state, CodeValue address) {
-    if (state.fp == kOwnFp)
-        state.saved_fp = plus(address, 0);
-}
-
-void execute(const Instruction &instruction, CodeState &state) {
-    constexpr int64_t kWord = 8;
-    const CodeValue address = plus(instruction.from_fp ? state.fp : state.sp, instruction.offset);
-    switch (instruction.effect) {
-    case Instruction::Effect::kNone:
-        break;
-    case Instruction::Effect::kPush:
-        state.sp = plus(state.sp, -kWord);
-        if (instruction.of_fp)
-            store_fp(state, state.sp);
-        else if (state.sp == state.saved_fp)
-            state.saved_fp = {};
-        break;
-    case Instruction::Effect::kPop:
-        if (instruction.of_fp)
-            state.fp = load(state, state.sp);
-        state.sp = plus(state.sp, kWord);
-        break;
-    case Instruction::Effect::kSetSp:
-        state.sp = address;
-        break;
-    case Instruction::Effect::kSetFp:
-        state.fp = address;
-        break;
-    case Instruction::Effect::kLoadFp:
-        state.fp = load(state, address);
-        break;
-    case Instruction::Effect::kStoreFp:
-        store_fp(state, address);
-        break;
-    case Instruction::Effect::kLeave: {
-        const CodeValue frame = plus(state.fp, 0);
-        state.fp = load(state, frame);
-        state.sp = plus(frame, kWord);
-        break;
-    }
-    case Instruction::Effect::kLoseSp:
-        state.sp = {};
-        break;
-    case Instruction::Effect::kLoseFp:
-        state.fp = {};
-        break;
-    case Instruction::Effect::kLose:
-        state.sp = {};
-        state.fp = {};
-        break;
-    }
-}
-
-CodeValue join(CodeValue a, CodeValue b) { return a == b ? a : CodeValue{}; }
-CodeState join(const CodeState &a, const CodeState &b) {
-    return {join(a.sp, b.sp), join(a.fp, b.fp), join(a.saved_fp, b.saved_fp)};
-}
 
 constexpr CodeValue kOuterFp{Base::kAtFp, 0};
 
@@ -114,7 +34,7 @@ constexpr CodeValue kOuterFp{Base::kAtFp, 0};
 bool frame_is_given_back(const CodeState &state) { return state.sp == CodeValue{Base::kFp, 8} && state.fp == kOuterFp; }
 
 // At a return: goes back to the start's caller, with the caller's FP.
-bool returns_to_start(const CodeState &state) { return state.sp == CodeValue{Base::kSp, 0} && state.fp == kOwnFp; }
+bool returns_to_start(const CodeState &state) { return state.sp == CodeValue{Base::kSp, 0} && state.fp == kStartFp; }
 
 } // namespace
 

@@ -18,6 +18,7 @@
 
 #include "arch/arch.h"
 #include "unwind/address_space.h"
+#include "unwind/code_state.h"
 
 #include <array>
 #include <cstdint>
@@ -26,21 +27,6 @@
 #include <vector>
 
 namespace dwunw::unwind {
-
-// The value of a register relative to the start of the path: SP or FP at the start plus an offset, or the word at such
-// an address.
-struct CodeValue {
-    enum class Base : uint8_t { kUnknown, kSp, kFp, kAtSp, kAtFp } base = Base::kUnknown;
-    int32_t offset = 0;
-    bool operator==(const CodeValue &) const = default;
-};
-
-struct CodeState {
-    CodeValue sp{CodeValue::Base::kSp, 0};
-    CodeValue fp{CodeValue::Base::kFp, 0};
-    CodeValue saved_fp; // the address at which the start's FP has been saved
-    bool operator==(const CodeState &) const = default;
-};
 
 // One way out of a function: a return, or a jump that only a function without a frame of its own makes.
 struct CodeExit {

@@ -2,7 +2,7 @@
 #
 # Tests of src/base, src/elf, src/dwarf and src/arch: bytes in, values or typed errors out.
 foreach(name IN ITEMS abi_sized abi_sized_structs arch_x86_64 arch_x86_64_code_flow arch_x86_64_frame_begins arch_x86_64_instruction
-                      arch_x86_64_lost_sp arch_x86_64_register_writes arch_x86_64_sp_instruction base_budget
+                      arch_x86_64_lost_sp arch_x86_64_register_writes arch_x86_64_sp_instruction base_budget base_clock
                       base_cursor
                       base_lazy_section base_pages base_printable dwarf_cfi_program
                       dwarf_cfi_section dwarf_eh_frame_hdr dwarf_encoded_pointer
@@ -13,7 +13,7 @@ foreach(name IN ITEMS abi_sized abi_sized_structs arch_x86_64 arch_x86_64_code_f
     target_link_libraries(${test} PRIVATE dwunw GTest::gtest_main ZLIB::ZLIB PkgConfig::libzstd)
     gtest_discover_tests(${test} TEST_PREFIX unit. PROPERTIES LABELS unit TIMEOUT 120)
 endforeach()
-target_link_libraries(abi_sized_structs_test PRIVATE dwunw_bpf dwunw_symbolize) # whose functions it calls, too
+target_link_libraries(abi_sized_structs_test PRIVATE dwunw_probe dwunw_symbolize) # whose functions it calls, too
 # The other opinion of what an instruction is.
 target_link_libraries(arch_x86_64_sp_instruction_test PRIVATE Zydis::Zydis)
 # A disassembler is the judge; libcrypto and libm are what is judged, and nothing here calls them.

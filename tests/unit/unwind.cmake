@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
 # Tests of src/unwind.
-foreach(name IN ITEMS allocations code_answers code_paths fde_list fde_search frame_by_code frame_chain lost_sp module_cfi rule
+foreach(name IN ITEMS allocations code_answers code_paths code_state fde_list fde_search frame_by_code frame_chain lost_sp module_cfi rule
                       rule_cache stack_memory step table table_walk table_writer walk)
     set(test unwind_${name}_test)
     add_executable(${test} ${test}.cc ../support/reference_cfi.cc)
