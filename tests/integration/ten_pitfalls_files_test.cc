@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The sixth and the tenth of the ten pitfalls (ten_pitfalls_test.cc): how a file gets into memory, and what was true a
-// moment ago. This program loads libraries that linkers have laid out in their several ways, calls into them, and walks
-// its own stack from the inside.
+// The sixth and the tenth of the ten pitfalls (ten_pitfalls_test.cc): how a file gets into memory, and facts that were
+// true a moment ago. This program loads libraries in each layout that linkers make, calls into them, and walks its own
+// stack.
 #include <dwunw/process.h>
 #include <dwunw/unwind.h>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Where the code around a clone system call leads: hand-written forms, and this machine's libc.
+// Tests where the code around a clone system call leads: hand-written forms, and this machine's libc.
 #include "arch/x86_64/arch.h"
 
 #include "support/cfi_bytes.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Where a function with a frame pointer may begin, and what a direct call calls.
+// Tests where a function with a frame pointer may begin, and the target of a direct call.
 #include "arch/x86_64/arch.h"
 
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Each form by hand, then the code of whole files beside Zydis.
+// Tests each form by hand, and compares the code of whole files with Zydis.
 #include "arch/x86_64/arch.h"
 
 #include <Zydis/Zydis.h>

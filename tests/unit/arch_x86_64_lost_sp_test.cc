@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Which rows of which functions do not hold. The functions are written down instruction by instruction, as assemblers
+// Tests which rows are wrong in which functions. The functions are written instruction by instruction, as assemblers
 // print them.
 #include "arch/x86_64/arch.h"
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Which code leaves a register alone: by hand, and beside a disassembler on every instruction of the libraries that
-// this test has loaded, and on random bytes.
+// Tests which code does not write a register: by hand, and against a disassembler on every instruction of the libraries
+// that this test has loaded, and on random bytes.
 #include "arch/x86_64/arch.h"
 
 #include <Zydis/Zydis.h>

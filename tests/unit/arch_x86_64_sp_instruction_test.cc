@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Each kind by hand; and, on all instructions of some libraries, lengths, jumps and writes of SP beside Zydis.
+// Tests each kind by hand, and compares lengths, jumps and writes of SP with Zydis on all instructions of some
+// libraries.
 #include "arch/x86_64/sp_instruction.h"
 
 #include "elf/image.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// What is said of x86-64, beside this machine: its compiler's calls, its kernel's signal frames.
+// Compares the description of x86-64 with this machine: its compiler's calls, its kernel's signal frames.
 #include "arch/x86_64/arch.h"
 
 #include "support/cfi_bytes.h"

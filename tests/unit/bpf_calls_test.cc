@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// dwunw_calls.bpf.h as user code, beside what the kernel does with pending returns: which entry a return belongs to,
-// and that no return which may still come is ever dropped.
+// Tests dwunw_calls.bpf.h as user code, against a model of the kernel's pending returns: each return belongs to its own
+// entry, and a return that may still come is never dropped.
 #include "support/bpf_user_walk.h"
 
 #include <gtest/gtest.h>

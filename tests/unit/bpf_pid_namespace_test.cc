@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Which pid namespace is the caller's, and whether /proc is of the same one.
+// Tests which pid namespace is the caller's, and whether /proc belongs to the same one.
 #include "bpf/pid_namespace.h"
 
 #include <gtest/gtest.h>

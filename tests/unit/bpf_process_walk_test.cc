@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The walker of dwunw.bpf.h as user code over real programs, stopped and as core files, beside dwunw_capture.
+// Compares the walk of dwunw.bpf.h, as user code, with dwunw_capture: on real programs, stopped and as core files.
 #include "support/bpf_user_walk.h"
 
 #include "bpf/table_encoding.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Rules as words: what fits comes back as it was, what does not is left to user space.
+// Rules as words: a rule that fits is decoded unchanged, any other one is for user space.
 #include "bpf/table_encoding.h"
 
 #include "support/cfi_bytes.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The walker of dwunw.bpf.h as user code, over hand-written modules and stacks, beside the user-space walk: what it
-// calls complete is that walk's result, frame for frame, and everything else it leaves alone, with its reason.
+// Compares the walk of dwunw.bpf.h, as user code, with the user-space walk, on hand-written modules and stacks. A
+// complete stack equals that walk's, frame for frame; everything else goes to user space, with its reason.
 #include "support/bpf_user_walk.h"
 
 #include "bpf/table_encoding.h"

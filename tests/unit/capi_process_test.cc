@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Processes through the C ABI: live ones, ones that end meanwhile, and maps without a process.
+// Processes through the C ABI: live ones, ones that end during the test, and maps without a process.
 #include <dwunw/process.h>
 
 #include "process_testing.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The table through the C ABI: of real files, of files made for the purpose, and of files that somebody damaged.
+// The table through the C ABI: of real files, of files made for the test, and of damaged files.
 #include <dwunw/table.h>
 #include <dwunw/unwind.h>
 

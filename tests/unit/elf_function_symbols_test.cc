@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Functions by name and by address: which of several symbols with one name is meant, and what is no function.
+// Functions by name and by address: which of several symbols with one name counts, and which symbols are not functions.
 #include "elf/function_symbols.h"
 
 #include "support/elf_builder.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Numbers in ELF headers that lie, and files that change while they are read.
+// False numbers in ELF headers, and files that change while they are read.
 #include "elf/image.h"
 
 #include "process/file_source.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// ELF files made for the purpose, real ones, and files cut or changed anywhere.
+// ELF files made for the test, real ones, and files that are cut or changed at any place.
 #include "elf/image.h"
 
 #include "process/file_source.h"

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Whether examples/memleak_bcc_dwunw's target has ended: by a pidfd, and, as on a kernel without them, by its start.
+// Whether examples/memleak_bcc_dwunw's target has ended: by a pidfd and, as on a kernel without pidfds, by its start
+// time.
 extern "C" {
 #include "dwunw_target.h"
 }

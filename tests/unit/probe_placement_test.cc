@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Where probes are placed: every class of instruction that may be passed over or not, every kind that the kernel
-// emulates, every other way into the function. Code is written here byte for byte, with its assembly beside it.
+// Tests where probes are placed: every class of instruction that may or may not be passed over, every kind that the
+// kernel emulates, every other way into the function. Code is written byte for byte, with its assembly beside it.
 #include <dwunw/probe_placement.h>
 
 #include <gtest/gtest.h>

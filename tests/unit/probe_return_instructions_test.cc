@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Code put together byte by byte, and where its calls return.
+// Assembles code byte by byte, and tests where its calls return.
 #include "probe/return_instructions.h"
 
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Code that a program has moved to memory without a file: where it may lie, and that every byte of it is compared.
+// Code that a program has moved to memory without a file: where it may lie, and that every byte is compared.
 #include "process/moved_code.h"
 
 #include "moved_code_testing.h"

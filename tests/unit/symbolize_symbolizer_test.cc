@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The C ABI of dwunw/symbolize.h, over this very process.
+// The C ABI of dwunw/symbolize.h, on the test's own process.
 #include <dwunw/process.h>
 #include <dwunw/symbolize.h>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A walk that was there before allocates nothing, the interpreter's included. Counts what the whole program allocates.
+// A repeated walk allocates nothing, also with the interpreter. Counts the allocations of the whole program.
 #include "support/fake_space.h"
 #include "support/watched_source.h"
 #include "unwind/walk.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// What is kept of code: a file's answers for good, other code's for a while and in one generation of the map.
+// Answers about code: those of a file stay, those of other code are valid for a time and in one generation of the map.
 #include "unwind/code_answers.h"
 
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// What code without CFI says of SP and FP, on functions written out by hand.
+// Tests what code without CFI says about SP and FP, on hand-written functions.
 #include "unwind/code_paths.h"
 
 #include "support/fake_space.h"

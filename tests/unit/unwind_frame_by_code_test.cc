@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Which steps without CFI are certain, and which are not: each witness alone, and each way a caller has been left out.
+// Tests which steps without CFI are certain: each witness alone, and each way in which a caller was once left out.
 #include "unwind/frame_by_code.h"
 
 #include "support/fake_space.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A module's code beside its rows: what is read of it, what tables and single FDEs make of it, and walks through a
-// function that switches stacks without a row that says so.
+// Compares a module's code with its rows: what is read of the code, what tables and single FDEs make of it, and walks
+// through a function that switches stacks without a row that says so.
 #include "unwind/lost_sp.h"
 
 #include "support/fake_space.h"

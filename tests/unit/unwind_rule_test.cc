@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Which rows the fast walk can carry, and how each shape that compilers emit becomes a rule.
+// Tests which rows the fast walk can carry, and how each shape that compilers emit becomes a rule.
 #include "unwind/rule.h"
 
 #include "dwarf/expression.h"

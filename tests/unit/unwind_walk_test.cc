@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Whole walks over hand-written modules and stacks, each stop reason, and slices cut at every byte. Each walk is done
-// cold, from single FDEs and from tables, and warm, and has to be the same every time.
+// Tests whole walks over hand-written modules and stacks, each stop reason, and slices cut at every byte. Each walk
+// runs cold, from single FDEs and from tables, and warm, and must give the same result each time.
 #include "unwind/walk.h"
 
 #include "support/fake_space.h"

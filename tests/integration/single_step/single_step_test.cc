@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Programs stepped through every instruction of prologues, epilogues, PLT stubs, realigned stacks, signal delivery and
-// return, thread starts and exceptions; the stack is walked at each, and equals what the executed calls say. Now and
-// then it is walked over every shorter slice as well.
+// Steps programs through every instruction of prologues, epilogues, PLT stubs, realigned stacks, signal delivery and
+// return, thread starts and exceptions. Walks the stack at each instruction, and compares it with the executed calls.
+// Now and then also walks every shorter slice.
 #include "tracer.h"
 
 #include <gtest/gtest.h>
