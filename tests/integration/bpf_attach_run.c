@@ -103,7 +103,7 @@ static void check_errors(const struct dwunw_attach_programs *programs, const str
     request = *good;
     request.size--;
     CHECK(dwunw_attach(programs, plan, &request, &attachment) == DWUNW_ERR_STRUCT_SIZE, "too small");
-    CHECK(attachment == NULL, "attached all the same");
+    CHECK(attachment == NULL, "attached nevertheless");
 }
 
 static void run(enum dwunw_attach_form form, enum dwunw_attach_returns returns, const char *path,

@@ -93,7 +93,7 @@ class NoAnswer(unittest.TestCase):
         self.assertEqual(os.listdir(self.folder), [])
 
     def test_a_file_that_nobody_serves(self):
-        # The reader cannot be killed while it waits for FUSE; the command ends all the same.
+        # The reader cannot be killed while it waits for FUSE; the command ends nevertheless.
         with target("file", self.folder, CODE) as held:
             self.expect_let_go(dwunw("stack", "-p", held.pid, "--max-hold", 1), held, r"/code\.so$")
 

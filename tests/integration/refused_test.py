@@ -57,7 +57,7 @@ class Refused(Attached):
                 done = run(["unshare", "-m", "sh", "-c", script, "sh", MEMLEAK, f"--dwunw-mode={mode}", "-p", self.pid, 1, 1])
                 self.expect(done, 1, "memleak can't start: the kernel has no BTF: /sys/kernel/btf/vmlinux is not there\n")
 
-    # Sessions and uprobe.multi need no more than these; perf events of uprobes need CAP_SYS_ADMIN on every kernel.
+    # Sessions and uprobe.multi need only these; perf events of uprobes need CAP_SYS_ADMIN on every kernel.
     def test_capabilities(self):
         limited = ["setpriv", "--bounding-set=-all,+bpf,+perfmon,+sys_ptrace,+dac_read_search"]
         done = run([*limited, MEMLEAK, "-p", self.pid, 1, 1])

@@ -14,7 +14,7 @@ add_test(NAME integration.stack_compare_sees_a_wrong_frame
 set_tests_properties(integration.stack_compare_sees_a_wrong_frame PROPERTIES
     ENVIRONMENT "DWUNW=$<TARGET_FILE:dwunw_tool>"
     PASS_REGULAR_EXPRESSION "python3 [0-9/]+: different")
-# There eu-stack goes by rbp, which is its caller's already, and leaves a frame out.
+# There eu-stack uses rbp, which already is the caller's, and leaves a frame out.
 add_test(NAME integration.stack_at_a_return_without_cfi
     COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/stack_compare.py" --dwunw "$<TARGET_FILE:dwunw_tool>" --samples 1
             --programs at-return)

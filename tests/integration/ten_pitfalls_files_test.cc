@@ -278,7 +278,7 @@ TEST_F(TenPitfallsFiles, RacesDlcloseAndReuseOfAnAddress) {
     walked = walk(process_, first.page(), {0, 0, 0, 0});
     EXPECT_EQ(cfa(walked), 32u);
 
-    // Nobody says so: soon, and until then the old rules or none, never a mixture.
+    // No event tells of it: the walk notices soon, and until then uses the old rules or none, never a mixture.
     const CodePage third(folder_ / "third.so", 24, first.page());
     EXPECT_TRUE(soon([&] {
         walked = walk(process_, first.page(), {0, 0, 0, 0});

@@ -169,7 +169,7 @@ TEST_F(TenPitfalls, UretprobesNestedAndTailCalled) {
     EXPECT_EQ(pcs(), (Pcs{at(kSmall), at(kLarge, 0x20), at(kSmall, 0x20), at(kRoot, 0x20)}));
     EXPECT_EQ(frames_[1].source, uint32_t{DWUNW_SOURCE_TRAMPOLINE});
     EXPECT_EQ(frames_[2].source, uint32_t{DWUNW_SOURCE_TRAMPOLINE});
-    // One that nobody told us of: the frames up to it.
+    // One that the request does not name: the frames up to it.
     pending_ = {{kSp, at(kLarge, 0x20)}};
     EXPECT_EQ(walk(at(kSmall)), DWUNW_ERR_UPROBE_TRAMPOLINE);
     EXPECT_EQ(pcs(), (Pcs{at(kSmall), at(kLarge, 0x20)}));

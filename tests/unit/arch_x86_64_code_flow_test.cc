@@ -68,11 +68,11 @@ TEST(CodeFlow, OnlyWhatIsCertain) {
     EXPECT_EQ(follow({0x0f, 0x05, 0x0f, 0x05, 0xc3}, 0, SYS_clone).kind, Kind::kUnknown);
     // A branch on a register that is not known stays where it is.
     expect_goes_to(5, kClone, 2, std::nullopt);
-    // A branch on flags of somebody else.
+    // A branch on flags of another instruction.
     for (const Bytes &code : {Bytes{0x48, 0x85, 0xc1, 0x74, 0x01, 0xc3}, Bytes{0x90, 0x90, 0x90, 0x7c, 0x01, 0xc3}})
         EXPECT_EQ(follow(code, 3, 0).kind, Kind::kUnknown);
     EXPECT_EQ(follow({0x90, 0x90, 0x90, 0x7c, 0x05, 0x74, 0x01, 0xc3}, 5, 0).kind, Kind::kUnknown);
-    // Without the bytes before it nobody knows whose they are.
+    // Without the bytes before it, the source of the flags is unknown.
     EXPECT_EQ(follow({0x74, 0x01, 0xc3}, 0, 0).kind, Kind::kUnknown);
     EXPECT_EQ(follow({0x90, 0xc3}, 0, 0).kind, Kind::kUnknown);
 }

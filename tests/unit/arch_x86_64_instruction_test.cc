@@ -241,13 +241,13 @@ TEST(Instruction, WholeFilesBesideZydis) {
         for (const Bytes &code : code_of(path))
             compare(code, seen, failures);
     EXPECT_GT(seen.instructions, 500'000u);
-    // Data between the functions decodes to whatever.
+    // Data between the functions may decode to anything.
     EXPECT_LT(seen.unknown, seen.instructions / 2000);
     RecordProperty("instructions", static_cast<int>(seen.instructions));
     RecordProperty("unknown", static_cast<int>(seen.unknown));
 }
 
-// Whatever the bytes: no read beyond them, and what is decoded is as long as Zydis says, where both know it.
+// Any bytes: no read beyond them, and an instruction that both know is as long as Zydis says.
 TEST(Instruction, RandomBytesBesideZydis) {
     uint64_t state = 1;
     Bytes code(1 << 20);

@@ -162,7 +162,7 @@ TEST(LostSp, ACfaInAnotherRegisterMeanwhile) {
     EXPECT_EQ(code.lost({{0, true, 8}, {saved, false, 0}, {restored, true, 8}}), Ranges{});
 }
 
-// sub %rax,%rsp with a row for it: whoever wrote the rows knows rax.
+// sub %rax,%rsp with a row for it: the rows' author knew rax.
 TEST(LostSp, ARowThatChangesWithTheReplacement) {
     Code code;
     code.add({0x48, 0x29, 0xc4});

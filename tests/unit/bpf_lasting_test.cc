@@ -69,7 +69,7 @@ TEST_F(LastingTest, OfTwoOfOneNameNeitherIsSaidToStay) {
     EXPECT_EQ(find(program, linker).mappings, (std::vector{program, linker}));
 }
 
-// The true library may be the one that nobody can name, and the one of its name a plugin.
+// The true library may be the one without a readable name, and the one with its name a plugin.
 TEST_F(LastingTest, ALibraryWithoutNamesMayBeAny) {
     const size_t program = map("/bin/program", "", {"libone.so.1"});
     map("/plugins/libone.so.1", "");

@@ -93,7 +93,7 @@ TEST_F(MapHistoryTest, Forgets) {
     EXPECT_EQ(history_.size(), 1u);
     EXPECT_EQ(at(150, kAlways), "b");
     EXPECT_EQ(at(350, kAlways), "");
-    EXPECT_EQ(history_.known_since(), 0u) << "whoever forgets knows otherwise";
+    EXPECT_EQ(history_.known_since(), 0u) << "the caller that forgets knows the rest";
 }
 
 TEST_F(MapHistoryTest, TheLastExecBeforeAMoment) {

@@ -23,7 +23,7 @@ TEST(NumberIndex, FindsWhatWasInserted) {
     EXPECT_EQ(index.find(spread(1), [](uint32_t) { return true; }), NumberIndex::kNone);
 }
 
-// Whoever calls decides what is equal: a hash alone never does.
+// The caller decides what is equal; a hash alone never does.
 TEST(NumberIndex, ManyOfOneHash) {
     NumberIndex index;
     for (uint32_t i = 0; i < 200; ++i)

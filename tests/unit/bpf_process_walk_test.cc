@@ -154,7 +154,7 @@ size_t compare(dwunw_context *context, dwunw_process *process, const dwunw_regse
         return frame.source == DWUNW_SOURCE_REGISTERS || frame.source == DWUNW_SOURCE_CFI;
     });
     EXPECT_FALSE(status == DWUNW_OK && by_rules && written < DWUNW_BPF_MAX_FRAMES)
-        << "left to user space, which needed nothing but rules: reason " << world->reason;
+        << "sent to user space, which needed only rules: reason " << world->reason;
     return 0;
 }
 

@@ -278,7 +278,7 @@ TEST(StackStore, ForgetsWhatNobodyNeeds) {
         dictionary.retain([&](uint64_t id) { return needed.contains(id); }, [&](uint64_t id) { unneeded.insert(id); });
     };
     retain({3, 5});
-    EXPECT_EQ(dictionary.size(), 5u) << "whoever had one when the list was made has it in the next";
+    EXPECT_EQ(dictionary.size(), 5u) << "an id that was held when the list was made is in the next one";
     EXPECT_EQ(unneeded, (std::set<uint64_t>{1, 2, 4}));
     retain({3, 5});
     EXPECT_TRUE(unneeded.empty());

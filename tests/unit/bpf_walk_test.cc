@@ -521,7 +521,7 @@ TEST_F(BpfWalk, WhatLastsIsWalkedWhileTheMapChanges) {
     ASSERT_GT(id, 0);
     EXPECT_EQ(world_.reason, DWUNW_BPF_COMPLETE);
     EXPECT_EQ(world_.stack.layout, 9u);
-    EXPECT_EQ(world_.processes_sent, 1u) << "the map is to be read all the same";
+    EXPECT_EQ(world_.processes_sent, 1u) << "the map must be read nevertheless";
     process_.changes = 2;
     world_.exec_pages = 12;
     EXPECT_EQ(kernel_walk(at(kLeaf), 0), id) << "what lasts means the same";
@@ -715,7 +715,7 @@ TEST_F(BpfWalk, PagesThatAreNotThereAreNeededOrNot) {
     expect_left(at(kLeaf), 0, DWUNW_BPF_UNREADABLE);
 }
 
-// Whatever lies in a stack: what the kernel calls complete, user space calls so, too, and finds the same frames.
+// For any stack: a stack that is complete in the kernel is complete in user space, with the same frames.
 TEST_F(BpfWalk, RandomStacks) {
     std::mt19937_64 random(7);
     constexpr std::array kFunctions = {kLeaf, kMiddle, kByRbp, kDrap,  kPlt, kRoot,     kSignal, kForgets,
@@ -750,7 +750,7 @@ TEST_F(BpfWalk, RandomStacks) {
         ASSERT_FALSE(HasFailure()) << i;
     }
     EXPECT_GT(complete, 4000u);
-    EXPECT_LT(missed, complete / 20) << "left to user space though rules alone decide";
+    EXPECT_LT(missed, complete / 20) << "sent to user space although rules alone decide";
 }
 
 // Two processes whose rules differ at the same addresses, in one cache, from many threads: a rule is never taken from

@@ -232,7 +232,7 @@ TEST_F(ProcessTest, AChainThatSomebodyElseFound) {
     EXPECT_EQ(check(here, 0x4200000000), DWUNW_ERR_NO_MAPPING);
     EXPECT_EQ(certain, 0u);
     EXPECT_EQ(check(reinterpret_cast<uint64_t>(&frames), here), DWUNW_ERR_NO_MAPPING) << "mapped, and no code";
-    EXPECT_EQ(check(here, reinterpret_cast<uint64_t>(&return_address) + 1), DWUNW_ERR_NOT_FOUND) << "nobody's call";
+    EXPECT_EQ(check(here, reinterpret_cast<uint64_t>(&return_address) + 1), DWUNW_ERR_NOT_FOUND) << "no call";
     EXPECT_EQ(dwunw_process_check_frame_chain(process_, &here, 0, frames.data(), &certain), DWUNW_ERR_INVALID_ARGUMENT);
     EXPECT_EQ(dwunw_process_check_frame_chain(nullptr, &here, 1, frames.data(), &certain), DWUNW_ERR_INVALID_ARGUMENT);
     EXPECT_EQ(dwunw_process_check_frame_chain(process_, &here, 1, frames.data(), nullptr), DWUNW_ERR_INVALID_ARGUMENT);

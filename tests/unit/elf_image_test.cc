@@ -171,7 +171,7 @@ TEST(Image, CompressedSections) {
     EXPECT_FALSE(read(".zdebug_frame", {'Z', 'L', 'I'}, 0));
 }
 
-// As objcopy -R .eh_frame -R .eh_frame_hdr leaves it: a program header for what is no more.
+// As objcopy -R .eh_frame -R .eh_frame_hdr leaves it: a program header for a section that is gone.
 TEST(Image, AProgramHeaderWithoutItsEhFrameHdr) {
     for (const bool empty : {true, false}) {
         ElfBuilder builder;
@@ -253,7 +253,7 @@ TEST(Image, ARealProgram) {
     }
 }
 
-// Whatever is done to a file, there is a result or a typed error, and what is read lies within it.
+// For any change of a file there is a result or a typed error, and every read lies within the file.
 void look_everywhere(const Vector &file) {
     const MemorySource source(file);
     auto image = Image::parse(source);

@@ -265,7 +265,7 @@ TEST(ModuleStore, WhatWasUsedLongestAgoIsEvicted) {
     EXPECT_NE(a.cfi_bytes(), 0u);
     EXPECT_EQ(store.totals().evicted, 1u);
     EXPECT_EQ(store.totals().table_bytes, 2 * each);
-    // One that is held stays, and one that comes back is as good as before.
+    // A table that is held stays, and a table that comes back is equal to the old one.
     const auto held_a = testing::take(store.cfi(a));
     const auto held_c = testing::take(store.cfi(c));
     const auto held_b = testing::take(store.cfi(b));
@@ -307,7 +307,7 @@ TEST(ModuleStore, ManyFilesThatExpandShareABudget) {
         for (const Module *file : files) {
             if (!store.cfi(*file))
                 return false;
-            store.wait_for_tables(); // nobody holds it any more, and it makes room for the next
+            store.wait_for_tables(); // it is not held any more, and makes room for the next
         }
         return store.totals().table_bytes < 6 * kEach;
     });

@@ -84,7 +84,7 @@ class MappedCode {
         EXPECT_NE(address_, MAP_FAILED);
     }
     void unmap() const { ::munmap(address_, size_); }
-    // No code is there any more, and nobody else can have the address.
+    // No code is there any more, and no other mapping can get the address.
     void reserve() const {
         ::mmap(address_, size_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
     }

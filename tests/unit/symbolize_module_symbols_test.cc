@@ -324,7 +324,7 @@ TEST(ModuleSymbols, EveryTruncationIsAnErrorOrASmallerFile) {
     }
 }
 
-// Whatever a file holds, the answer is a symbol whose name is a string, or a typed error.
+// For any file the answer is a symbol whose name is a string, or a typed error.
 TEST(ModuleSymbols, SurvivesDamagedFiles) {
     std::mt19937 random(20240607);
     for (const std::string &path : {kPlain, kStripped, kMiniDebug}) {

@@ -99,7 +99,7 @@ TEST(SymbolImage, AFileWithoutSectionHeadersIsCopied) {
     EXPECT_EQ(make(MemorySource(file), file.size() - 1).error().status, DWUNW_ERR_LIMIT);
 }
 
-// Section headers that nobody could use are not left for libelf to believe.
+// Unusable section headers are not left for libelf to believe.
 TEST(SymbolImage, UnusableSectionHeadersAreTakenOut) {
     Vector file = builder_with(SHT_DYNSYM).build();
     const uint16_t none = 0xfff0;

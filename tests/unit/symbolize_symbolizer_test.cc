@@ -106,7 +106,7 @@ TEST_F(SymbolizerTest, NamesTheVdso) {
     EXPECT_NE(std::string(symbol_.name).find("clock_gettime"), std::string::npos) << symbol_.name;
 }
 
-// A deleted file's names come from the file all the same: it is still mapped, and so can still be opened.
+// A deleted file's names still come from the file: it is still mapped, so it can be opened.
 TEST_F(SymbolizerTest, NamesADeletedFile) {
     char path[] = "/tmp/dwunw-symbolizer-XXXXXX";
     const int fd = mkstemp(path);

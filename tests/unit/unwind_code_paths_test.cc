@@ -109,7 +109,7 @@ TEST_F(CodePathsTest, NothingFollowsACallThatNeverReturns) {
     // push %rax; a call through a pointer, which does not return; and the next function, which does.
     set(0x1000, {0x50, 0xff, 0xd0, 0x53, 0x5b, 0xc3});
     EXPECT_EQ(exits(0).count, 0u);
-    set(0x1000, {0x48, 0x83, 0xe4, 0xe0, 0xc3}); // and $-32,%rsp; ret: nobody knows
+    set(0x1000, {0x48, 0x83, 0xe4, 0xe0, 0xc3}); // and $-32,%rsp; ret: unknown
     EXPECT_EQ(exits(0).count, 1u);
     set(0x1000, {0xff, 0x25, 0, 0, 0, 0}); // a PLT's
     EXPECT_EQ(exits(0).count, 1u);

@@ -147,7 +147,7 @@ TEST(FdeSearch, WithTheTableWhatWasReadIsGivenBack) {
     const auto table = module->compile();
     ASSERT_TRUE(table);
     EXPECT_EQ(module->memory_bytes(), empty + (*table)->memory_bytes());
-    // What somebody still looks at stays, and what is asked for again is read again.
+    // Bytes in use stay valid, and bytes that are needed again are read again.
     ASSERT_TRUE(held);
     const auto again = module->find_fde(LinkAddr(kFirst));
     ASSERT_TRUE(again);
@@ -249,7 +249,7 @@ TEST(FdeSearch, AFileThatEndsEarly) {
     EXPECT_GT(bad, 10u);
 }
 
-// Pieces are given back while somebody may be looking at them.
+// Pieces are dropped while other threads may use them.
 TEST(FdeSearch, ManyThreadsAskWhileItIsCompiled) {
     File file;
     const auto module = file.module();

@@ -104,7 +104,7 @@ TEST_F(FrameByCodeTest, APendingUretprobeStandsForACall) {
     EXPECT_EQ(at(0x100, kSp + 64).step.outcome, Step::Outcome::kFrame);
 }
 
-// A handler returns to the trampoline, which nobody called.
+// A handler returns to the trampoline, which no call precedes.
 TEST_F(FrameByCodeTest, AHandlersReturn) {
     set(0x100, {0xc3});
     set(0x200, {0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05});
@@ -155,7 +155,7 @@ TEST_F(FrameByCodeTest, WhatFollowsACallThatNeverReturnsIsNotAsked) {
     expect_outer(behind_call(0x110, kSp + 64), kSp + 72, 0x300, true);
 }
 
-// What the callee is, nobody knows: then the end behind it counts only with a witness.
+// The callee is unknown: then the end behind it counts only with a witness.
 TEST_F(FrameByCodeTest, AnEndBehindACallNeedsAWitness) {
     call_by_pointer(0x110);
     set(0x110, {0xc9, 0xc3});

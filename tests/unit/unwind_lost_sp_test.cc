@@ -277,7 +277,7 @@ class StackSwitchWalk : public StackSwitch {
     std::array<dwunw_frame, 16> frames_{};
 };
 
-// What lies on the other stack looks like callers, and called nobody.
+// The words on the other stack look like return addresses, but no call pushed them.
 TEST_F(StackSwitchWalk, EndsWhereTheStackWasSwitched) {
     stack_.set(kSp, at(kSwitches, kBehindCall)).set(kSp + 8, at(kPlain, 0x20)).set(kSp + 16, at(kRoot, 0x20));
     expect(at(kPlain, 0), DWUNW_ERR_STACK_SWITCHED, {at(kPlain, 0), at(kSwitches, kBehindCall)});

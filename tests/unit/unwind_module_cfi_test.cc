@@ -83,7 +83,7 @@ TEST(ModuleCfi, OneFdeSaysWhatTheTableSays) {
     EXPECT_EQ(by_fde->rule_at(LinkAddr(0x100c)).end, LinkAddr(0x1040));
 }
 
-// .eh_frame_hdr is a claim: where it names the wrong FDE, or none, the right one is found all the same.
+// .eh_frame_hdr is a claim: if it names the wrong FDE, or none, the right one is still found.
 TEST(ModuleCfi, AHeaderThatLies) {
     FrameSection section;
     const size_t cie = section.cie();

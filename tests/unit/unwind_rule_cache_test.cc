@@ -206,7 +206,7 @@ TEST_F(RuleCacheTest, EmptyAtEveryAddress) {
         ASSERT_FALSE(cache_->find(CodeAddr::return_address(RunAddr(random() >> 17)), 1 + random() % 1000));
 }
 
-// Threads overwrite each other's entries all the time; whatever is found has to be what belongs to the pc.
+// Threads overwrite each other's entries all the time; every entry that is found must belong to its pc.
 TEST_F(RuleCacheTest, ThreadsThatWriteAndRead) {
     constexpr uint64_t kPcs = 40'000; // ten for each entry
     const auto rule_of = [](uint64_t pc) {

@@ -427,14 +427,14 @@ TEST_F(UnmentionedRegister, BeforeAPendingUretprobe) {
     EXPECT_EQ(walk_from_helper(), DWUNW_ERR_UPROBE_TRAMPOLINE);
 }
 
-// A call of what is no code: middle called `pc`, and its return address is on top of the stack.
+// A call of an address that is not code: middle called `pc`, and its return address is on top of the stack.
 class NoCode : public WalkTest {
   protected:
     static constexpr uint64_t kHeap = 0x900000;
     static constexpr uint64_t kTop = kSp + 8; // as a call leaves it: 8 below a multiple of 16
     NoCode() {
         static_assert(kTop % 16 == 8);
-        // An odd number: whoever asks whether a `ret` led there is not helped by it.
+        // An odd number: it does not show whether a `ret` led there.
         stack_.set(kTop, at(kMiddle, 0x20)).set(kTop + 8 + 24, at(kRoot, 0x20)).set(kTop - 8, 0x1111);
     }
     void called_by(std::initializer_list<uint8_t> code) {
@@ -560,7 +560,7 @@ TEST_F(NoCode, BeforeAPendingUretprobe) {
     EXPECT_EQ(pcs(), (Pcs{0, at(kMiddle, 0x20), at(kRoot, 0x20)}));
     pending_ = {{kTop, at(kLeaf, 0x20)}};
     walk_called(0);
-    expect_stop("nobody called from there");
+    expect_stop("no call led from there");
 }
 
 // The kernel's page of old system calls, which no file is.
@@ -668,7 +668,7 @@ TEST(CodeLocation, TheEntryPointIsAFewInstructions) {
     EXPECT_TRUE(location.is_entry_point(RunAddr(0x101021)));
     EXPECT_FALSE(location.is_entry_point(RunAddr(0x100fff)));
     EXPECT_FALSE(location.is_entry_point(RunAddr(0x101040)));
-    // A library has none, nor has what is no module.
+    // A library has none, nor has memory that is not a module.
     location.entry = LinkAddr(0);
     EXPECT_FALSE(location.is_entry_point(RunAddr(0x100000)));
     location.entry = LinkAddr(0x1000);
@@ -780,7 +780,7 @@ TEST_F(WalkTest, NoFramePointerStepBeforeTheFunctionsOwnReturnAddress) {
     EXPECT_EQ(frames_[1].pc, at(kMiddle, 0x20));
     EXPECT_EQ(frames_[1].source, DWUNW_SOURCE_CODE);
     EXPECT_EQ(frames_[0].cfa, kSp + 32);
-    // Nobody called there.
+    // No call led there.
     stack_.set(kSp + 24, at(kMiddle, 0x21));
     EXPECT_EQ(walk_from(kJit + 0x30, kSp + 32), DWUNW_ERR_NO_CFI);
     EXPECT_EQ(result_.written, 1u);

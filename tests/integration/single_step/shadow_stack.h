@@ -15,7 +15,7 @@ struct TrueFrame {
     uint64_t sp = 0;
     bool exact = false;  // `pc` is the next instruction to execute, not a return address
     bool signal = false; // the trampoline that a handler returns to
-    uint64_t call = 0;   // the return address that its call pushed, whatever has been written over it since
+    uint64_t call = 0;   // the return address that its call pushed, also if it was overwritten later
 };
 
 class ShadowStack {

@@ -18,7 +18,7 @@ using dwunw::testing::step_through;
 using dwunw::testing::StepOptions;
 using dwunw::testing::StepReport;
 
-// Where a walk may stop early: what nobody's CFI covers. Each begins the text "innermost … outermost: reason".
+// Where a walk may stop early: code without CFI. Each is the beginning of the text "innermost … outermost: reason".
 // Compiled without CFI: crtstuff.c's functions, and the pieces of .fini.
 constexpr auto kStartUpCode = "^(__do_global_dtors_aux|deregister_tm_clones|_fini): no call-frame information$";
 // setjmp and longjmp, of which musl says nothing, and a handler that interrupted them. Their symbols have no size: they

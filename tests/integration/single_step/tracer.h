@@ -15,9 +15,9 @@ namespace dwunw::testing {
 
 struct StepOptions {
     std::vector<std::string> command;
-    // Sends SIGALRM at every so many instructions outside a handler; 0: never.
+    // Sends SIGALRM each time this many instructions ran outside a handler; 0: never.
     uint64_t signal_every = 0;
-    // Walks over slices cut at every 8 bytes, at every so many instructions; 0: never.
+    // Walks over slices cut at every 8 bytes, each time this many instructions ran; 0: never.
     uint64_t cut_every = 0;
     // No walk can go further than into libc: stacks end there.
     bool libc_without_cfi = false;
