@@ -383,7 +383,7 @@ class Losses(unittest.TestCase):
                     self.assertGreater(len(report.stacks), 1000)
 
     def test_a_limit_on_new_stacks_behind_one_path(self):
-        why = "too many new stacks behind one path"
+        why = "too many new stacks that begin with the same frames"
         for mode in ("fallback", "force"):
             with self.subTest(mode), target(WITHOUT_CFI, str(self.BLOCKS), "distinct") as running:
                 options = ("--dwunw-path-limit=100", f"--dwunw-mode={mode}", "--stack-storage-size=1048576")

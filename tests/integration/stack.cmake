@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
-# The dwunw command, alone and beside eu-stack. More programs: stack_compare.py --programs all --samples 100.
+# The dwunw command, alone and compared with eu-stack. More programs: stack_compare.py --programs all --samples 100.
 add_executable(deep_target deep_target.c)
 target_link_libraries(deep_target PRIVATE Threads::Threads)
 target_compile_options(deep_target PRIVATE -O2 -fomit-frame-pointer -fno-optimize-sibling-calls -fno-sanitize=all)
