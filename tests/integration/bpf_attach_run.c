@@ -143,7 +143,7 @@ static void run(enum dwunw_attach_form form, enum dwunw_attach_returns returns, 
                            : plan.form == DWUNW_ATTACH_SESSION ? (unsigned int)DWUNW_ATTACH_RETURN_PROBES
                                                                : (unsigned int)DWUNW_ATTACH_RETURN_INSTRUCTIONS),
           "%s", plan.reason);
-    CHECK((strstr(plan.reason, "as asked") != NULL) == (form != DWUNW_ATTACH_AUTO), "%s", plan.reason);
+    CHECK((strstr(plan.reason, "as requested") != NULL) == (form != DWUNW_ATTACH_AUTO), "%s", plan.reason);
     status = dwunw_attach(&programs, &plan, &request, &attachment);
     CHECK(status == DWUNW_ERR_INVALID_ARGUMENT, "attached before it was loaded");
     CHECK(probe_placement_bpf__load(skeleton) == 0, "%m");
