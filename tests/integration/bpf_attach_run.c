@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 /*
- * dwunw/bpf_attach.h, each form that the kernel has, on functions of this program: entries and returns are counted
- * while it is attached, and no longer when it is not. Ends with status 1 and what was wrong.
+ * Tests dwunw/bpf_attach.h in each form that the kernel has, on functions of this program: entries and returns are
+ * counted while it is attached, and not after it is detached. On a failure, prints what was wrong and ends with status
+ * 1.
  */
 #define _GNU_SOURCE
 #include <bpf/bpf.h>

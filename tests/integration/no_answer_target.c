@@ -3,8 +3,7 @@
  * A program that makes every reader of it wait for ever. Says "ready ADDRESS", then answers "alive" to every line.
  *
  *   no_answer_target page          a page in the middle of a thread's stack is a userfaultfd's, which never answers
- *   no_answer_target file DIR LIB  its code is in a FUSE file, DIR/code.so, a copy of LIB; whoever served it serves it
- *                                  no more
+ *   no_answer_target file DIR LIB  its code is in a FUSE file, DIR/code.so, a copy of LIB, whose server stops answering
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -5,7 +5,7 @@
  *     no_code_target HOW WHEN
  *
  * HOW: null, register, table, stack, heap, vsyscall, plt. WHEN: die (of the SIGSEGV), wait (in its handler), capture
- * (in its handler, a slice of the stack alone; prints a frame a line).
+ * (in its handler, with only a slice of the stack; prints a frame a line).
  */
 #define _GNU_SOURCE
 #include <dwunw/process.h>
