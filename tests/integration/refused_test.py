@@ -98,7 +98,7 @@ class RefusedByTheMachine(Attached):
         self.assertIn("JIT: off", done.stderr)
         self.assertNotIn("going on with", done.stderr)
 
-    def test_2_nobody_may_trace(self):
+    def test_2_no_process_may_be_traced(self):
         PTRACE_SCOPE.write_text("3", encoding="ascii")
         done = run([DWUNW, "stack", "-p", self.pid])
         self.expect(done, 1, f"{self.pid}: permission denied: no process may be traced until the next boot (kernel.yama.ptrace_scope is 3)\n")

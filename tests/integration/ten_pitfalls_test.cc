@@ -185,7 +185,7 @@ TEST_F(TenPitfalls, EndsZeroAndUndefined) {
     EXPECT_EQ(pcs(), (Pcs{at(kRoot)}));
 }
 
-TEST_F(TenPitfalls, GapsHaveNobodysRules) {
+TEST_F(TenPitfalls, GapsHaveNoRules) {
     set(kSp, at(kRoot, 0x20));
     EXPECT_EQ(walk(at(kGlibcs, 0x0f)), DWUNW_ERR_NO_CFI); // just past an FDE
     EXPECT_EQ(walk(at(kNoRules)), DWUNW_ERR_NO_CFI);

@@ -77,7 +77,7 @@ TEST(CodeFlow, OnlyWhatIsCertain) {
     EXPECT_EQ(follow({0x90, 0xc3}, 0, 0).kind, Kind::kUnknown);
 }
 
-TEST(CodeFlow, OtherCodeIsOtherCodeWhateverRaxIs) {
+TEST(CodeFlow, OtherCodeIsNotFollowedForAnyRax) {
     EXPECT_TRUE(follow({0x90, 0xc3}, 0, 0).always);
     for (const Bytes &code : {Bytes({0x0f, 0x05}), Bytes({0x74, 0x01, 0xc3}), Bytes({0x7c, 0x01, 0xc3})})
         EXPECT_FALSE(follow(code, 0, std::nullopt).always);

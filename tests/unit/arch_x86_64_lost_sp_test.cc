@@ -87,7 +87,7 @@ TEST(LostSp, OnlyBehindTheSwitch) {
     EXPECT_EQ(code.lost(kAlways8), (Ranges{{behind, code.size()}}));
 }
 
-TEST(LostSp, ReturnInstructionsAreRightWhateverSpIs) {
+TEST(LostSp, ReturnInstructionsAreRightForAnySp) {
     Code code;
     code.switch_stacks();
     code.ret();

@@ -262,7 +262,7 @@ TEST(StackStore, IdsCountToItsLimitAndSayThatTheyFoundNoRoom) {
     EXPECT_EQ(look_up(dictionary, kCount + 1).status, DWUNW_ERR_NOT_FOUND);
 }
 
-TEST(StackStore, ForgetsWhatNobodyNeeds) {
+TEST(StackStore, ForgetsStacksThatAreNotNeeded) {
     StackStore dictionary;
     const auto same = same_frames();
     const std::vector frames(same.begin(), same.end());

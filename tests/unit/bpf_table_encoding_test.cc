@@ -91,7 +91,7 @@ TEST(RuleWord, OtherRegistersAndExpressionsAreLeftToUserSpace) {
     }
 }
 
-TEST(RuleWord, TheRootIsARootWhateverElseItSays) {
+TEST(RuleWord, TheRootIsARootWithAnyOtherFields) {
     Rule rule = usual(8);
     rule.ra_kind = ValueKind::kUndefined;
     rule.cfa_reg = R10;

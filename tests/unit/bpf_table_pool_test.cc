@@ -71,7 +71,7 @@ TEST(TablePool, AModuleIsThereOnce) {
     EXPECT_EQ(pool.pool.without_room(), 0u);
 }
 
-TEST(TablePool, WhatNobodyUsesStaysUntilItsRoomIsNeeded) {
+TEST(TablePool, AnUnusedTableStaysUntilItsRoomIsNeeded) {
     const Module a;
     const Module b;
     const Module c;
@@ -124,7 +124,7 @@ TEST(TablePool, WhatIsUsedIsNeverOverwritten) {
     EXPECT_EQ(pool.pool.without_room(), 2u);
 }
 
-TEST(TablePool, NothingIsOverwrittenWhereNobodyKnowsWhoReadsIt) {
+TEST(TablePool, NothingIsOverwrittenIfTheWaitForReadersFails) {
     const Module a;
     const Module b(3);
     Pool pool(b.cells().size());

@@ -214,7 +214,7 @@ TEST_F(ProcessTest, AProcessThatEndsMeanwhile) {
 
 __attribute__((noinline)) uint64_t return_address() { return reinterpret_cast<uint64_t>(__builtin_return_address(0)); }
 
-TEST_F(ProcessTest, AChainThatSomebodyElseFound) {
+TEST_F(ProcessTest, AChainFoundByAnotherWalk) {
     ASSERT_EQ(open(::getpid()), DWUNW_OK);
     const uint64_t here = return_address();
     std::array<dwunw_frame, 2> frames{};

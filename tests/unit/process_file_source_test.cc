@@ -66,7 +66,7 @@ TEST(LocatedFile, WhatIsNotARegularFileIsNeverOpened) {
     EXPECT_EQ(below.error().status, DWUNW_ERR_NO_FILE);
 }
 
-TEST(LocatedFile, OpensWhatItLookedAtWhateverThePathNamesByThen) {
+TEST(LocatedFile, OpensTheCheckedFileAfterThePathHasChanged) {
     const TemporaryFolder folder;
     write_file(folder / "file", "the old one");
     auto file = LocatedFile::locate(AT_FDCWD, (folder / "file").c_str());

@@ -53,7 +53,7 @@ TEST(Module, ManyThreadsCompileOnce) {
     EXPECT_NE(seen[0], nullptr);
 }
 
-TEST(Module, DropsWhatNobodyHolds) {
+TEST(Module, DropsCfiThatIsNotHeld) {
     const auto module = open_module_file(PLUGIN_A);
     EXPECT_EQ(module->cfi_bytes(), 0u);
     EXPECT_EQ(module->drop_cfi(), 0u);

@@ -113,7 +113,7 @@ TEST(LostSpOfAModule, AFunctionTooLongToBeFollowed) {
     EXPECT_EQ(lost[0].end, kSize);
 }
 
-TEST(LostSpOfAModule, AFunctionThatNobodyWrites) {
+TEST(LostSpOfAModule, AFunctionLargerThanAnyRealOne) {
     FakeCode code(0x1000);
     const ReadCode read = code.reader();
     LostSp lost_sp(read, x86_64(), LostSp::Order::kOneFde);

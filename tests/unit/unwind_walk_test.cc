@@ -523,7 +523,7 @@ TEST_F(NoCode, CalledDirectly) {
     expect_caller(0);
 }
 
-TEST_F(NoCode, NobodyCalledIt) {
+TEST_F(NoCode, NoCallLedThere) {
     called_by({0x90, 0x90});
     walk_called(0);
     expect_stop("no call there");
@@ -838,7 +838,7 @@ TEST_F(WalkTest, AFramePointerWithoutAPrologueOnlyIfNoReturnAddressLiesBelowIt) 
     EXPECT_EQ(walk_from(at(kLeaf), kSp + 40), DWUNW_ERR_NO_CFI);
 }
 
-TEST_F(WalkTest, NoFramePointerStepIntoWhatNobodyCalled) {
+TEST_F(WalkTest, NoFramePointerStepToAnUncalledAddress) {
     stack_.set(kSp + 32, kSp + 64).set(kSp + 40, kJit + 0x300);
     EXPECT_EQ(walk_from(kJit + 0x10, kSp + 32), DWUNW_ERR_NO_CFI);
     EXPECT_EQ(result_.written, 1u);
