@@ -203,7 +203,7 @@ TEST_F(TenPitfallsFiles, FilesInMemoryOnly) {
     ::close(fd);
 }
 
-TEST_F(TenPitfallsFiles, FilesThatAreNoneTheVdso) {
+TEST_F(TenPitfallsFiles, FilesInMemoryOnlyTheVdso) {
     const auto base = ::getauxval(AT_SYSINFO_EHDR);
     if (base == 0)
         GTEST_SKIP() << "skipped: no vDSO";
@@ -316,7 +316,7 @@ TEST_F(TenPitfallsFiles, RacesForkedProcessesAreTheirOwn) {
     ::munmap(page.page(), 4096);
 }
 
-TEST_F(TenPitfallsFiles, RacesAfterAnExecNothingIsAsItWas) {
+TEST_F(TenPitfallsFiles, RacesAfterAnExecTheOldMapIsNotUsed) {
     const CodePage page(folder_ / "before.so", 16);
     Child child([](const Child::Line &line) {
         line.hear();

@@ -60,7 +60,7 @@ TEST(CodeFlow, AnErrorGoesWhereErrorsGo) {
     EXPECT_EQ(follow(kClone, 7, kError).kind, Kind::kReturns);
 }
 
-TEST(CodeFlow, OnlyWhatIsCertain) {
+TEST(CodeFlow, FollowsOnlyCertainCode) {
     // Other system calls may not come back, or not here.
     for (const uint64_t rax : {uint64_t{SYS_rt_sigreturn}, uint64_t{SYS_vfork}, uint64_t{0}, kError})
         EXPECT_EQ(follow(kClone, 0, rax).kind, Kind::kUnknown) << rax;

@@ -38,7 +38,7 @@ struct Form {
     bool of_fp = false;
 };
 
-TEST(Instruction, WhatSetsAFrameUpAndTakesItDown) {
+TEST(Instruction, FrameSetupAndTeardownHaveExactEffects) {
     const std::vector<Form> forms = {
         {"push %rbp", {0x55}, Effect::kPush, false, 0, true},
         {"push %r13", {0x41, 0x55}, Effect::kPush},
@@ -127,7 +127,7 @@ TEST(Instruction, WhereItGoes) {
         EXPECT_EQ(decoded(end).flow, Flow::kEnd);
 }
 
-TEST(Instruction, WhatIsNone) {
+TEST(Instruction, BytesThatAreNotAnInstruction) {
     for (const Bytes &code : {Bytes{}, Bytes{0x48}, Bytes{0x06}, Bytes{0x0f}, Bytes{0x0f, 0x04},
                               Bytes{0xea, 0, 0, 0, 0}, Bytes{0x48, 0x8d, 0xe5}, Bytes(16, 0x66), Bytes{0xff, 0xff}})
         EXPECT_FALSE(decode(code));

@@ -122,7 +122,7 @@ TEST(LostSp, AConstantThatTheRowsLeaveOut) {
     EXPECT_EQ(code.lost(kAlways8), (Ranges{{pushed, popped}, {switched, code.size()}}));
 }
 
-TEST(LostSp, AFunctionThatReplacesNothingIsTakenAtItsWord) {
+TEST(LostSp, TheRowsOfAFunctionWithoutAReplacementAreRight) {
     Code code;
     code.push();
     code.call();
@@ -185,7 +185,7 @@ TEST(LostSp, AlongEveryPath) {
     EXPECT_EQ(code.lost(kAlways8), (Ranges{{loop, joined + 3}}));
 }
 
-TEST(LostSp, NothingLeadsPastACallThatDoesNotReturn) {
+TEST(LostSp, NoPathLeadsPastACallThatDoesNotReturn) {
     Code code;
     code.branch(1 + 4 + 2);
     code.push();
@@ -215,7 +215,7 @@ TEST(LostSp, AJumpByValueWithSpLostMayLeadAnywhere) {
     EXPECT_EQ(table.lost(kAlways8), (Ranges{{switched, table.size()}}));
 }
 
-TEST(LostSp, BytesThatAreNoInstruction) {
+TEST(LostSp, BytesThatAreNotAnInstruction) {
     Code code;
     code.add({0x06, 0x06});
     code.switch_stacks();

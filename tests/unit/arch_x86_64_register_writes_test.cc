@@ -41,7 +41,7 @@ TEST(RegisterWrites, ByHand) {
     EXPECT_FALSE(alone_in({0x66, 0x0f, 0x3a, 0x61, 0xc1, 0}, kRcx)); // pcmpestri
 }
 
-TEST(RegisterWrites, WhatIsNotKnownIsNotLeftAlone) {
+TEST(RegisterWrites, CodeWithoutAProofCountsAsAWrite) {
     for (const Code &code : {
              Code{0xe8, 0, 0, 0, 0},       // call
              Code{0xff, 0xd1},             // call *%rcx

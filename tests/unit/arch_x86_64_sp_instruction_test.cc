@@ -84,7 +84,7 @@ TEST(SpInstruction, Replacements) {
     expect({0x48, 0xbc, 1, 2, 3, 4, 5, 6, 7, 8}, Kind::kReplaces);          // movabs
 }
 
-TEST(SpInstruction, WhatOnlyLooksLikeOne) {
+TEST(SpInstruction, InstructionsThatOnlySeemToWriteSp) {
     expect({0x48, 0x89, 0xe2}, Kind::kOther);                      // mov %rsp,%rdx
     expect({0x48, 0x89, 0xe4}, Kind::kOther);                      // mov %rsp,%rsp
     expect({0x4c, 0x8b, 0x66, 0x38}, Kind::kOther);                // mov 0x38(%rsi),%r12

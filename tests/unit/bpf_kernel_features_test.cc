@@ -13,7 +13,7 @@
 namespace dwunw::bpf {
 namespace {
 
-TEST(KernelFeatures, WhatIsSwitchedOffIsNotThere) {
+TEST(KernelFeatures, AFeatureThatIsSwitchedOffIsAbsent) {
     const KernelFeatures all = KernelFeatures::probe(0);
     EXPECT_FALSE(all.loop_off);
     EXPECT_FALSE(all.task_storage_off);

@@ -45,7 +45,7 @@ TEST(LinkerProbe, AFileWithoutTheFunctionHasNoEntry) {
     EXPECT_FALSE(LinkerProbe::find_entry(*program).has_value());
 }
 
-TEST(LinkerProbe, AFileThatIsNoImageHasNoEntry) {
+TEST(LinkerProbe, AFileThatIsNotAnImageHasNoEntry) {
     const std::vector<uint8_t> bytes(100, 0x7f);
     EXPECT_FALSE(LinkerProbe::find_entry(*open_bytes(bytes)).has_value());
 }

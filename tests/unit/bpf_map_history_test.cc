@@ -74,7 +74,7 @@ TEST_F(MapHistoryTest, InAnyOrder) {
     EXPECT_EQ(at(150, 35), "c");
 }
 
-TEST_F(MapHistoryTest, WhatWasLostIsNotKnown) {
+TEST_F(MapHistoryTest, ALostTimeIsUnknown) {
     came(10, 100, 200, "a");
     history_.lose(15);
     EXPECT_EQ(history_.known_since(), 15u);

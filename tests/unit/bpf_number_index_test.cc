@@ -8,7 +8,7 @@ namespace {
 
 uint64_t spread(uint64_t value) { return value * 0x9e3779b97f4a7c15u; }
 
-TEST(NumberIndex, FindsWhatWasInserted) {
+TEST(NumberIndex, FindsEveryInsertedNumber) {
     NumberIndex index;
     EXPECT_EQ(index.find(1, [](uint32_t) { return true; }), NumberIndex::kNone);
     constexpr uint32_t kCount = 10000;

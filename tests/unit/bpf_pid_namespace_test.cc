@@ -21,7 +21,7 @@ TEST(PidNamespace, MoreNumbersMeanThatProcIsOfAnOuterOne) {
 TEST(PidNamespace, AKernelWithoutNamespacesHasOne) { EXPECT_TRUE(has_one_number("Name:\tcat\nPid:\t12\n")); }
 
 // A name has no newlines: /proc shows them escaped.
-TEST(PidNamespace, AProgramsNameIsNoField) {
+TEST(PidNamespace, AProgramsNameIsNotAField) {
     EXPECT_TRUE(has_one_number("Name:\tNSpid:\\t1\\t2\nNSpid:\t12\nNSpgid:\t12\n"));
 }
 

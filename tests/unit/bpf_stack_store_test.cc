@@ -125,7 +125,7 @@ TEST(StackStore, StacksOfTheSameFramesHaveTheFirstOnesId) {
     EXPECT_EQ(look_up(dictionary, 2).frames[1].source, static_cast<uint32_t>(DWUNW_SOURCE_FRAME_POINTER));
 }
 
-TEST(StackStore, WhatAReaderCanTellApartHasAnIdOfItsOwn) {
+TEST(StackStore, StacksThatDifferForAReaderHaveTheirOwnIds) {
     StackStore dictionary;
     ASSERT_TRUE(dictionary.add(1, 42, layout(), kWords));
     uint64_t id = 1;
@@ -170,7 +170,7 @@ TEST(StackStore, AnIdKeepsItsFirstFrames) {
     EXPECT_EQ(dictionary.size(), 2u);
 }
 
-TEST(StackStore, LookupFillsWhatThereIsRoomFor) {
+TEST(StackStore, LookupFillsAtMostMaxFrames) {
     StackStore dictionary;
     EXPECT_EQ(look_up(dictionary, 1).status, DWUNW_ERR_NOT_FOUND);
     EXPECT_FALSE(dictionary.contains(1));

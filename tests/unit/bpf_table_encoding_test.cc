@@ -46,7 +46,7 @@ TEST(RuleWord, OffsetsComeBackToTheirLimits) {
     }
 }
 
-TEST(RuleWord, WhatDoesNotFitIsLeftToUserSpace) {
+TEST(RuleWord, ARuleThatDoesNotFitIsForUserSpace) {
     EXPECT_EQ(kind(usual(1 << 21)), DWUNW_RULE_CFA_ELSEWHERE);
     EXPECT_EQ(kind(usual(-(1 << 21) - 1)), DWUNW_RULE_CFA_ELSEWHERE);
     Rule rule = usual(8);
@@ -99,7 +99,7 @@ TEST(RuleWord, TheRootIsARootWithAnyOtherFields) {
     EXPECT_EQ(kind(rule), DWUNW_RULE_CFA_ROOT);
 }
 
-TEST(RuleWord, NoneIsZero) {
+TEST(RuleWord, NoRuleIsEncodedAsZero) {
     Rule rule = usual(0);
     rule.ra_offset = 0;
     EXPECT_EQ(word(rule), 0u) << "CFA = SP, RA = [CFA]: the one word that stands for no rule";

@@ -106,7 +106,7 @@ TEST(TablePool, TheOneReleasedLongestAgoGoesFirst) {
     EXPECT_EQ(pool.acquire(c), first_c) << "still there";
 }
 
-TEST(TablePool, WhatIsUsedIsNeverOverwritten) {
+TEST(TablePool, AUsedTableIsNeverOverwritten) {
     const Module a;
     const Module b(40);
     Pool pool(b.cells().size());

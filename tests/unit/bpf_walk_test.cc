@@ -403,7 +403,7 @@ TEST_F(BpfWalk, CallAtTheEndOfItsFunction) {
     expect_complete(at(kLeaf), 0, 3);
 }
 
-TEST_F(BpfWalk, WhatItCannotDecideItLeaves) {
+TEST_F(BpfWalk, AnUndecidedStackGoesToUserSpace) {
     set(kSp, kUprobes);
     expect_left(at(kLeaf), 0, DWUNW_BPF_TRAMPOLINE);
     set(kSp, kJit + 0x100);
@@ -461,7 +461,7 @@ TEST_F(BpfWalk, DeepStacks) {
     EXPECT_EQ(world_.reason, DWUNW_BPF_FRAME_LIMIT);
 }
 
-TEST_F(BpfWalk, OnlyWhatIsTrueNowIsUsed) {
+TEST_F(BpfWalk, OnlyAValidMapIsUsed) {
     set(kSp, at(kRoot, 1));
     ASSERT_GT(kernel_walk(at(kLeaf), 0), 0);
     ASSERT_EQ(world_.reason, DWUNW_BPF_COMPLETE);
@@ -510,7 +510,7 @@ TEST_F(BpfWalk, RulesOfAnotherGenerationAreNotUsed) {
 }
 
 // Found in use: while plugins were loaded and unloaded all the time, every stack went to user space.
-TEST_F(BpfWalk, WhatLastsIsWalkedWhileTheMapChanges) {
+TEST_F(BpfWalk, LastingMappingsAreWalkedWhileTheMapChanges) {
     process_.lasting_first = 1; // the module
     process_.lasting_count = 1;
     process_.lasting_generation = 7;
@@ -544,7 +544,7 @@ TEST_F(BpfWalk, WhatLastsIsWalkedWhileTheMapChanges) {
     EXPECT_EQ(world_.reason, DWUNW_BPF_CHANGED) << "being written";
 }
 
-TEST_F(BpfWalk, CachedRulesOfWhatDoesNotLastAreNotUsedWhileTheMapChanges) {
+TEST_F(BpfWalk, CachedRulesOfOtherMappingsAreNotUsedWhileTheMapChanges) {
     set(kSp, at(kRoot, 1));
     ASSERT_GT(kernel_walk(at(kLeaf), 0), 0);
     ASSERT_EQ(world_.reason, DWUNW_BPF_COMPLETE) << "and its rules are cached";

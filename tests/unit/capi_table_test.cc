@@ -133,7 +133,7 @@ TEST_F(TableTest, RowsAndLookupsAgreeOnARealFile) {
     }
 }
 
-TEST_F(TableTest, WhatCannotBeOpened) {
+TEST_F(TableTest, FilesThatCannotBeOpened) {
     EXPECT_EQ(open("/no/such/file"), DWUNW_ERR_NO_FILE);
     EXPECT_EQ(open("/"), DWUNW_ERR_NOT_ELF);
     EXPECT_EQ(open("/dev/zero"), DWUNW_ERR_NOT_ELF);

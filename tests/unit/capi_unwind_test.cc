@@ -100,7 +100,7 @@ class CaptureTest : public ::testing::Test {
     std::vector<uint64_t> pcs_;
 };
 
-TEST_F(CaptureTest, TheProcessItselfAnswersForWhatTheSliceLacks) {
+TEST_F(CaptureTest, TheProcessIsReadBeyondTheSlice) {
     ASSERT_EQ(capture().status, DWUNW_OK);
     const auto whole = pcs_;
     EXPECT_EQ(capture(0, false).status, DWUNW_ERR_SLICE_EXHAUSTED);

@@ -33,7 +33,7 @@ CoreBuilder ordinary() {
     return builder;
 }
 
-TEST(CoreFile, WhatAnOrdinaryOneSays) {
+TEST(CoreFile, AnOrdinaryCoreIsReadCompletely) {
     const auto core = parse(ordinary().build());
     ASSERT_TRUE(core);
     EXPECT_EQ(core->pid(), 70);

@@ -310,7 +310,7 @@ TEST_F(CoreWrite, OutputThatFails) {
     EXPECT_EQ(received, testing::read_file(path_));
 }
 
-TEST_F(CoreWrite, ProcessesThatHaveNone) {
+TEST_F(CoreWrite, ProcessesThatCannotBeWritten) {
     const Child child([](const Child::Line &line) { stand_still(line); });
     child.hear();
     Stopped stopped(child.pid());

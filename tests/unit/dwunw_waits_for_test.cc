@@ -15,7 +15,7 @@ namespace {
 using dwunw::testing::Child;
 using dwunw::testing::soon;
 
-TEST(WaitsFor, WhoReadsNothing) {
+TEST(WaitsFor, AProcessThatReadsNothing) {
     const Child child([](const Child::Line &line) {
         line.say();
         ::pause();

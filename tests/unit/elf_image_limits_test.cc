@@ -300,7 +300,7 @@ TEST(ImageLimits, ASectionThatExpandsIsNotUnpacked) {
         }
 }
 
-TEST(ImageLimits, WhatSectionsMayBecome) {
+TEST(ImageLimits, SizesOfUnpackedSections) {
     static_assert(expanded_limit(0) == kSmallExpanded);
     static_assert(expanded_limit(kSmallExpanded) == kMaxExpansion * kSmallExpanded);
     static_assert(expanded_limit(~uint64_t{0}) == kMaxSectionBytes);

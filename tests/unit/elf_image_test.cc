@@ -70,7 +70,7 @@ TEST(Image, HeadersSectionsAndSegments) {
     EXPECT_FALSE(*frames);
 }
 
-TEST(Image, ASectionWithoutBytesIsNone) {
+TEST(Image, ASectionWithoutBytesIsAbsent) {
     const ElfBuilder::Section in_debug_file = {".eh_frame", Vector(16), 0x2000, SHF_ALLOC, SHT_NOBITS};
     const ElfBuilder::Section empty = {".eh_frame", {}, 0x2000};
     for (const ElfBuilder::Section &section : {in_debug_file, empty}) {

@@ -39,7 +39,7 @@ class MemleakTargetTest : public ::testing::TestWithParam<bool> {
     dwunw_target target_{};
 };
 
-TEST_P(MemleakTargetTest, HasEndedAsSoonAsItIsAZombie) {
+TEST_P(MemleakTargetTest, AZombieHasEnded) {
     Child child([](const Child::Line &line) { line.hear(); });
     open(child.pid());
     EXPECT_FALSE(dwunw_target__has_ended(&target_));
@@ -85,7 +85,7 @@ TEST(MemleakTarget, AnotherProcessOfItsNumber) {
     EXPECT_TRUE(dwunw_target__has_ended(&target));
 }
 
-TEST(MemleakTarget, NoProcessIsNone) {
+TEST(MemleakTarget, AProcessThatDoesNotExistIsNoTarget) {
     Child child([](const Child::Line &) {});
     const pid_t pid = child.pid();
     child.kill_to_zombie();

@@ -167,7 +167,7 @@ TEST(FunctionFile, JumpsThroughTheGotLeaveTheFunction) {
     EXPECT_EQ(place(file, 11).why, DWUNW_PROBE_CODE_UNCLEAR);
 }
 
-TEST(FunctionFile, ReadsOfItsOwnDataArePassedOverWhenAsked) {
+TEST(FunctionFile, ReadsOfItsOwnDataArePassedOverOnRequest) {
     File file;
     const auto at = [&](uint64_t address) {
         file.put_branch(kFunction, {0x48, 0x8b, 0x05}, address); // mov rax, [rip+…]

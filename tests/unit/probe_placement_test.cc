@@ -97,7 +97,7 @@ TEST(Placement, MultiByteNopsAreEmulatedSinceLinux618AndPassedOverBefore) {
     EXPECT_EQ(older.offset, 5U);
 }
 
-TEST(Placement, WhatIsPassedOver) {
+TEST(Placement, InstructionsThatArePassedOver) {
     const Case cases[] = {
         {"endbr64", {0xf3, 0x0f, 0x1e, 0xfa}},
         {"test rdi, rdi", kTestRdiRdi},
@@ -123,7 +123,7 @@ TEST(Placement, WhatIsPassedOver) {
     }
 }
 
-TEST(Placement, WhatIsNotPassedOver) {
+TEST(Placement, InstructionsThatAreNotPassedOver) {
     const Case cases[] = {
         // SP
         {"sub rsp, 8", {0x48, 0x83, 0xec, 0x08}},

@@ -47,7 +47,7 @@ TEST(FileSource, TruncatedAfterOpeningReadsShortAndGrownReadsNoMore) {
     EXPECT_EQ(read_all(*source, 4990).size(), 10u);
 }
 
-TEST(LocatedFile, WhatIsNotARegularFileIsNeverOpened) {
+TEST(LocatedFile, OnlyRegularFilesAreOpened) {
     const TemporaryFolder folder;
     // Opening this one for reading would wait for a writer that never comes.
     ASSERT_EQ(::mkfifo((folder / "fifo").c_str(), 0600), 0);

@@ -57,7 +57,7 @@ TEST(ModuleStore, AKnownFileIsKnownByItsIdentity) {
     EXPECT_EQ(store.known(before), (*module)->file);
 }
 
-TEST(ModuleStore, ABuildIdIdentifiesNothing) {
+TEST(ModuleStore, ABuildIdDoesNotIdentifyAFile) {
     ModuleStore store;
     const auto a = store.intern(locate(PLUGIN_A), "/plugin.so");
     const auto b = store.intern(locate(PLUGIN_B), "/plugin.so");
@@ -103,7 +103,7 @@ TEST(ModuleStore, VersionsOfOneFileAreBounded) {
     EXPECT_EQ(one_more.error().status, DWUNW_ERR_LIMIT);
 }
 
-TEST(ModuleStore, WhatIsNotElfIsNotKeptOpen) {
+TEST(ModuleStore, AFileThatIsNotElfIsNotKeptOpen) {
     const TemporaryFolder folder;
     testing::write_file(folder / "text", "not an ELF file");
     testing::write_file(folder / "tiny", "\x7f");
@@ -243,7 +243,7 @@ TEST(ModuleStore, ABigModuleIsCompiledInTheBackground) {
     EXPECT_EQ(store.totals().compiled, 1u);
 }
 
-TEST(ModuleStore, WhatWasUsedLongestAgoIsEvicted) {
+TEST(ModuleStore, TheLeastRecentlyUsedIsEvicted) {
     const TemporaryFolder folder;
     for (const char *name : {"a.so", "b.so", "c.so"})
         std::filesystem::copy_file(PLUGIN_A, folder / name);

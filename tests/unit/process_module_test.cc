@@ -226,7 +226,7 @@ TEST(LoadBias, OfAPageThatTwoSegmentsShare) {
     EXPECT_EQ(load_bias(image, mapping_at(0x10000, 0, true))->value, uint64_t{0x10000} - 0x400000);
 }
 
-TEST(LoadBias, CodeMappedFromNoCodeHasNone) {
+TEST(LoadBias, CodeFromASegmentWithoutCodeHasNoBias) {
     const elf::Image image = image_with({load(PF_R, 0, 0, 0x800), load(PF_R | PF_X, 0x1000, 0x2000, 0x1000)});
     EXPECT_FALSE(load_bias(image, mapping_at(0x10000, 0, true)));
     EXPECT_FALSE(load_bias(image, mapping_at(0x10000, 0x2000, true)));

@@ -112,7 +112,7 @@ TEST(SymbolImage, UnusableSectionHeadersAreTakenOut) {
     EXPECT_EQ(header.e_shnum, 0u);
 }
 
-TEST(SymbolImage, WhatIsNotThereOrTooMuch) {
+TEST(SymbolImage, MissingAndTooLargeTables) {
     const Vector good = builder_with(SHT_SYMTAB).build();
     const auto with = [&](size_t index, const std::function<void(Elf64_Shdr &)> &change) {
         Vector file = good;

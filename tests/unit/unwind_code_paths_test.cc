@@ -100,7 +100,7 @@ TEST_F(CodePathsTest, APathWithoutCallsDecides) {
 }
 
 // call 0x1000; add $24,%rsp; ret: the path goes on if 0x1000 can return.
-TEST_F(CodePathsTest, NothingFollowsACallThatNeverReturns) {
+TEST_F(CodePathsTest, NoPathFollowsACallThatNeverReturns) {
     set(0, {0xe8, 0xfb, 0x0f, 0, 0, 0x48, 0x83, 0xc4, 0x18, 0xc3});
     set(0x1000, {0x53, 0x5b, 0xc3}); // push %rbx; pop %rbx; ret
     EXPECT_EQ(exits(0).count, 1u);

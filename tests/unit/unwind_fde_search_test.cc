@@ -107,7 +107,7 @@ TEST(FdeSearch, GapsAtBothEnds) {
 }
 
 // In pieces, from the list, and from the table: one answer for each address.
-TEST(FdeSearch, AModuleInPiecesSaysWhatTheWholeSays) {
+TEST(FdeSearch, AModuleInPiecesAgreesWithTheWholeModule) {
     File file;
     const auto in_pieces = file.module();
     const auto at_hand =
@@ -136,7 +136,7 @@ TEST(FdeSearch, AModuleInPiecesSaysWhatTheWholeSays) {
     EXPECT_LE(file.source->bytes_read, 2 * (file.frames.data().size() + 8 * kFunctions + 8192));
 }
 
-TEST(FdeSearch, WithTheTableWhatWasReadIsGivenBack) {
+TEST(FdeSearch, WithTheTableThePiecesAreDropped) {
     File file;
     const auto module = file.module();
     const size_t empty = module->memory_bytes();
@@ -156,7 +156,7 @@ TEST(FdeSearch, WithTheTableWhatWasReadIsGivenBack) {
 }
 
 // What is said wrong beside the address makes the header's silence worth nothing: every FDE is listed, and found.
-TEST(FdeSearch, AHeaderThatIsWrongHereHidesNothing) {
+TEST(FdeSearch, AWrongHeaderHidesNoFde) {
     constexpr size_t kHere = 2500;
     const uint64_t in_gap = kFirst + kHere * kEvery + kLength + 8;
     const auto check = [&](const char *what, auto &&change) {
@@ -200,7 +200,7 @@ TEST(FdeSearch, AnFdeThatTheHeaderLeavesOut) {
     EXPECT_EQ(found->fde.start, LinkAddr(start));
 }
 
-TEST(FdeSearch, WithDebugFrameAGapIsNone) {
+TEST(FdeSearch, WithDebugFrameAGapMayBeCovered) {
     File file;
     FrameSection debug_frame(true);
     debug_frame.fde(debug_frame.cie(), kFirst + kLength, 8);

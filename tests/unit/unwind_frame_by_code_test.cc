@@ -66,7 +66,7 @@ class FrameByCodeTest : public ::testing::Test {
 
 // A function that is about to return, without a call: add $24,%rsp; ret. What FP points to, and what else lies between,
 // does not matter.
-TEST_F(FrameByCodeTest, WhatTheThreadWillDo) {
+TEST_F(FrameByCodeTest, APathWithoutCallsIsCertain) {
     set(0x100, {0x48, 0x83, 0xc4, 0x18, 0xc3});
     call_by_pointer(0x200);
     call_by_pointer(0x300);
@@ -133,7 +133,7 @@ TEST_F(FrameByCodeTest, ACallerIsNotLeftOutBecauseOfAnotherFunctionsPrologue) {
 
 // The same where nobody knows who called: the word above FP lies behind a call through a pointer, and leaf's end is not
 // known (a trap follows the call).
-TEST_F(FrameByCodeTest, NoFramePointerStepWhereNothingDecides) {
+TEST_F(FrameByCodeTest, NoFramePointerStepWithoutAProof) {
     set(0x100, {0x55, 0x48, 0x89, 0xe5, 0x5d, 0xc3});
     set(0x110, {0x48, 0x83, 0xec, 0x18, 0xff, 0xd0, 0xcc});
     call_by_pointer(0x200);
@@ -144,7 +144,7 @@ TEST_F(FrameByCodeTest, NoFramePointerStepWhereNothingDecides) {
 }
 
 // Code behind a call that never returns is another function's. One with a frame pointer ends there: leave; ret.
-TEST_F(FrameByCodeTest, WhatFollowsACallThatNeverReturnsIsNotAsked) {
+TEST_F(FrameByCodeTest, CodeAfterACallThatNeverReturnsIsNotFollowed) {
     set(0x400, {0xeb, 0xfe}); // for ever
     call(0x110, 0x400);
     set(0x110, {0xc9, 0xc3});

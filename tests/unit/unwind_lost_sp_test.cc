@@ -223,7 +223,7 @@ TEST_F(StackSwitch, ATableAndAnFdeSayTheSame) {
     }
 }
 
-TEST_F(StackSwitch, WithoutCodeATableIsWhatTheFileSays) {
+TEST_F(StackSwitch, WithoutCodeATableHasTheFilesRows) {
     const auto cfi = module(false);
     for (const bool compiled : {false, true}) {
         if (compiled) {

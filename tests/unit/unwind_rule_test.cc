@@ -56,7 +56,7 @@ TEST(Rule, AFramePointerFunction) {
     EXPECT_FALSE(rule.needs_interpreter);
 }
 
-TEST(Rule, WhatTheFastWalkDoesNotCarry) {
+TEST(Rule, RulesThatTheFastWalkCannotCarry) {
     for (const Bytes &instructions : {
              Bytes({DW_CFA_register, RBP, RBX}),                         // rbp is in rbx
              Bytes({DW_CFA_register, RIP, RCX}),                         // the return address is in rcx

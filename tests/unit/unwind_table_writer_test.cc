@@ -77,7 +77,7 @@ TEST(TableWriter, RareEntriesOverflow) {
     EXPECT_EQ(writer.overflow.back().entry, 1u << kEntryBits);
 }
 
-TEST(TableWriter, Nothing) {
+TEST(TableWriter, AnEmptyTableHasNoPages) {
     TableWriter writer;
     writer.finish();
     EXPECT_TRUE(writer.pages.empty());

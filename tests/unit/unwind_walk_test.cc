@@ -205,7 +205,7 @@ TEST_F(WalkTest, ACallAtAFunctionsEndIsLookedUpInside) {
 }
 
 // What libgcc puts over a return address, to go on at a catch: the byte before it may be a ret, whose rules are others.
-TEST_F(WalkTest, ALandingPadIsNoReturnAddress) {
+TEST_F(WalkTest, ALandingPadIsNotAReturnAddress) {
     stack_.set(kSp, at(kMiddle)).set(kSp + 8 + 24, at(kRoot, 8));
     ASSERT_EQ(walk_from(at(kLeaf)), DWUNW_OK);
     EXPECT_EQ(pcs(), (Pcs{at(kLeaf), at(kMiddle), at(kRoot, 8)}));
@@ -343,7 +343,7 @@ TEST_F(UnmentionedRegister, IsNotUsedWhereSomethingElseWasCalled) {
     EXPECT_EQ(walk_from_helper(), DWUNW_OK) << "another entry of the helper's";
 }
 
-TEST_F(UnmentionedRegister, IsNotUsedForACfaThatIsNone) {
+TEST_F(UnmentionedRegister, IsNotUsedForAnImpossibleCfa) {
     expect_stop("not above SP", kSp);
     expect_stop("the helper's own return address", kSp + 8 - 8);
     expect_stop("no return address there", kRax + 16);
@@ -538,7 +538,7 @@ TEST_F(NoCode, NoCallLedThere) {
 }
 
 // A return address that was overwritten: `ret` leaves it below SP, and SP a multiple of 16.
-TEST_F(NoCode, AReturnToItIsNoCall) {
+TEST_F(NoCode, AReturnToItIsNotACall) {
     called_by({0xff, 0xd0});
     stack_.set(kTop - 8, 0);
     EXPECT_EQ(walk_called(0), DWUNW_OK); // a zero may lie there by chance: SP decides
@@ -645,7 +645,7 @@ TEST_F(WalkTest, InsideASignalTrampolineWithoutCfi) {
 }
 
 // A table joins the rows and an FDE does not: whether CFI ends at the code decides, not whether a row does.
-TEST_F(WalkTest, ATrampolinesCodeInsideAFunctionIsNone) {
+TEST_F(WalkTest, ATrampolinesCodeInsideAFunctionIsNotATrampoline) {
     stack_.set(kSp, at(kSplit, 0x20)).set(kSp + 8, at(kRoot, 8));
     ASSERT_EQ(walk_from(at(kLeaf)), DWUNW_OK);
     EXPECT_EQ(pcs(), (Pcs{at(kLeaf), at(kSplit, 0x20), at(kRoot, 8)}));

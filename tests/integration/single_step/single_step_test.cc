@@ -59,7 +59,7 @@ StepReport run(const Case &test) {
 
 class SingleStep : public ::testing::TestWithParam<Case> {};
 
-TEST_P(SingleStep, EveryWalkIsWhatWasCalled) {
+TEST_P(SingleStep, EveryWalkEqualsTheExecutedCalls) {
     const Case &test = GetParam();
     if (std::string(test.program).find("avx2") != std::string::npos && !__builtin_cpu_supports("avx2"))
         GTEST_SKIP() << "skipped: no AVX2";
