@@ -173,7 +173,7 @@ int main(int argc, char **argv)
 
 	if (pid <= 0)
 		errx(2, "usage: memleak_user PID");
-	if ((status = dwunw_init(NULL, &context)) || (status = dwunw_symbolizer_create(&symbolizer)) ||
+	if ((status = dwunw_init(NULL, &context)) || (status = dwunw_symbolizer_open(&symbolizer)) ||
 	    (status = dwunw_process_open(context, &options, &process)))
 		errx(1, "process %d: %s", pid, dwunw_status_string(status));
 	find_libc(pid, libc, sizeof(libc));

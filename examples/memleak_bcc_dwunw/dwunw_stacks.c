@@ -120,7 +120,7 @@ int dwunw_stacks__open(struct dwunw_stacks **out, struct bpf_object *object, con
 		bpf_options.flags |= DWUNW_BPF_OFF;
 	status = dwunw_init(NULL, &stacks->context);
 	if (status == DWUNW_OK)
-		status = dwunw_symbolizer_create(&stacks->symbolizer);
+		status = dwunw_symbolizer_open(&stacks->symbolizer);
 	if (status == DWUNW_OK)
 		status = dwunw_bpf_open(stacks->context, object, &bpf_options, &stacks->bpf);
 	if (status != DWUNW_OK) {
@@ -180,7 +180,7 @@ void dwunw_stacks__free(struct dwunw_stacks *stacks)
 	dwunw_rows__free(&stacks->rows);
 	dwunw_kernel_stacks__free(&stacks->kernel);
 	dwunw_bpf_close(stacks->bpf);
-	dwunw_symbolizer_destroy(stacks->symbolizer);
+	dwunw_symbolizer_close(stacks->symbolizer);
 	dwunw_shutdown(stacks->context);
 	free(stacks);
 }

@@ -5,7 +5,9 @@
  * Conventions of every header in this folder
  *   Status     A function that can fail returns a dwunw_status. Results go through pointers, and are written only as
  *              each function says. No function prints, aborts, or throws across this interface.
- *   Handles    Opaque. One function makes a handle, its counterpart ends it and accepts NULL.
+ *   Handles    Opaque. dwunw_…_open makes a handle, dwunw_…_close ends it and accepts NULL. The exceptions: a context
+ *              has dwunw_init and dwunw_shutdown, and two pairs are named for what they do to a target,
+ *              dwunw_process_stop and dwunw_process_resume, dwunw_attach and dwunw_detach.
  *   Structs    The caller sets `size` to sizeof the struct and zeroes the rest. Later versions add fields at the end.
  *              The library accepts an older, smaller struct: a missing input field is zero, which is its default, and a
  *              missing result is not written. It accepts a newer, larger struct if every field that it does not know
@@ -70,7 +72,8 @@ extern "C" {
     X(DWUNW_ERR_NOT_EXECUTABLE, 29, "memory at this address is not executable")                                        \
     X(DWUNW_ERR_NO_BTF, 30, "the kernel has no BTF: /sys/kernel/btf/vmlinux is not there")                             \
     X(DWUNW_ERR_LOCKED_DOWN, 31, "the kernel is locked down (confidentiality): no BPF program may read its memory")    \
-    X(DWUNW_ERR_STRUCT_SIZE, 32, "a struct is smaller than its first version, or sets fields that the library lacks")
+    X(DWUNW_ERR_STRUCT_SIZE, 32, "a struct is smaller than its first version, or sets fields that the library lacks")  \
+    X(DWUNW_ERR_WOULD_BLOCK, 33, "needs memory or a lock, which a signal handler must not take")
 
 typedef enum dwunw_status {
 #define DWUNW_STATUS_ENUM(name, value, text) name = (value),

@@ -15,10 +15,10 @@ extern "C" {
 
 struct dwunw_symbolizer;
 
-/* Not thread-safe: one thread at a time may use a symbolizer. It reads a file when a frame first falls into it. Destroy
+/* Not thread-safe: one thread at a time may use a symbolizer. It reads a file when a frame first falls into it. Close
    it before dwunw_shutdown of the context whose frames it names, because it keeps pointers to modules. */
-dwunw_status dwunw_symbolizer_create(struct dwunw_symbolizer **out);
-void dwunw_symbolizer_destroy(struct dwunw_symbolizer *symbolizer);
+dwunw_status dwunw_symbolizer_open(struct dwunw_symbolizer **out);
+void dwunw_symbolizer_close(struct dwunw_symbolizer *symbolizer);
 
 struct dwunw_symbol {
     uint32_t size;
@@ -28,7 +28,7 @@ struct dwunw_symbol {
     uint64_t offset;      /* from the symbol's start to the frame's pc; of a return address it may equal its size */
 };
 
-/* Names a frame. The strings live until dwunw_symbolizer_destroy. Looks a return address up at pc − 1; the frame's
+/* Names a frame. The strings live until dwunw_symbolizer_close. Looks a return address up at pc − 1; the frame's
    flags tell which frames are return addresses.
 
    DWUNW_ERR_NOT_FOUND: the module has no symbol there. DWUNW_ERR_NO_MAPPING: the frame has no module. Any other error

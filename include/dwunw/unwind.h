@@ -163,6 +163,8 @@ struct dwunw_frame {
  *     module is compiled in the background, and the walk does not wait for it;
  *   - when a stack needs the full interpreter;
  *   - when it reads the process's map again.
+ *
+ * Not in a signal handler, whose thread may be in malloc: signal.h says what a handler calls instead.
  */
 dwunw_status dwunw_capture(struct dwunw_context *context, const struct dwunw_unwind_request *request, size_t *written);
 

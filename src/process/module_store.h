@@ -2,8 +2,8 @@
 // Every module of a context, once.
 //
 //     process 1 maps /usr/lib/libc.so.6  ─┐
-//     process 2 maps /usr/lib/libc.so.6  ─┴─►  device 8:1, inode 1234, size, mtime, ctime  ─►  one ModuleFile, one
-//     table a container's copy of libc         ───►  another inode                               ─►  another ModuleFile
+//     process 2 maps /usr/lib/libc.so.6  ─┴─►  device 8:1, inode 1234, size, mtime, ctime  ─►  one Module, one
+//     table a container's copy of libc         ───►  another inode                               ─►  another Module
 //
 // Processes share tables, so a file that passes for another one would make that one's stacks wrong. A build-id is only
 // a claim: anyone can build a file with libc's build-id and other CFI. So build-ids identify nothing here. Device and

@@ -55,14 +55,14 @@ struct dwunw_symbolizer {
     }
 };
 
-dwunw_status dwunw_symbolizer_create(struct dwunw_symbolizer **out) {
+dwunw_status dwunw_symbolizer_open(struct dwunw_symbolizer **out) {
     if (!out)
         return DWUNW_ERR_INVALID_ARGUMENT;
     *out = new (std::nothrow) dwunw_symbolizer;
     return *out ? DWUNW_OK : DWUNW_ERR_OUT_OF_MEMORY;
 }
 
-void dwunw_symbolizer_destroy(struct dwunw_symbolizer *symbolizer) { delete symbolizer; }
+void dwunw_symbolizer_close(struct dwunw_symbolizer *symbolizer) { delete symbolizer; }
 
 dwunw_status dwunw_symbolize_frame(struct dwunw_symbolizer *symbolizer, const struct dwunw_frame *frame,
                                    struct dwunw_symbol *given) try {

@@ -8,6 +8,7 @@
 #include "unwind/registers.h"
 #include "unwind/rule_cache.h"
 #include "unwind/stack_memory.h"
+#include "unwind/table_walk.h"
 
 #include <gtest/gtest.h>
 
@@ -118,6 +119,26 @@ class FakeSpace final : public unwind::AddressSpace {
     std::vector<std::shared_ptr<const unwind::ModuleCfi>> modules_;
     std::vector<unwind::CodeLocation> locations_;
     std::map<uint64_t, uint8_t> code_;
+};
+
+// What a signal handler may know of such a process: the modules whose tables are compiled.
+class FakeTables final : public unwind::TableSpace {
+  public:
+    explicit FakeTables(FakeSpace &space) : space_(space) {}
+
+    const unwind::TableCode *find(RunAddr address) const override {
+        const unwind::CodeLocation found = space_.find(address);
+        if (found.kind != unwind::CodeKind::kModule || found.cfi == nullptr || found.cfi->table() == nullptr)
+            return nullptr;
+        return &known_
+                    .insert_or_assign(found.start.value, unwind::TableCode{found.start, found.end, found.module,
+                                                                           found.bias, found.cfi->table()})
+                    .first->second;
+    }
+
+  private:
+    FakeSpace &space_;
+    mutable std::map<uint64_t, unwind::TableCode> known_;
 };
 
 // Words of stack from an address on.

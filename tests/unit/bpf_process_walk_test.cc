@@ -3,6 +3,7 @@
 #include "support/bpf_user_walk.h"
 
 #include "bpf/table_encoding.h"
+#include "abi/handles.h"
 #include "process/process.h"
 
 #include <dwunw/core.h>
@@ -62,7 +63,7 @@ class Child {
 // What the loader would publish of a process.
 struct PublishedMap {
     explicit PublishedMap(dwunw_process &process) {
-        for (const auto &mapping : process::of_handle(process).code_mappings().mappings) {
+        for (const auto &mapping : process.impl->code_mappings().mappings) {
             dwunw_mapping out = {mapping.start.value, mapping.end.value, 0, 0, DWUNW_BPF_NO_TABLE};
             if (mapping.cfi != nullptr) {
                 const unwind::Table &table = **mapping.cfi->compile();

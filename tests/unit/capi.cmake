@@ -9,6 +9,13 @@ target_link_libraries(capi_c_test PRIVATE dwunw)
 add_test(NAME unit.capi_c COMMAND capi_c_test)
 set_tests_properties(unit.capi_c PROPERTIES LABELS unit TIMEOUT 120)
 
+# It has its own malloc and locks, which no sanitizer's can stand beside.
+if(NOT DWUNW_SANITIZE)
+    add_executable(capi_signal_test capi_signal_test.cc)
+    target_link_libraries(capi_signal_test PRIVATE dwunw GTest::gtest_main Threads::Threads ${CMAKE_DL_LIBS})
+    gtest_discover_tests(capi_signal_test TEST_PREFIX unit. PROPERTIES LABELS unit TIMEOUT 300)
+endif()
+
 # A caller of another version, which includes none of the headers.
 foreach(version IN ITEMS older newer)
     set(test capi_${version}_caller_test)

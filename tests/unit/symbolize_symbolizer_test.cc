@@ -22,10 +22,10 @@ class SymbolizerTest : public testing::Test {
         options.size = sizeof options;
         options.pid = getpid();
         ASSERT_EQ(dwunw_process_open(context_, &options, &process_), DWUNW_OK);
-        ASSERT_EQ(dwunw_symbolizer_create(&symbolizer_), DWUNW_OK);
+        ASSERT_EQ(dwunw_symbolizer_open(&symbolizer_), DWUNW_OK);
     }
     void TearDown() override {
-        dwunw_symbolizer_destroy(symbolizer_);
+        dwunw_symbolizer_close(symbolizer_);
         dwunw_process_close(process_);
         dwunw_shutdown(context_);
     }
@@ -139,8 +139,8 @@ TEST_F(SymbolizerTest, ErrorsAreTyped) {
     reserved.reserved = 1;
     EXPECT_EQ(dwunw_symbolize_frame(symbolizer_, &no_module, &reserved), DWUNW_ERR_INVALID_ARGUMENT);
     EXPECT_EQ(dwunw_symbolize_frame(nullptr, &no_module, &symbol_), DWUNW_ERR_INVALID_ARGUMENT);
-    EXPECT_EQ(dwunw_symbolizer_create(nullptr), DWUNW_ERR_INVALID_ARGUMENT);
-    dwunw_symbolizer_destroy(nullptr);
+    EXPECT_EQ(dwunw_symbolizer_open(nullptr), DWUNW_ERR_INVALID_ARGUMENT);
+    dwunw_symbolizer_close(nullptr);
 }
 
 } // namespace

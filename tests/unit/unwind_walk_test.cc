@@ -13,6 +13,7 @@ using namespace dwarf;
 using testing::Bytes;
 using testing::FakeSpace;
 using testing::FakeStack;
+using testing::FakeTables;
 using testing::FrameSection;
 using testing::registers;
 using testing::x86_64;
@@ -137,7 +138,32 @@ class WalkTest : public ::testing::Test {
         ++space_.generation;
         again("from tables");
         again("warm from tables");
+        expect_same_by_tables(regs, memory, cold_frames);
         return result_.status;
+    }
+    // A signal handler's walk goes as far as it can, and no frame is another one.
+    void expect_same_by_tables(const Registers &regs, const StackMemory &memory,
+                               const std::array<dwunw_frame, 64> &expected) {
+        std::array<dwunw_frame, 64> frames{};
+        const FakeTables tables(space_);
+        const WalkResult by_tables = walk_by_tables({tables, x86_64(), regs, memory, std::span(frames).first(room_)});
+        if (by_tables.status != DWUNW_ERR_WOULD_BLOCK) {
+            EXPECT_EQ(by_tables.status, result_.status);
+            EXPECT_EQ(by_tables.written, result_.written);
+        }
+        ASSERT_LE(by_tables.written, result_.written);
+        for (size_t i = 0; i < by_tables.written; ++i) {
+            EXPECT_EQ(frames[i].pc, expected[i].pc) << i;
+            EXPECT_EQ(frames[i].sp, expected[i].sp) << i;
+            EXPECT_EQ(frames[i].module, expected[i].module) << i;
+            // walk() begins again with the interpreter where a later frame needs it; the frames stay what they were.
+            if (expected[i].source == DWUNW_SOURCE_INTERPRETER && frames[i].source == DWUNW_SOURCE_CFI)
+                frames[i].source = expected[i].source;
+            // How the walk goes on from the last frame is what the signal handler's walk may not know.
+            if (i + 1 < by_tables.written || by_tables.status != DWUNW_ERR_WOULD_BLOCK) {
+                EXPECT_EQ(0, std::memcmp(&frames[i], &expected[i], sizeof(frames[i]))) << i;
+            }
+        }
     }
     dwunw_status walk_from(uint64_t pc, uint64_t fp = 0) {
         return walk_from(registers({{RIP, pc}, {RSP, kSp}, {RBP, fp}, {RBX, 0}}), stack_.memory());

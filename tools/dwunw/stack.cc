@@ -23,7 +23,7 @@ namespace dwunw_tool {
 namespace {
 
 using Core = Handle<dwunw_core, dwunw_core_close>;
-using Symbolizer = Handle<dwunw_symbolizer, dwunw_symbolizer_destroy>;
+using Symbolizer = Handle<dwunw_symbolizer, dwunw_symbolizer_close>;
 
 constexpr uint64_t kDefaultFrames = 256;    // as eu-stack
 constexpr uint64_t kMaxFrames = 1ull << 26; // the limit of "unlimited": 3 GiB of frames
@@ -256,7 +256,7 @@ void print_json(const StackOptions &options, const std::vector<ThreadStack> &sta
 int report(const StackOptions &options, const std::vector<ThreadStack> &stacks) {
     Symbolizer symbolizer;
     if (!options.no_symbols) {
-        if (const dwunw_status status = dwunw_symbolizer_create(Receive(symbolizer)); status != DWUNW_OK)
+        if (const dwunw_status status = dwunw_symbolizer_open(Receive(symbolizer)); status != DWUNW_OK)
             return fail("symbols", status);
     }
     if (options.json)

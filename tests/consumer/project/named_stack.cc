@@ -49,14 +49,14 @@ bool walk_and_name(dwunw_context *context, dwunw_process *process, std::vector<s
     dwunw_process_resume(stopped);
 
     dwunw_symbolizer *symbolizer = nullptr;
-    if (!check("dwunw_symbolizer_create", dwunw_symbolizer_create(&symbolizer)))
+    if (!check("dwunw_symbolizer_open", dwunw_symbolizer_open(&symbolizer)))
         return false;
     for (size_t i = 0; i < count; i++) {
         dwunw_symbol symbol = sized<dwunw_symbol>();
         const dwunw_status status = dwunw_symbolize_frame(symbolizer, &frames[i], &symbol);
         names.push_back(status == DWUNW_OK ? symbol.name : dwunw_status_string(status));
     }
-    dwunw_symbolizer_destroy(symbolizer);
+    dwunw_symbolizer_close(symbolizer);
     return ok;
 }
 

@@ -61,7 +61,7 @@ Walker::Walker(pid_t pid) {
                                                 .maps_error_line = nullptr};
     if (dwunw_init(nullptr, &context_) != DWUNW_OK ||
         dwunw_process_open(context_, &process_options, &process_) != DWUNW_OK ||
-        dwunw_symbolizer_create(&symbolizer_) != DWUNW_OK)
+        dwunw_symbolizer_open(&symbolizer_) != DWUNW_OK)
         throw std::runtime_error("cannot open the target");
 }
 
@@ -78,7 +78,7 @@ std::string Walker::name(const dwunw_frame &frame) {
 }
 
 Walker::~Walker() {
-    dwunw_symbolizer_destroy(symbolizer_);
+    dwunw_symbolizer_close(symbolizer_);
     dwunw_process_close(process_);
     dwunw_shutdown(context_);
 }
