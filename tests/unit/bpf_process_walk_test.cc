@@ -2,8 +2,8 @@
 // Compares the walk of dwunw.bpf.h, as user code, with dwunw_capture: on real programs, stopped and as core files.
 #include "support/bpf_user_walk.h"
 
-#include "bpf/table_encoding.h"
 #include "abi/handles.h"
+#include "bpf/table_encoding.h"
 #include "process/process.h"
 
 #include <dwunw/core.h>

@@ -282,8 +282,7 @@ TEST(Module, DebugFrameOfTheSeparateDebugFile) {
     own.fde(own.cie(), 0x1080, 0x10);
     write(folder / "with", &own);
     auto with = testing::take(FileSource::open((folder / "with").c_str()));
-    const Module complete(std::make_shared<const FileSource>(std::move(with)), -1, std::nullopt, nullptr,
-                              root.c_str());
+    const Module complete(std::make_shared<const FileSource>(std::move(with)), -1, std::nullopt, nullptr, root.c_str());
     EXPECT_EQ(testing::take(complete.cfi())->rule_at(LinkAddr(0x1010)).status, DWUNW_ERR_NO_CFI);
 }
 
