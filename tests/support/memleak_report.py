@@ -44,8 +44,8 @@ class Stack:
 
 
 class Report:
-    """One report. AssertionError: a line is not one of memleak's. `others`: dwunw's further lines, by name: a number, and
-    numbers by reason. `options`: the options that they say to raise. `off`: why dwunw is off although it was requested."""
+    """One report. AssertionError: a line is not one of memleak's. `others`: dwunw's further lines, by name: a number,
+    and numbers by reason. `options`: the options that they say to raise. `off`: why dwunw is off against the request."""
 
     def __init__(self, header, lines):
         self.top = int(HEADER.fullmatch(header)[1])
