@@ -82,7 +82,7 @@ asan: ## run the unit tests under AddressSanitizer and UndefinedBehaviorSanitize
 	@scripts/setup build test
 	@$(MAKE) --no-print-directory PRESET=asan .unit
 
-# The unit tests alone, in whatever preset.
+# Only the unit tests, in any preset.
 .PHONY: .unit
 .unit:
 	@$(CONFIGURE) -DDWUNW_TESTS=ON >/dev/null

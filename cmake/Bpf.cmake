@@ -10,7 +10,7 @@
 find_program(CLANG NAMES clang clang-19 clang-18 clang-17 clang-16 clang-15 clang-14 DOC "clang with the bpf target")
 find_program(BPFTOOL NAMES bpftool PATHS /usr/sbin /usr/local/sbin /sbin DOC "bpftool, for skeletons")
 
-# The name bpf_tracing.h knows an architecture by.
+# The name of an architecture in bpf_tracing.h.
 set(dwunw_bpf_arch_x86_64 x86)
 set(dwunw_bpf_arch_aarch64 arm64)
 set(DWUNW_BPF_ARCH "${dwunw_bpf_arch_${ARCH}}")
@@ -47,7 +47,7 @@ function(dwunw_add_bpf_skeleton target source)
     if(DWUNW_WERROR)
         list(APPEND warnings -Werror)
     endif()
-    # clang -target bpf knows no multiarch folder, where <asm/types.h> lies.
+    # clang -target bpf does not search the multiarch folder, which has <asm/types.h>.
     set(system_includes)
     if(CMAKE_LIBRARY_ARCHITECTURE)
         set(system_includes -idirafter "/usr/include/${CMAKE_LIBRARY_ARCHITECTURE}")
@@ -66,7 +66,7 @@ function(dwunw_add_bpf_skeleton target source)
         DEPFILE "${unlinked}.d"
         COMMENT "Compiling BPF program ${stem}.bpf.c"
         VERBATIM)
-    # `gen object` drops the DWARF that clang -g leaves beside the BTF; the skeleton would carry it along.
+    # `gen object` drops the DWARF that clang -g writes beside the BTF; otherwise the skeleton would contain it.
     add_custom_command(
         OUTPUT "${skeleton}"
         BYPRODUCTS "${object}"

@@ -22,7 +22,7 @@ if(DWUNW_WERROR)
 endif()
 
 if(DWUNW_SANITIZE OR DWUNW_FUZZ)
-    # -fno-sanitize-recover: an undefined behaviour ends the test that met it instead of scrolling by.
+    # -fno-sanitize-recover: undefined behaviour ends the test, so that no message is missed.
     add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
     add_link_options(-fsanitize=address,undefined)
 endif()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
-# The libraries the project stands on, as targets:
+# The libraries that the project uses, as targets:
 #   ZLIB::ZLIB, PkgConfig::libzstd   the core (compressed sections)
 #   PkgConfig::libdw, liblzma        src/symbolize
 #   Zydis::Zydis                     src/probe (a disassembler)

@@ -12,12 +12,12 @@ install(DIRECTORY include/dwunw DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}" FILES_
 install(TARGETS dwunw EXPORT dwunwTargets ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
 install(EXPORT dwunwTargets NAMESPACE dwunw:: DESTINATION "${dwunw_package_dir}")
 
-# Of its own, so that who only unwinds needs no elfutils.
+# A package of its own, so that a project that only unwinds needs no elfutils.
 set_target_properties(dwunw_symbolize PROPERTIES EXPORT_NAME symbolize)
 install(TARGETS dwunw_symbolize EXPORT dwunwSymbolizeTargets ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
 install(EXPORT dwunwSymbolizeTargets NAMESPACE dwunw:: DESTINATION "${dwunw_package_dir}")
 
-# Likewise: who only unwinds needs no libbpf, and who walks in BPF no Zydis.
+# Likewise: a project that only unwinds needs no libbpf, and one that walks in BPF needs no Zydis.
 set_target_properties(dwunw_bpf PROPERTIES EXPORT_NAME bpf)
 install(TARGETS dwunw_bpf EXPORT dwunwBpfTargets ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
 install(EXPORT dwunwBpfTargets NAMESPACE dwunw:: DESTINATION "${dwunw_package_dir}")

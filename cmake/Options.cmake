@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
-# What a build can be asked for. The Makefile passes its variables of the same names.
+# The options of a build. The Makefile passes its variables of the same names.
 option(DWUNW_TESTS "Build the tests (their packages: [test] in scripts/debian-packages.txt)" OFF)
 option(DWUNW_BENCH "Build the benchmarks (their packages: [bench] there)" OFF)
 option(DWUNW_WERROR "Treat compiler warnings as errors" OFF)

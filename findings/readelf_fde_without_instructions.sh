@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
 # GNU readelf 2.40 (Debian's binutils 2.40-2), --debug-dump=frames-interp: an FDE without instructions has no row at all,
-# although the row of its CIE holds for its whole range. Who compares unwind tables with readelf's output, address by
-# address, finds nothing for such functions, which are every leaf function that never touches its stack pointer.
-# The listing of one function without and one with an instruction, seen with that version:
+# although the row of its CIE holds for its whole range. A comparison of unwind tables with readelf's output, address by
+# address, finds nothing for such functions: every leaf function that never changes its stack pointer.
+# That version's listing of one function without and one with an instruction:
 #
 #     00000018 0000000000000010 0000001c FDE cie=00000000 pc=0000000000000000..0000000000000004
 #
@@ -13,7 +13,7 @@
 #     0000000000000004 rsp+8    u     c-8
 #     0000000000000005 rsp+16   c-16  c-8
 #
-# Under the first one `0000000000000000 rsp+8 c-8` is missing, with its heading. Exits with 1 where that changes.
+# Under the first one `0000000000000000 rsp+8 c-8` is missing, with its heading. Exits with 1 if that changes.
 set -eu
 
 version=2.40-2

@@ -71,19 +71,19 @@ bool Session::is_of_the_moment(const dwunw_walk_event &event, Publisher::Tracked
         return tracked.layout != nullptr && tracked.process->impl->map_generation() == tracked.published.map_generation;
     };
     const auto &published = tracked.published;
-    const auto vouched = [&](bool later) {
+    const auto map_is_valid = [&](bool later) {
         if (!read_as_published())
             return false;
         if (event.layout != 0)
             return event.layout == tracked.layout->number();
         return published.is_of(event.changes, event.exec_pages, later);
     };
-    if (vouched(false))
+    if (map_is_valid(false))
         return true;
     // Earlier changes stay unknown. But a change that came after the published map can be checked.
     if (event.layout == 0 && event.changes < published.changes && read_as_published())
         return false;
-    return publisher_->publish_in_time(tracked) == DWUNW_OK && vouched(true);
+    return publisher_->publish_in_time(tracked) == DWUNW_OK && map_is_valid(true);
 }
 
 struct Session::Record {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A process as a core file left it.
+// A process in a core file.
 //
 // The map comes from three sources:
 //   1. NT_FILE says which files were mapped where, but not with which permissions.

@@ -85,7 +85,7 @@ struct Choice {
 // `no_session`: the returns are not seen in a session.
 Choice choose(const dwunw_attach_programs &programs, bool no_session) {
     const auto wanted = static_cast<dwunw_attach_form>(programs.form);
-    const std::string asked = wanted == DWUNW_ATTACH_AUTO ? "" : ", as asked";
+    const std::string asked = wanted == DWUNW_ATTACH_AUTO ? "" : ", as requested";
     std::string why_not;
     if (wanted == DWUNW_ATTACH_SESSION || (wanted == DWUNW_ATTACH_AUTO && programs.session != nullptr && !no_session)) {
         const int error = dwunw::bpf::probe_multi(MultiType::kUprobeSession);
@@ -122,7 +122,7 @@ dwunw_status prepare(const dwunw_attach_programs &programs, dwunw_attach_plan *o
                        ? DWUNW_ATTACH_RETURN_INSTRUCTIONS
                        : DWUNW_ATTACH_RETURN_PROBES;
     if (choice.possible && programs.exit != nullptr && choice.form != DWUNW_ATTACH_SESSION)
-        choice.reason += out->returns == DWUNW_ATTACH_RETURN_INSTRUCTIONS ? "; returns by their instructions"
+        choice.reason += out->returns == DWUNW_ATTACH_RETURN_INSTRUCTIONS ? "; returns by return instructions"
                                                                           : "; returns by return probes";
     std::memset(out->reason, 0, sizeof(out->reason));
     std::memcpy(out->reason, choice.reason.data(), std::min(choice.reason.size(), sizeof(out->reason) - 1));

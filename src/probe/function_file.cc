@@ -80,7 +80,7 @@ Result<FunctionFile::Placed> FunctionFile::place(elf::FunctionSymbols::Function 
     else if (function.size > available)
         unclear = "the function's size is beyond its segment";
     else if (function.size > kMaxFunctionBytes)
-        unclear = "the function is too large to look at";
+        unclear = "the function is too large to decode";
     // An instruction has at most 15 bytes: enough to decode the entry.
     std::vector<uint8_t> code(std::min(unclear.empty() ? function.size : uint64_t{15}, available));
     if (!source_->read_exactly(entry, code))
@@ -96,7 +96,7 @@ Result<FunctionFile::Placed> FunctionFile::place(elf::FunctionSymbols::Function 
 FunctionFile::FileReturns FunctionFile::find_returns(FileOffset probe) const {
     const elf::Segment *segment = image_.segment_of(probe);
     if (segment == nullptr || !segment->executable)
-        return {{}, "the probe is in no code"};
+        return {{}, "the probe is not in code"};
     const CodeMap code = {
         .read = [this](LinkAddr address, std::span<uint8_t> buffer) -> size_t {
             const elf::Segment *at = image_.segment_of(address);
@@ -240,7 +240,7 @@ Result<std::string> FunctionFile::find_reference(const elf::Segment &segment, En
         if (!source_->read_exactly(segment.offset + done, chunk))
             return Error{DWUNW_ERR_IO, segment.offset.value + done};
         if (const auto at = find_displacement(chunk, segment.address + done, range))
-            return std::string("code outside leads behind the entry");
+            return std::string("code outside the function leads behind the entry");
         if (count == segment.file_size - done)
             break;
         done += count - kOverlap;

@@ -44,7 +44,7 @@ std::optional<Doubt> find_doubt(std::span<const uint8_t> code, LinkAddr entry, E
     for (size_t at = 0; at < code.size();) {
         const auto instruction = Instruction::decode(code.subspan(at), entry + at);
         if (!instruction)
-            return Doubt{DWUNW_PROBE_CODE_UNCLEAR, "the bytes at " + std::to_string(at) + " are no instruction"};
+            return Doubt{DWUNW_PROBE_CODE_UNCLEAR, "the bytes at " + std::to_string(at) + " are not an instruction"};
         starts.push_back(entry + at);
         if (const auto target = instruction->branch_target(); target && *target >= entry && *target < end)
             branches.emplace_back(entry + at, *target);
@@ -102,10 +102,11 @@ Result<Placement> place(std::span<const uint8_t> code, LinkAddr entry, const dwu
         if (offset >= code.size())
             return at_entry(DWUNW_PROBE_NONE_EMULATED, "no emulated instruction before the function's end");
         if (count > kMaxSkipped)
-            return at_entry(DWUNW_PROBE_NONE_EMULATED, "no emulated instruction among the first");
+            return at_entry(DWUNW_PROBE_NONE_EMULATED, "no emulated instruction among the first ones");
         const auto instruction = Instruction::decode(code.subspan(offset), entry + offset);
         if (!instruction)
-            return at_entry(DWUNW_PROBE_CODE_UNCLEAR, "the bytes at " + std::to_string(offset) + " are no instruction");
+            return at_entry(DWUNW_PROBE_CODE_UNCLEAR,
+                            "the bytes at " + std::to_string(offset) + " are not an instruction");
         if (instruction->is_emulated(options.kernel)) {
             found = instruction;
             break;

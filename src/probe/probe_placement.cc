@@ -165,7 +165,7 @@ extern "C" dwunw_status dwunw_probe_place_code(const void *code, size_t code_siz
         const std::span bytes(static_cast<const uint8_t *>(code), code_size);
         if (code_size > dwunw::probe::kMaxFunctionBytes) {
             fill(dwunw::probe::place_at_entry(bytes, LinkAddr(), *options, DWUNW_PROBE_CODE_UNCLEAR,
-                                              "the function is too large to look at"),
+                                              "the function is too large to decode"),
                  LinkAddr(), FileOffset(), out);
             return DWUNW_OK;
         }

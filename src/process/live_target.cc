@@ -12,13 +12,13 @@ Result<std::shared_ptr<const LiveTarget>> LiveTarget::open(const ProcDir &proces
     auto target = std::make_shared<LiveTarget>();
     target->process_fd_ = process.fd();
     const ProcDir *directory = &process;
-    // A main thread that ended keeps its number until the others have ended, and has no address space.
+    // A main thread that has ended keeps its number until the other threads have ended. It has no address space.
     if (process.state(process.pid()) == ProcDir::State::kZombie) {
         for (const pid_t thread : process.threads()) {
             if (thread == process.pid())
                 continue;
             auto opened = ProcDir::open(thread);
-            // Still a thread of ours after the opening: so it is not another process's that took the number.
+            // Still a thread of this process after the opening: so the number is not another process's.
             if (opened && process.state(thread) == ProcDir::State::kAlive) {
                 target->thread_ = std::move(*opened);
                 directory = &*target->thread_;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A map without a process, such as the text of a /proc/PID/maps that was kept: its files are opened by their paths, and
-// there is no memory.
-// Proved by tests/unit/process_module_locator_test and process_process_test.
+// A map without a process, such as a stored text of /proc/PID/maps. Its files are opened by their paths, and there is
+// no memory. Proved by tests/unit/process_module_locator_test and process_process_test.
 #pragma once
 
 #include "process/module_locator.h"

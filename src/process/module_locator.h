@@ -33,8 +33,8 @@ struct FilePlaces {
     bool given() const { return !exe.empty() || !sysroot.empty(); }
 };
 
-// `target` is nullptr for a map without a process; `places` may be nullptr and counts for that alone. A file of such a
-// map may also be no ELF image: its bytes are then all that is known of its code. `copied`, of `maps`, may be nullptr.
+// `target`: nullptr for a map without a process. `places`: may be nullptr; only for a map without a process. A file of
+// such a map may be no ELF image; then only its bytes are known of its code. `copied`: of `maps`; may be nullptr.
 // Errors: Target::open_module's.
 Result<const dwunw_module *> open_module(ModuleStore &store, const Maps &maps, const Mapping &mapping,
                                          const LiveTarget *target, const FilePlaces *places = nullptr,

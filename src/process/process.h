@@ -76,9 +76,9 @@ struct Snapshot {
     uint64_t generation = 0; // of this process's snapshots, counted from 1
     std::shared_ptr<const Target> target;
     const LiveTarget *live = nullptr; // the same, of a live process
-    std::unique_ptr<Slot[]> slots;    // one a mapping
-    mutable OpenedFiles opened;       // of a core; of a live process those that are copies of its memory
-    // How many bytes were compared to find moved code.
+    std::unique_ptr<Slot[]> slots;    // one for each mapping
+    mutable OpenedFiles opened;       // for a core; for a live process, only copies of its memory
+    // The number of bytes that were compared to find moved code.
     static constexpr uint64_t kMaxCompared = uint64_t{1} << 30;
     mutable std::atomic<uint64_t> compared = 0;
 };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Any bytes as the CFI programs of a CIE and its FDE. Proves that rows ascend without a hole and stay within the FDE,
-// and that the two machines, for all registers and for a table's columns, say the same of every row and fail at the
+// Runs any bytes as the CFI programs of a CIE and its FDE. Proves that rows ascend without a hole and stay within the
+// FDE, and that the two interpreters, for all registers and for a table's columns, give the same rows and fail at the
 // same instruction.
 //
 // Input: the CIE's code and data alignment and pointer encoding (a byte each), the FDE's start and length (8 bytes

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Any bytes as .eh_frame or .debug_frame, and others as .eh_frame_hdr. Proves that listing the entries ends, that what
-// is read lies within the section, that the index is sorted and finds what it lists, and that an FDE which the header's
-// table leads to covers the address asked for.
+// Reads any bytes as .eh_frame or .debug_frame, and others as .eh_frame_hdr. Proves that listing the entries ends, that
+// every entry lies within the section, that the list is sorted and finds its entries, and that an FDE found by the
+// header's table covers the address in question.
 //
-// Input: flags (1: .debug_frame), the section's address, .text's and .got's (8 bytes each), the header's size
-// (2 bytes), the header, the section.
+// Input: flags (1: .debug_frame), the section's address, .text's and .got's (8 bytes each), the header's size (2
+// bytes), the header, the section.
 #include "fuzz.h"
 #include "unwind/module_cfi.h"
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Any bytes as a core file, and its threads walked: notes, segments, the map made of them, modules copied out of the
-// core's memory. Proves that segments and map ascend without overlap, that memory is read from the core's bytes alone,
-// and that every walk ends with frames in the map.
+// Reads any bytes as a core file, and walks its threads: notes, segments, the map made of them, modules copied from the
+// core's memory. Proves that segments and map ascend without overlap, that memory comes only from the core's bytes, and
+// that every walk ends with frames in the map.
 //
-// Modules are looked for under a folder that does not exist: what a core names is no file of this machine's.
+// Modules are searched under a folder that does not exist, so no file of this machine is read.
 #include "core/file.h"
 
 #include "arch/arch.h"

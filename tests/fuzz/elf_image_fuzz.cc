@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Any bytes as an ELF file: sections, compressed ones too, notes, call-frame sections by header and by segment. Proves
-// that it ends, that what it takes is bounded by the file, that addresses and offsets convert back and forth, and that
-// the rules found can be compiled.
+// Reads any bytes as an ELF file: sections, also compressed ones, notes, call-frame sections by header and by segment.
+// Proves that it ends, that the file bounds the memory it takes, that addresses and offsets convert back and forth, and
+// that the rules found can be compiled.
 #include "elf/image.h"
 
 #include "fuzz.h"

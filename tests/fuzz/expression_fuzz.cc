@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Any bytes as a DWARF expression, over registers and memory that the input makes up. Proves that evaluation ends
+// Evaluates any bytes as a DWARF expression, with registers and memory from the input. Proves that evaluation ends
 // within its steps, and that an expression which recognise() takes for a simple shape has that shape's value.
 //
 // Input: flags (1: a value is pushed first), a seed for registers and memory (8 bytes), the expression.

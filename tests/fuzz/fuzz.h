@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// What the fuzz targets share. An input is read with base/cursor.h: behind its end there are only zeroes.
+// Shared by the fuzz targets. Inputs are read with base/cursor.h: behind the end of an input there are only zeroes.
 #pragma once
 
 #include "base/cursor.h"

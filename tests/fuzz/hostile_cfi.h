@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Call-frame information that a fuzzer's input decides about: sections whose entries are well formed, with programs
-// made of real instructions, so that an input gets further than a parser's first error. Bytes that the grammar does not
-// know are instructions as they are.
+// Makes call-frame information from a fuzzer's input: sections with well-formed entries and programs of real
+// instructions, so that an input gets beyond a parser's first error. Bytes that the grammar does not know become
+// instructions unchanged.
 #pragma once
 
 #include "fuzz.h"

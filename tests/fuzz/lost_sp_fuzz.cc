@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A function's code beside its rows. Proves that whatever way the code takes, no row is kept at an instruction where SP
-// is elsewhere than the row says; that what is left out are rows "CFA = SP + n" alone; and that a module's table and
-// its FDEs, looked at with code, say the same.
+// Compares a function's code with its rows. Proves that, on every path of the code, no row is kept at an instruction
+// where SP is elsewhere than the row says; that only rows "CFA = SP + n" are left out; and that a module's table and
+// its FDEs, both with code, give the same answers.
 //
-// Input: the number of rows (a byte), for each whether its CFA comes from SP, how many words the CFA is from there, and
-// how far the next row is (a byte each); the number of bytes of code (2 bytes), these; hostile_cfi.h's input, whose
-// functions have that code over and over.
+// Input: the number of rows (a byte), for each whether its CFA comes from SP, the number of words from there to the
+// CFA, and the distance to the next row (a byte each); the number of bytes of code (2 bytes), these; hostile_cfi.h's
+// input, whose functions repeat that code.
 #include "arch/x86_64/arch.h"
 #include "arch/x86_64/sp_instruction.h"
 #include "fuzz.h"

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// make_seeds DIRECTORY: writes DIRECTORY/<target>/…, the inputs that fuzzing begins with. They are made of the
-// distribution's files and of what the unit tests build their bytes with, in the layout that each target's file states.
+// make_seeds DIRECTORY: writes DIRECTORY/<target>/…, the first inputs of fuzzing. They are made from the distribution's
+// files and with the unit tests' builders, in the layout that each target's file describes.
+#include "core/layout.h"
 #include "dwarf/cfi_program.h"
 #include "elf/decompress.h"
 #include "elf/image.h"
-#include "core/layout.h"
 #include "process/file_source.h"
 #include "support/cfi_bytes.h"
 #include "support/elf_builder.h"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Any text as /proc/PID/maps. Proves that what is parsed ascends without overlap, is found at its first and last byte
-// and nowhere else, and that a text which is right by the strict order is the same map by the live one.
+// Parses any text as /proc/PID/maps. Proves that the mappings ascend without overlap, that each is found at its first
+// and last byte and nowhere else, and that a text which is right in the strict order gives the same map in the live
+// one.
 #include "process/maps.h"
 
 #include "fuzz.h"

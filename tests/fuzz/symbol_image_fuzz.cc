@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Any bytes as a module whose names are wanted: what libelf is shown of it, and what is unpacked of its .gnu_debugdata.
-// Proves that both are bounded by the file, that what libelf is shown is an ELF file with the same segments and nothing
-// compressed in it, and that names end.
+// Reads any bytes as a module with names: makes the image for libelf, and unpacks .gnu_debugdata. Proves that the file
+// bounds both, that the image is an ELF file with the same segments and nothing compressed, and that names end.
 #include "symbolize/mini_debug.h"
 #include "symbolize/symbol_image.h"
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A module's table and its FDEs one by one. Proves that both say the same of every address that is looked at (each
-// function's ends, each row's, and addresses of the input's choice), that a row of the table holds as far as it says,
-// and that the rows are the reference interpreter's wherever that can read the section.
+// Compares a module's table with its FDEs. Proves that both give the same answer for every address tried (the ends of
+// each function, of each row, and addresses from the input), that a row of the table holds up to its end, and that the
+// rows equal the reference interpreter's if that can read the section.
 //
-// Input: hostile_cfi.h's, then offsets to look at (2 bytes each).
+// Input: hostile_cfi.h's, then offsets to try (2 bytes each).
 #include "fuzz.h"
 #include "hostile_cfi.h"
 #include "support/reference_cfi.h"

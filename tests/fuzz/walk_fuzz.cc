@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Whole captures: a module's rules, code, registers and stack are all the input's. Proves that a walk ends, that its
-// frames lie in what is mapped (but the pcs of calls of no code, which are flagged), that it is the same cold, warm, by
-// single FDE and from the table, and that a slice cut off earlier gives the frames of the whole one, as many as it can.
+// Runs whole captures: a module's rules, code, registers and stack all come from the input. Proves that a walk ends;
+// that its frames lie in mapped code (except pcs that are not code, which are flagged); that it is the same cold, warm,
+// by single FDE and from the table; and that a shorter slice gives the first frames of the whole one, as many as it
+// can.
 //
-// Input: flags (1: CFI only; 2: of the registers only SP and pc are known), how much the slice is cut by (a byte), the
-// number of bytes of code, these, hostile_cfi.h's input, then the registers and the stack's words, a kind (a byte) and
-// 2 bytes each.
+// Input: flags (1: CFI only; 2: only SP and pc are known), how much the slice is cut (a byte), the number of bytes of
+// code, these, hostile_cfi.h's input, then the registers and the stack's words, a kind (a byte) and 2 bytes each.
 #include "unwind/walk.h"
 
 #include "fuzz.h"

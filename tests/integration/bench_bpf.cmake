@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
-# That bench/run_bpf works, not what it measures.
+# Tests that bench/run_bpf works, not its figures.
 if(NOT TARGET memleak_dwunw_user)
     return()
 endif()

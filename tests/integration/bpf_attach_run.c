@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 /*
- * dwunw/bpf_attach.h, each form that the kernel has, on functions of this program: entries and returns are counted
- * while it is attached, and no longer when it is not. Ends with status 1 and what was wrong.
+ * Tests dwunw/bpf_attach.h in each form that the kernel has, on functions of this program: entries and returns are
+ * counted while it is attached, and not after it is detached. On a failure, prints what was wrong and ends with status
+ * 1.
  */
 #define _GNU_SOURCE
 #include <bpf/bpf.h>
@@ -103,7 +104,7 @@ static void check_errors(const struct dwunw_attach_programs *programs, const str
     request = *good;
     request.size--;
     CHECK(dwunw_attach(programs, plan, &request, &attachment) == DWUNW_ERR_STRUCT_SIZE, "too small");
-    CHECK(attachment == NULL, "attached all the same");
+    CHECK(attachment == NULL, "attached nevertheless");
 }
 
 static void run(enum dwunw_attach_form form, enum dwunw_attach_returns returns, const char *path,
@@ -143,7 +144,7 @@ static void run(enum dwunw_attach_form form, enum dwunw_attach_returns returns, 
                            : plan.form == DWUNW_ATTACH_SESSION ? (unsigned int)DWUNW_ATTACH_RETURN_PROBES
                                                                : (unsigned int)DWUNW_ATTACH_RETURN_INSTRUCTIONS),
           "%s", plan.reason);
-    CHECK((strstr(plan.reason, "as asked") != NULL) == (form != DWUNW_ATTACH_AUTO), "%s", plan.reason);
+    CHECK((strstr(plan.reason, "as requested") != NULL) == (form != DWUNW_ATTACH_AUTO), "%s", plan.reason);
     status = dwunw_attach(&programs, &plan, &request, &attachment);
     CHECK(status == DWUNW_ERR_INVALID_ARGUMENT, "attached before it was loaded");
     CHECK(probe_placement_bpf__load(skeleton) == 0, "%m");

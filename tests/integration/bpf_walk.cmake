@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
-# The walk inside the kernel beside the user-space walk, gdb, libgcc's unwinder and what its targets know of themselves.
+# Compares the walk inside the kernel with the user-space walk, gdb, libgcc's unwinder and the targets' own records.
 add_executable(bpf_walk_user bpf_walk_user.c)
 target_link_libraries(bpf_walk_user PRIVATE dwunw::bpf dwunw::dwunw dwunw_libbpf)
 set_target_properties(bpf_walk_user PROPERTIES LINKER_LANGUAGE CXX)

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-/* Two of these, alike in size and place of everything but with other frames: PLUGIN_WORDS says how large. */
+/*
+ * One of two plugins with the same size and the same addresses, but other frames. PLUGIN_WORDS sets the size of a
+ * frame.
+ */
 typedef void (*then_fn)(unsigned long number);
 
 __attribute__((noinline, noclone)) static void plugin_inner(unsigned long number, then_fn then) {

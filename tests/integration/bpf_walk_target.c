@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 /*
- * bpf_walk_target SUBJECT [argument]…: a program that knows its own stacks. Prints its pid, waits for a line, and calls
- * probe_here(number) from stacks of many shapes; for each it prints {"number": n, "returns": […]}, the return addresses
- * from call()'s own on as libgcc's unwinder finds them, innermost first. Waits for another line before it ends.
+ * bpf_walk_target SUBJECT [argument]…: a program that records its own stacks. Prints its pid, waits for a line, and
+ * calls probe_here(number) from stacks of many shapes. For each it prints {"number": n, "returns": […]}: the return
+ * addresses that libgcc's unwinder finds, innermost first, from call()'s own on. Waits for another line before it ends.
  *
  * Compiled without frame pointers and without sibling calls.
  */

@@ -35,7 +35,7 @@ def child_of(pid):
 
 class Target:
     def __init__(self, program, *arguments, prefix=(), generations=0):
-        """`generations`: so many children further down the program is, in a pid namespace that counts its own way."""
+        """`generations`: the program is this many children further down, in a pid namespace with its own numbers."""
         self.process = subprocess.Popen([*prefix, program, *map(str, arguments)], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, text=True)
         self.pid = json.loads(self.process.stdout.readline())["pid"]
@@ -295,7 +295,7 @@ class Test:
         check(walker.counters["stacks"] == 2000, f"{walker.counters}")
 
     def full_ring(self):
-        """Nobody takes anything out of the ring while stacks come."""
+        """The ring is not read while stacks come."""
         target, walker = self.run(("distinct", 3000), "-I", "-r", 65536)
         counters = walker.counters
         dropped = counters["reasons"]["the ring buffer is full"]
@@ -485,7 +485,7 @@ class Test:
             self.check_stack(stack, by_pid[call["pid"]].truth[call["number"]], call["number"])
 
     def generations(self):
-        """Their numbers come round: the cache is emptied, and everything goes on."""
+        """Their numbers wrap around: the cache is emptied, and everything works on."""
         target, walker = self.run(("storm", 60, *self.plugins, 3000), "-c", "-g", 65533)
         self.check_plugins(target, walker)
         check(walker.counters["publications"] > 1, f"{walker.counters}")

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 /*
- * bpf_walk_user [options] FILE FUNCTION: takes the stack of every call of a function, and prints what each was, a line
- * of JSON a call. For tests. Prints {"ready": …} when its probes are in; ends when its standard input does.
+ * bpf_walk_user [options] FILE FUNCTION: takes the stack of every call of a function, and prints each as a line of
+ * JSON. For tests. Prints {"ready": …} when its probes are attached. Ends when its standard input does.
  */
 #include <errno.h>
 #include <getopt.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// More of everything than any binary has that we know of: the answers stay exact, what cannot be held is counted, and
-// memory is bounded. The files are made here; what an answer has to be follows from how they were made.
+// Files with more of everything than any known binary has: the answers stay exact, everything that cannot be held is
+// counted, and memory is bounded. The test makes the files, so it knows every answer.
 #include <dwunw/table.h>
 
 #include "synthetic_process.h"

@@ -5,7 +5,8 @@ add_test(NAME integration.core_cli
     COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/core_cli.py" "$<TARGET_FILE:dwunw_tool>")
 set_tests_properties(integration.core_cli PROPERTIES LABELS integration TIMEOUT 300)
 
-# Frame for frame beside eu-stack and gdb, on cores of programs at work. More: bench/collect.py, core_compare.py --corpus.
+# Compares frame for frame with eu-stack and gdb, on cores of programs under load. More: bench/collect.py,
+# core_compare.py --corpus.
 add_test(NAME integration.core_equals_eu_stack_and_gdb
     COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/core_compare.py" --dwunw "$<TARGET_FILE:dwunw_tool>" --cores 3
             --take "python3,redis-server,sqlite3,perl")
@@ -21,7 +22,7 @@ set_tests_properties(integration.core_equals_eu_stack_and_gdb integration.core_c
     LABELS integration TIMEOUT 300)
 set_tests_properties(exhaustive.core_equals_eu_stack_and_gdb PROPERTIES LABELS exhaustive TIMEOUT 5400)
 
-# What never answers, held by both commands.
+# Targets that never answer, with both commands.
 add_executable(no_answer_target no_answer_target.c)
 target_link_libraries(no_answer_target PRIVATE Threads::Threads ${CMAKE_DL_LIBS})
 target_compile_options(no_answer_target PRIVATE -fno-sanitize=all)

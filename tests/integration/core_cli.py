@@ -432,7 +432,7 @@ class Command(unittest.TestCase):
             self.expect_failure(dwunw("stack", "--core", cut), f"cut: {text}")
         for path, text in (("/bin/true", "not a core file"), ("/nonexistent", "no such file"), ("/dev/null", "not a core file")):
             self.expect_failure(dwunw("stack", "--core", path), text)
-        # Cut off in its memory: a core all the same, and every stack says where it ends.
+        # Truncated in its memory: still a core, and every stack says where it ends.
         cut.write_bytes(whole[: len(whole) - 12000])
         self.assertEqual(stack_of("--core", cut).splitlines()[-1], f"TID {self.process.pid}: memory unreadable")
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-/* deep_target FRAMES: a thread that sleeps at the end of so many calls of one function. Says "ready" when it does. */
+/* deep_target FRAMES: a thread that sleeps in a chain of FRAMES calls of one function. Says "ready" when it sleeps. */
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
-# scripts/demo: its judgement on crafted reports, and the whole of it.
+# scripts/demo: its check on made-up reports, and a whole run.
 add_test(NAME integration.demo_check
     COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/demo_check_test" "${PROJECT_SOURCE_DIR}/scripts/demo")
 set_tests_properties(integration.demo_check PROPERTIES LABELS integration TIMEOUT 60)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
-# Names made for the terminal, through every command and example.
+# Names that attack the terminal, through every command and example.
 add_test(NAME integration.hostile_names
     COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/hostile_names_test.py" "$<TARGET_FILE:dwunw_tool>"
             "$<TARGET_FILE:memleak_dwunw_user>" "$<TARGET_FILE:memleak_user>")

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
-/* A library to be loaded. Each build has a frame of its own size in `pitfall_call`, and two sections of code. */
+/* A library for tests to load. Each build has its own frame size in `pitfall_call`, and two sections of code. */
 __attribute__((visibility("default"), noinline)) int pitfall_call(int (*function)(volatile char *)) {
     volatile char room[ROOM];
     return function(room) + 1;

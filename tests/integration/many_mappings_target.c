@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 /*
- * many_mappings_target MAPPINGS SECONDS PLUGIN…: a program with so many executable mappings that loads and unloads ten
+ * many_mappings_target MAPPINGS SECONDS PLUGIN…: a program with MAPPINGS executable mappings that loads and unloads ten
  * plugins a second, and calls probe_here from each and from itself. Prints {"pid": n}, waits for a line, prints
  * {"done": calls}, and waits for another line.
  *

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
-# examples/memleak_bcc_dwunw: on programs that know what they leaked, and on programs that we did not write. The target
+# examples/memleak_bcc_dwunw: on programs that record their leaks, and on programs of the distribution. The target
 # is built as a distribution builds (no frame pointers), with frame pointers, and with them but without CFI.
 if(NOT TARGET memleak_dwunw_user)
     return()
@@ -41,7 +41,7 @@ add_test(NAME integration.memleak_rows
 set_tests_properties(integration.memleak_modes integration.memleak_rows integration.memleak_is_complete PROPERTIES
     LABELS integration TIMEOUT 1800 SKIP_RETURN_CODE 77)
 
-# memleak without what dwunw added.
+# memleak without dwunw's additions.
 set(originals "${PROJECT_SOURCE_DIR}/examples/memleak_bcc_dwunw")
 set(plain "${CMAKE_CURRENT_BINARY_DIR}/memleak_stripped")
 foreach(file IN ITEMS core_fixes.bpf.h core_types.h maps.bpf.h memleak_dwunw.bpf.c memleak_dwunw.h memleak_dwunw_user.c

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Code without CFI that keeps data in rbp calls malloc, as compiled Haskell does. What rbp points to looks like a saved
-// frame pointer and a return address, another one at each call. It takes a number of blocks, waits for a line before
-// its work ("ready PID") and after it ("done"). The one stack there is: take, main, and what called main. With "noise"
-// behind the number, main's frame holds another number that looks like code at each call, so that the calls differ.
+// Code without CFI that keeps data in rbp calls malloc, as compiled Haskell does. rbp points to words that look like a
+// saved frame pointer and a return address, and differ at each call. The program takes a number of blocks, and waits
+// for a line before its work ("ready PID") and after it ("done"). Its only stack is take, main, and main's caller. With
+// "noise" after the number, main's frame holds another number that looks like code at each call, so that the calls
+// differ.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -323,7 +323,7 @@ class Losses(unittest.TestCase):
             with target(None, str(self.BLOCKS), "distinct") as running:
                 options = ("--dwunw-ring-size=256", f"--dwunw-mode={mode}", "-z", "48", "-Z", "48", "-T", "100000")
                 with memleak("-p", str(running.pid), *options, PAST_THE_END) as process:
-                    # Nobody takes stacks out while the target works.
+                    # No stack is polled while the target works.
                     process.send_signal(signal.SIGSTOP)
                     running.work()
                     process.send_signal(signal.SIGCONT)
@@ -383,7 +383,7 @@ class Losses(unittest.TestCase):
                     self.assertGreater(len(report.stacks), 1000)
 
     def test_a_limit_on_new_stacks_behind_one_path(self):
-        why = "too many new stacks behind one path"
+        why = "too many new stacks that begin with the same frames"
         for mode in ("fallback", "force"):
             with self.subTest(mode), target(WITHOUT_CFI, str(self.BLOCKS), "distinct") as running:
                 options = ("--dwunw-path-limit=100", f"--dwunw-mode={mode}", "--stack-storage-size=1048576")
@@ -504,7 +504,7 @@ class EndsOfRuns(unittest.TestCase):
         )
 
     def ended(self, process, pid):
-        """memleak ended by itself, behind a last report; whatever it printed on standard error."""
+        """memleak ended by itself, after a last report; its standard error may hold anything."""
         output, errors = process.communicate(timeout=120)
         reports, around = memleak_report.parse(output)
         self.assertEqual((process.returncode, around[-2:]), (0, [f"process {pid} has ended", "done"]), errors)

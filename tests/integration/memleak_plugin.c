@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// One of two plugins of memleak_reload, alike but for LEAK, the name of what leaks. Built with frame pointers.
+// One of two plugins of memleak_reload, equal except for LEAK, the name of the leaking function. Has frame pointers.
 #include <stdlib.h>
 
 static void *volatile kept;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// memleak_reload A B: leaks 3000 blocks of 1234 bytes through plugin A, each by another stack, unloads it, and leaks as
-// many of 2345 bytes through plugin B in its place. It waits for a line before its work ("ready PID") and
-// after it ("done" or, where B came to lie elsewhere, "elsewhere").
+// memleak_reload A B: leaks 3000 blocks of 1234 bytes through plugin A, each with another stack, unloads A, and leaks
+// as many of 2345 bytes through plugin B in its place. Waits for a line before its work ("ready PID") and after it
+// ("done", or "elsewhere" if B has another address).
 #include <dlfcn.h>
 #include <stdint.h>
 #include <stdio.h>

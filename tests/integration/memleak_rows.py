@@ -74,7 +74,7 @@ class ReloadedPlugins(unittest.TestCase):
         options = ("--dwunw-ring-size=256", "--stack-storage-size=1048576", "-z", "1234", "-Z", "2345", "-a", "-T", "10000")
         with memleak_modes.target(RELOAD, PLUGIN_A, PLUGIN_B) as running:
             with memleak_modes.memleak("-p", str(running.pid), *options, memleak_modes.PAST_THE_END) as process:
-                # Nobody takes dwunw's stacks out: all but the first are lost, and the kernel's are looked at.
+                # dwunw's stacks are not polled: all but the first are lost, and the kernel's are checked.
                 process.send_signal(signal.SIGSTOP)
                 running.go_on()
                 self.assertEqual(running.process.stdout.readline(), "done\n")

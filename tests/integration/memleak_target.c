@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A program that leaks by every function memleak watches, each leak of a size that is its own. It waits for a line on
-// standard input before its work ("ready PID") and after it ("done"); between the two it prints what it leaked:
+// A program that leaks through every function that memleak watches, each with a size of its own. It waits for a line on
+// standard input before its work ("ready PID") and after it ("done"). In between it prints its leaks:
 //
 //     leaked SIZE BLOCKS FUNCTION      FUNCTION called the allocator
-//     mapped SIZE BLOCKS FUNCTION BYTES  as above; under it are mappings of BYTES, which bcc's memleak sees instead
+//     mapped SIZE BLOCKS FUNCTION BYTES  as above; below it are mappings of BYTES, which bcc's memleak sees instead
 //
-// With an argument, a number, it only allocates and leaks so many blocks of 48 bytes, 40 calls deep, as fast as it can;
-// with "distinct" behind it, each by another stack.
+// With a number as argument, it only allocates, and leaks that many blocks of 48 bytes, 40 calls deep, as fast as it
+// can; with "distinct" after the number, each block has another stack.
 #define _GNU_SOURCE
 #include <malloc.h>
 #include <pthread.h>

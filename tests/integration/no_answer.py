@@ -92,8 +92,8 @@ class NoAnswer(unittest.TestCase):
             self.expect_page(held, dwunw("core", "-p", held.pid, "-o", self.folder / "core", "--max-hold", 1))
         self.assertEqual(os.listdir(self.folder), [])
 
-    def test_a_file_that_nobody_serves(self):
-        # The reader cannot be killed while it waits for FUSE; the command ends all the same.
+    def test_a_file_whose_server_does_not_answer(self):
+        # The reader cannot be killed while it waits for FUSE; the command ends nevertheless.
         with target("file", self.folder, CODE) as held:
             self.expect_let_go(dwunw("stack", "-p", held.pid, "--max-hold", 1), held, r"/code\.so$")
 

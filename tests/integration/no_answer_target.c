@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 /*
- * A program that makes whoever looks at it wait for ever. Says "ready ADDRESS", then answers "alive" to every line.
+ * A program that makes every reader of it wait for ever. Says "ready ADDRESS", then answers "alive" to every line.
  *
- *   no_answer_target page          a page in the middle of a thread's stack is a userfaultfd's, and nobody serves it
- *   no_answer_target file DIR LIB  its code is in a FUSE file, DIR/code.so, a copy of LIB; whoever served it serves it
- *                                  no more
+ *   no_answer_target page          a page in the middle of a thread's stack is a userfaultfd's, which never answers
+ *   no_answer_target file DIR LIB  its code is in a FUSE file, DIR/code.so, a copy of LIB, whose server stops answering
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -102,7 +101,7 @@ static int with_page(void) {
     return talk((uintptr_t)page);
 }
 
-/* A file that nobody serves any more. */
+/* A file whose server has stopped answering. */
 
 static void answer(int fd, uint64_t unique, int error, const void *data, size_t size) {
     struct fuse_out_header header = {

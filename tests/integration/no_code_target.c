@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 /*
- * Calls what is no code, in one of the ways that programs do it: main → outer → calls → the call.
+ * Calls an address that is not code, in one of the ways that real programs do it: main → outer → calls → the call.
  *
  *     no_code_target HOW WHEN
  *
  * HOW: null, register, table, stack, heap, vsyscall, plt. WHEN: die (of the SIGSEGV), wait (in its handler), capture
- * (in its handler, a slice of the stack alone; prints a frame a line).
+ * (in its handler, with only a slice of the stack; prints a frame a line).
  */
 #define _GNU_SOURCE
 #include <dwunw/process.h>
@@ -26,7 +26,7 @@ struct table {
     void (*call)(void);
 };
 
-/* Nobody defines it: its entry of the PLT jumps to 0. */
+/* Not defined: its PLT entry jumps to 0. */
 extern void not_there(void) __attribute__((weak));
 
 void (*volatile hook)(void);
@@ -122,7 +122,7 @@ int main(int argc, char **argv) {
     hooks = calloc(1, sizeof(*hooks));
     if (!strcmp(argv[1], "heap"))
         hook = (void (*)(void))hooks;
-    else if (!strcmp(argv[1], "vsyscall")) /* behind the beginning of time(): the kernel lets nobody go there */
+    else if (!strcmp(argv[1], "vsyscall")) /* behind the beginning of time(): the kernel allows no call there */
         hook = (void (*)(void))0xffffffffff600405;
     if (strcmp(when, "die")) {
         const struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO};

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
-# What cannot be written, by every command and example.
+# Output that cannot be written, of every command and example.
 add_test(NAME integration.output_errors
     COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/output_errors_test.py" "$<TARGET_FILE:dwunw_tool>"
             "$<TARGET_FILE:memleak_dwunw_user>" "$<TARGET_FILE:memleak_user>")

@@ -37,7 +37,7 @@ class Output(unittest.TestCase):
         yield [MEMLEAK, "--help"]
         for mode in ("off", "fallback"):
             yield [MEMLEAK, f"--dwunw-mode={mode}", "-p", pid, "1", "1"]
-            yield [MEMLEAK, f"--dwunw-mode={mode}", "-p", pid, "2000000000"]  # it does not go on for nobody
+            yield [MEMLEAK, f"--dwunw-mode={mode}", "-p", pid, "2000000000"]  # it does not run on without a reader
 
     def check(self, done, why):
         self.assertEqual(done.returncode, 1, done)

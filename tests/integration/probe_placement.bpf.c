@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-/* Counts what each probe sees. The cookie says which probe it is, and how many arguments matter. */
+/* Counts what each probe sees. The cookie says which probe it is, and how many arguments count. */
 #include <linux/bpf.h> /* first: libbpf's headers take its types for granted */
 
 #include <linux/ptrace.h>

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
-# dwunw/probe_placement.h, run: probes at the entry and where they were moved to, in real allocators; dwunw/bpf_attach.h,
+# dwunw/probe_placement.h: runs probes at the entry and at the answer, in real allocators; dwunw/bpf_attach.h,
 # each form.
 find_program(MUSL_GCC musl-gcc REQUIRED)
 

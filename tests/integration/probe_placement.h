@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
-/* What the BPF program and the program that attaches it agree on. */
+/* Shared by the BPF program and the program that attaches it. */
 #ifndef PROBE_PLACEMENT_TEST_H
 #define PROBE_PLACEMENT_TEST_H
 

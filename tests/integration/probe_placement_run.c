@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 /*
- * probe_placement_run LIBRARY TARGET [PRELOAD]: places a probe on every allocation function that LIBRARY has, attaches
- * one there and one at the entry, entry and return each, runs TARGET, and compares what the two saw: as many calls,
- * the same SP and arguments, the same returns. Three times: keeping all argument registers; keeping the function's own;
- * and passing over reads of the module's data as well. Prints a line for each function and what is wrong.
+ * probe_placement_run LIBRARY TARGET [PRELOAD]: tests placed probes. For every allocation function of LIBRARY it
+ * attaches a probe at the answer and one at the entry, each with its return, runs TARGET, and compares them: the number
+ * of calls, SP and arguments, and returns. Three times: keeping all argument registers; keeping only the function's
+ * own; and also passing over reads of the module's data. Prints a line for each function, and every difference.
  */
 #define _GNU_SOURCE
 #include <bpf/bpf.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 /*
- * Calls every allocation function that it can resolve, argv[1] times each, when told to: it says "ready" on its output
- * and waits for a byte. What it uses itself before and after allocates nothing.
+ * Calls every allocation function that it can resolve, argv[1] times each. First it says "ready" on its output and
+ * waits for a byte. Its own work before and after the calls allocates nothing.
  */
 #define _GNU_SOURCE
 #include <stddef.h>

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
-# Where the kernel refuses, each tool says why.
+# If the kernel refuses, each tool says why.
 add_test(NAME integration.refused
     COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/refused_test.py" "$<TARGET_FILE:dwunw_tool>"
             "$<TARGET_FILE:memleak_dwunw_user>" "$<TARGET_FILE:memleak_user>")

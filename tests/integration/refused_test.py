@@ -57,7 +57,7 @@ class Refused(Attached):
                 done = run(["unshare", "-m", "sh", "-c", script, "sh", MEMLEAK, f"--dwunw-mode={mode}", "-p", self.pid, 1, 1])
                 self.expect(done, 1, "memleak can't start: the kernel has no BTF: /sys/kernel/btf/vmlinux is not there\n")
 
-    # Sessions and uprobe.multi need no more than these; perf events of uprobes need CAP_SYS_ADMIN on every kernel.
+    # Sessions and uprobe.multi need only these; perf events of uprobes need CAP_SYS_ADMIN on every kernel.
     def test_capabilities(self):
         limited = ["setpriv", "--bounding-set=-all,+bpf,+perfmon,+sys_ptrace,+dac_read_search"]
         done = run([*limited, MEMLEAK, "-p", self.pid, 1, 1])
@@ -98,7 +98,7 @@ class RefusedByTheMachine(Attached):
         self.assertIn("JIT: off", done.stderr)
         self.assertNotIn("going on with", done.stderr)
 
-    def test_2_nobody_may_trace(self):
+    def test_2_no_process_may_be_traced(self):
         PTRACE_SCOPE.write_text("3", encoding="ascii")
         done = run([DWUNW, "stack", "-p", self.pid])
         self.expect(done, 1, f"{self.pid}: permission denied: no process may be traced until the next boot (kernel.yama.ptrace_scope is 3)\n")

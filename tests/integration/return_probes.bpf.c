@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-/* Pairs entries and returns of the target's functions by dwunw_calls.bpf.h, and checks that each return is its entry's.
+/*
+ * Pairs entries and returns of the target's functions by dwunw_calls.bpf.h, and checks that each return has its own
+ * entry.
  */
 #include <linux/bpf.h>
 #include <linux/ptrace.h>

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
-# What return probes do to a program, and what is seen of calls that are left in odd ways: every form, every subject.
+# What return probes do to a program, and which calls are seen if they end in unusual ways: every form, every subject.
 add_executable(return_probes_run return_probes_run.c)
 dwunw_add_bpf_skeleton(return_probes_run return_probes.bpf.c NAME return_probes)
 target_link_libraries(return_probes_run PRIVATE dwunw::probe dwunw::bpf dwunw::dwunw dwunw_libbpf)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
-/* What return_probes' target, BPF programs and driver have in common. */
+/* Shared by the target, the BPF programs and the driver of return_probes. */
 #ifndef RETURN_PROBES_H
 #define RETURN_PROBES_H
 

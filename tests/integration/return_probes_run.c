@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 /*
- * return_probes_run FORM RETURNS TARGET SUBJECT ROUNDS: starts the target, probes its functions `outer` and `inner` by
- * that form (an enum dwunw_attach_form) and sees their returns in that way (an enum dwunw_attach_returns), and waits
- * for its end. Prints a line of JSON: how the target ended, and what was counted. Exit status 3: this kernel has not
- * the form.
+ * return_probes_run FORM RETURNS TARGET SUBJECT ROUNDS: starts the target, probes its functions `outer` and `inner` in
+ * a form (an enum dwunw_attach_form), sees their returns in a way (an enum dwunw_attach_returns), and waits for its
+ * end. Prints a line of JSON: how the target ended, and the counts. Exit status 3: this kernel lacks the form.
  */
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>

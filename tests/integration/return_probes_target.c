@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 /*
- * return_probes_target SUBJECT ROUNDS: a program whose probed functions `outer` and `inner` are called in all the ways
- * that a pending return can be disturbed by. It checks every result. Waits for a byte on standard input, ends with
- * status 0, and prints how many calls of them there were that can be followed ("calls") at most.
+ * return_probes_target SUBJECT ROUNDS: calls its probed functions `outer` and `inner` in all the ways that disturb a
+ * pending return, and checks every result. Waits for a byte on standard input, ends with status 0, and prints the most
+ * calls of them that can be followed ("calls").
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
-# Programs stepped through, each instruction's walk beside the calls that were executed. The programs are built as
-# distributions build theirs, by two compilers and with two libcs, whatever this build's own flags are.
+# Steps through programs, and compares the walk at each instruction with the executed calls. The programs are built as
+# distributions build theirs, by two compilers and with two libcs, independent of this build's own flags.
 find_program(DWUNW_CLANG NAMES clang REQUIRED)
 find_program(DWUNW_CLANGXX NAMES clang++ REQUIRED)
 find_program(DWUNW_MUSL_GCC NAMES musl-gcc REQUIRED)

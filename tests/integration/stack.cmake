@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
-# The dwunw command, alone and beside eu-stack. More programs: stack_compare.py --programs all --samples 100.
+# The dwunw command, alone and compared with eu-stack. More programs: stack_compare.py --programs all --samples 100.
 add_executable(deep_target deep_target.c)
 target_link_libraries(deep_target PRIVATE Threads::Threads)
 target_compile_options(deep_target PRIVATE -O2 -fomit-frame-pointer -fno-optimize-sibling-calls -fno-sanitize=all)
@@ -14,7 +14,7 @@ add_test(NAME integration.stack_compare_sees_a_wrong_frame
 set_tests_properties(integration.stack_compare_sees_a_wrong_frame PROPERTIES
     ENVIRONMENT "DWUNW=$<TARGET_FILE:dwunw_tool>"
     PASS_REGULAR_EXPRESSION "python3 [0-9/]+: different")
-# There eu-stack goes by rbp, which is its caller's already, and leaves a frame out.
+# There eu-stack uses rbp, which already is the caller's, and leaves a frame out.
 add_test(NAME integration.stack_at_a_return_without_cfi
     COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/stack_compare.py" --dwunw "$<TARGET_FILE:dwunw_tool>" --samples 1
             --programs at-return)

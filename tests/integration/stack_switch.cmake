@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
 # Stacks through functions that switch stacks and do not say so. Go builds its program when the test runs: that takes
-# half a minute the first time, which who builds one other target shall not wait for.
+# half a minute the first time, which the build of another target must not wait for.
 if(NOT TARGET memleak_dwunw_user)
     return()
 endif()

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
 /*
- * A function that switches stacks, and whose call-frame information says CFA = rsp+8 all along, as Go's runtime has
- * them. On the other stack lie words that look like callers; they called nobody.
+ * A function that switches stacks, and whose call-frame information says CFA = rsp+8 everywhere, as in Go's runtime. On
+ * the other stack lie words that look like return addresses, but no call pushed them.
  *
- * Prints "ready PID", waits for a line, leaks blocks of a size each:
- *     1001   from the other stack: leaks_there, on_other_stack, and no more can be known
+ * Prints "ready PID", waits for a line, and leaks blocks of different sizes:
+ *     1001   from the other stack: leaks_there, on_other_stack; no walk can find more
  *     1002   from the function that switches, before it does: leaks_here, before_switch, main
- * then prints "done" and waits on the other stack: waits_there, on_other_stack.
+ * Then it prints "done" and waits on the other stack: waits_there, on_other_stack.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -21,7 +21,7 @@ void *volatile kept;
 void on_other_stack(void (*function)(void), void *stack);
 /* before_switch(function): calls it, then switches to a stack and back. */
 void before_switch(void (*function)(void), void *stack);
-/* A caller that calls nobody: behind its call, CFA = rsp+8. */
+/* A function with a call that is never executed: behind the call, CFA = rsp+8. */
 extern const char behind_call_of_nobody[];
 
 __asm__(".text\n"

@@ -28,7 +28,7 @@ add_test(NAME integration.storm_walked_in_user_space COMMAND ${storm} --seconds 
 set_tests_properties(integration.storm_walked_in_user_space PROPERTIES
     LABELS integration TIMEOUT 300 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
 
-# Thousands of executable mappings, below and above what can be published.
+# Thousands of executable mappings, below and above the number that can be published.
 add_executable(many_mappings_target many_mappings_target.c)
 target_compile_options(many_mappings_target PRIVATE -O2 -fomit-frame-pointer -fno-optimize-sibling-calls -fno-sanitize=all)
 target_link_options(many_mappings_target PRIVATE -rdynamic -fno-sanitize=all)

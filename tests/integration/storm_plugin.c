@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 /*
- * One of many plugins, PLUGIN being its number: alike in size and place of everything, with names and frames of its
- * own. So the rules of one give wrong frames in another.
+ * One of many plugins; PLUGIN is its number. All have the same size and the same addresses, but their own names and
+ * frames. So the rules of one give wrong frames in another.
  */
 #define PASTE(a, b, c) a##b##c
 #define NAMED(number, name) PASTE(plugin_, number, name)

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 /*
- * storm_target SECONDS LOG PLUGIN…: a program in which everything goes on at once: plugins that are loaded, allocate
- * and are unloaded at once; threads that come and go; children; and threads that allocate by some thousand paths.
- * Prints
- * {"pid": n}, waits for a line, storms, writes LOG, prints {"done": …}, and waits for another line.
+ * storm_target SECONDS LOG PLUGIN…: a program in which everything happens at the same time: plugins that are loaded,
+ * allocate, and are unloaded at once; threads that come and go; children; and threads that allocate by some thousand
+ * paths. Prints {"pid": n}, waits for a line, storms, writes LOG, prints {"done": …}, and waits for another line.
  *
  * LOG has a line for each block that was never freed: its address and the functions that led to it, innermost first,
- * from what called malloc on to what the thread began with.
+ * from malloc's caller to the thread's first function.
  *
  * Compiled without frame pointers and without sibling calls.
  */

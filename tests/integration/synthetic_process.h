@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A process that does not exist: ELF files of a few functions, a map that says where they are, a stack of words. It is
-// walked through the public interface.
+// A process that does not exist: ELF files with a few functions, a map of them, and stack words. Tests walk it through
+// the public interface.
 #pragma once
 
 #include <dwunw/process.h>

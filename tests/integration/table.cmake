@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
-# The compiled table beside readelf: on large libraries, on small and odd files, and on a sample of what is installed;
-# `make test-exhaustive` runs it on all of that.
+# Compares the compiled table with readelf: on large libraries, on small and odd files, and on some installed files;
+# `make test-exhaustive` runs it on every installed file.
 find_package(Threads REQUIRED)
 add_executable(table_readelf
     table_readelf/command_lines.cc

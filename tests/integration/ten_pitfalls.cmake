@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
-# The ten pitfalls, one test each and more, and what does not fit small counters. The libraries are one source, laid out
-# by two linkers in their several ways.
+# The ten pitfalls, one test each and more, and numbers that exceed small counters. The libraries are one source, laid
+# out by two linkers in their several ways.
 find_program(DWUNW_CLANG NAMES clang REQUIRED)
 find_program(DWUNW_LLD NAMES ld.lld REQUIRED)
 set(pitfall_libraries "${CMAKE_CURRENT_BINARY_DIR}/pitfall_libraries")

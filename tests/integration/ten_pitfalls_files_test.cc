@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The sixth and the tenth of the ten pitfalls (ten_pitfalls_test.cc): how a file gets into memory, and what was true a
-// moment ago. This program loads libraries that linkers have laid out in their several ways, calls into them, and walks
-// its own stack from the inside.
+// The sixth and the tenth of the ten pitfalls (ten_pitfalls_test.cc): how a file gets into memory, and facts that were
+// true a moment ago. This program loads libraries in each layout that linkers make, calls into them, and walks its own
+// stack.
 #include <dwunw/process.h>
 #include <dwunw/unwind.h>
 
@@ -203,7 +203,7 @@ TEST_F(TenPitfallsFiles, FilesInMemoryOnly) {
     ::close(fd);
 }
 
-TEST_F(TenPitfallsFiles, FilesThatAreNoneTheVdso) {
+TEST_F(TenPitfallsFiles, FilesInMemoryOnlyTheVdso) {
     const auto base = ::getauxval(AT_SYSINFO_EHDR);
     if (base == 0)
         GTEST_SKIP() << "skipped: no vDSO";
@@ -278,7 +278,7 @@ TEST_F(TenPitfallsFiles, RacesDlcloseAndReuseOfAnAddress) {
     walked = walk(process_, first.page(), {0, 0, 0, 0});
     EXPECT_EQ(cfa(walked), 32u);
 
-    // Nobody says so: soon, and until then the old rules or none, never a mixture.
+    // No event tells of it: the walk notices soon, and until then uses the old rules or none, never a mixture.
     const CodePage third(folder_ / "third.so", 24, first.page());
     EXPECT_TRUE(soon([&] {
         walked = walk(process_, first.page(), {0, 0, 0, 0});
@@ -316,7 +316,7 @@ TEST_F(TenPitfallsFiles, RacesForkedProcessesAreTheirOwn) {
     ::munmap(page.page(), 4096);
 }
 
-TEST_F(TenPitfallsFiles, RacesAfterAnExecNothingIsAsItWas) {
+TEST_F(TenPitfallsFiles, RacesAfterAnExecTheOldMapIsNotUsed) {
     const CodePage page(folder_ / "before.so", 16);
     Child child([](const Child::Line &line) {
         line.hear();

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Ten things that unwinders get wrong, each by its name, through the public interface:
+// Ten typical errors of unwinders, each by its name, through the public interface:
 //
-//    1 Pc1         a return address is looked up one byte before, and nothing else is
+//    1 Pc1         a return address is looked up one byte before; any other pc is not
 //    2 Drap        CFAs that are read from memory
-//    3 Signals     the frame of a signal, another stack
+//    3 Signals     the frame of a signal, on another stack
 //    4 Uretprobes  trampolines in place of return addresses
 //    5 Ends, Gaps  where a stack ends, and where there are no rules
 //    6 Files       how a file gets into memory (ten_pitfalls_files_test.cc)
-//    7 Truncation  a short stack is never a whole one
+//    7 Truncation  a short stack is never called complete
 //    8 Capacity    more than any small counter holds (capacity_test.cc has the large numbers)
-//    9 Hostile     call-frame information that lies
-//   10 Races       what was true a moment ago (ten_pitfalls_files_test.cc)
+//    9 Hostile     false call-frame information
+//   10 Races       facts that were true a moment ago (ten_pitfalls_files_test.cc)
 //
-// Here stacks are made by hand, so that each says one thing; single_step_test walks real ones of each kind.
+// Stacks here are made by hand, so that each shows one case; single_step_test walks real ones of each kind.
 #include <dwunw/table.h>
 
 #include "support/reference_cfi.h"
@@ -169,7 +169,7 @@ TEST_F(TenPitfalls, UretprobesNestedAndTailCalled) {
     EXPECT_EQ(pcs(), (Pcs{at(kSmall), at(kLarge, 0x20), at(kSmall, 0x20), at(kRoot, 0x20)}));
     EXPECT_EQ(frames_[1].source, uint32_t{DWUNW_SOURCE_TRAMPOLINE});
     EXPECT_EQ(frames_[2].source, uint32_t{DWUNW_SOURCE_TRAMPOLINE});
-    // One that nobody told us of: the frames up to it.
+    // One that the request does not name: the frames up to it.
     pending_ = {{kSp, at(kLarge, 0x20)}};
     EXPECT_EQ(walk(at(kSmall)), DWUNW_ERR_UPROBE_TRAMPOLINE);
     EXPECT_EQ(pcs(), (Pcs{at(kSmall), at(kLarge, 0x20)}));
@@ -185,7 +185,7 @@ TEST_F(TenPitfalls, EndsZeroAndUndefined) {
     EXPECT_EQ(pcs(), (Pcs{at(kRoot)}));
 }
 
-TEST_F(TenPitfalls, GapsHaveNobodysRules) {
+TEST_F(TenPitfalls, GapsHaveNoRules) {
     set(kSp, at(kRoot, 0x20));
     EXPECT_EQ(walk(at(kGlibcs, 0x0f)), DWUNW_ERR_NO_CFI); // just past an FDE
     EXPECT_EQ(walk(at(kNoRules)), DWUNW_ERR_NO_CFI);

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
-# Callers that no call-frame information leads to for certain.
+# Callers that call-frame information alone does not prove.
 add_executable(no_code_target no_code_target.c)
 target_compile_options(no_code_target PRIVATE
     -O2 -fomit-frame-pointer -fno-optimize-sibling-calls -fplt -fno-sanitize=all)

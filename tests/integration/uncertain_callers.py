@@ -142,7 +142,7 @@ class UnmentionedRegister(unittest.TestCase):
                     self.assertEqual(flags, [False, True] + [False] * (len(flags) - 2))
                     self.assertEqual({frame["source"] for frame in thread["frames"][1:]}, {"cfi"})
 
-    # Another unwinder goes on to a function that nobody called.
+    # Another unwinder continues to a function that was never called.
     def test_it_is_not_used_where_the_helper_writes_it(self):
         with self.helping("written") as pid:
             thread = stack("-p", pid)

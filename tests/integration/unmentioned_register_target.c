@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 /*
- * A function that keeps its caller's SP in a register and calls a helper whose CFI does not mention the register, as
- * OpenSSL's assembly does: helper_… ← keeps_… ← caller ← main. The helper goes round for ever.
+ * A function that keeps its caller's SP in a register and calls a helper whose CFI does not mention the register, as in
+ * OpenSSL's assembly: helper_… ← keeps_… ← caller ← main. The helper runs for ever.
  *
  *     unmentioned_register_target rax | r11 | written
  *
- * With `written` the helper uses the register for something else, and gives it back before it returns.
+ * With `written` the helper uses the register for something else, and would restore it before it returned.
  */
 #include <string.h>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Runs a program as on a kernel that has no pidfd_open: without_pidfd PROGRAM ARGUMENTS…
+// without_pidfd PROGRAM ARGUMENTS…: runs a program as on a kernel without pidfd_open.
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>

@@ -35,7 +35,7 @@ class Stack:
         return [frame.name for frame in self.frames]
 
     def is_complete(self):
-        """It ends where a stack begins, and memleak has nothing to add."""
+        """It reaches the beginning of the stack, and memleak adds no note."""
         return bool(self.frames) and not self.notes
 
     def __repr__(self):
@@ -44,8 +44,8 @@ class Stack:
 
 
 class Report:
-    """One report. AssertionError where a line is none that memleak prints. `others`: what dwunw's further lines say, by
-    name: a number, and numbers by reason. `options`: which they say to raise. `off`: why there is no dwunw, where it was wanted."""
+    """One report. AssertionError: a line is not one of memleak's. `others`: dwunw's further lines, by name: a number,
+    and numbers by reason. `options`: the options that they say to raise. `off`: why dwunw is off against the request."""
 
     def __init__(self, header, lines):
         self.top = int(HEADER.fullmatch(header)[1])

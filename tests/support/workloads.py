@@ -7,7 +7,7 @@
 
 Every program runs in a folder of its own under a temporary one, on unix sockets or free loopback ports. What was started
 is ended by pid when the block is left, however it is left; should the test itself be killed, the kernel ends its direct
-children (PR_SET_PDEATHSIG), and a limit on CPU time ends whatever else still runs.
+children (PR_SET_PDEATHSIG), and a limit on CPU time ends every process that still runs.
 """
 
 import contextlib

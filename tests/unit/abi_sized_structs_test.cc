@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Every function of the C ABI that takes a struct with a size, with structs of every size. The other arguments are
-// NULL: a function that accepts the struct comes as far as them, and says DWUNW_ERR_INVALID_ARGUMENT.
+// Tests every function of the C ABI that takes a struct with a size, with structs of every size. The other arguments
+// are NULL, so a function that accepts the struct returns DWUNW_ERR_INVALID_ARGUMENT for them.
 #include "abi/sized_structs.h"
 
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Where the code around a clone system call leads: hand-written forms, and this machine's libc.
+// Tests where the code around a clone system call leads: hand-written forms, and this machine's libc.
 #include "arch/x86_64/arch.h"
 
 #include "support/cfi_bytes.h"
@@ -60,7 +60,7 @@ TEST(CodeFlow, AnErrorGoesWhereErrorsGo) {
     EXPECT_EQ(follow(kClone, 7, kError).kind, Kind::kReturns);
 }
 
-TEST(CodeFlow, OnlyWhatIsCertain) {
+TEST(CodeFlow, FollowsOnlyCertainCode) {
     // Other system calls may not come back, or not here.
     for (const uint64_t rax : {uint64_t{SYS_rt_sigreturn}, uint64_t{SYS_vfork}, uint64_t{0}, kError})
         EXPECT_EQ(follow(kClone, 0, rax).kind, Kind::kUnknown) << rax;
@@ -68,16 +68,16 @@ TEST(CodeFlow, OnlyWhatIsCertain) {
     EXPECT_EQ(follow({0x0f, 0x05, 0x0f, 0x05, 0xc3}, 0, SYS_clone).kind, Kind::kUnknown);
     // A branch on a register that is not known stays where it is.
     expect_goes_to(5, kClone, 2, std::nullopt);
-    // A branch on flags of somebody else.
+    // A branch on flags of another instruction.
     for (const Bytes &code : {Bytes{0x48, 0x85, 0xc1, 0x74, 0x01, 0xc3}, Bytes{0x90, 0x90, 0x90, 0x7c, 0x01, 0xc3}})
         EXPECT_EQ(follow(code, 3, 0).kind, Kind::kUnknown);
     EXPECT_EQ(follow({0x90, 0x90, 0x90, 0x7c, 0x05, 0x74, 0x01, 0xc3}, 5, 0).kind, Kind::kUnknown);
-    // Without the bytes before it nobody knows whose they are.
+    // Without the bytes before it, the source of the flags is unknown.
     EXPECT_EQ(follow({0x74, 0x01, 0xc3}, 0, 0).kind, Kind::kUnknown);
     EXPECT_EQ(follow({0x90, 0xc3}, 0, 0).kind, Kind::kUnknown);
 }
 
-TEST(CodeFlow, OtherCodeIsOtherCodeWhateverRaxIs) {
+TEST(CodeFlow, OtherCodeIsNotFollowedForAnyRax) {
     EXPECT_TRUE(follow({0x90, 0xc3}, 0, 0).always);
     for (const Bytes &code : {Bytes({0x0f, 0x05}), Bytes({0x74, 0x01, 0xc3}), Bytes({0x7c, 0x01, 0xc3})})
         EXPECT_FALSE(follow(code, 0, std::nullopt).always);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Where a function with a frame pointer may begin, and what a direct call calls.
+// Tests where a function with a frame pointer may begin, and the target of a direct call.
 #include "arch/x86_64/arch.h"
 
 #include <gtest/gtest.h>
@@ -27,7 +27,7 @@ TEST(FrameBegins, WithOtherInstructionsInIt) {
         EXPECT_EQ(frame_begins(code, end), end >= 15 ? Found(0) : Found()) << end;
 }
 
-TEST(FrameBegins, NotWhereNobodyPushedRbp) {
+TEST(FrameBegins, NotWithoutAPushOfRbp) {
     EXPECT_FALSE(frame_begins(Bytes{0x48, 0x89, 0xe5, 0x90}, 4));
     EXPECT_FALSE(frame_begins(Bytes{0x41, 0x55, 0x48, 0x89, 0xe5, 0x90}, 6)); // push %r13
     EXPECT_FALSE(frame_begins(Bytes{0x55, 0x48, 0x89, 0xe5}, 3));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Each form by hand, then the code of whole files beside Zydis.
+// Tests each form by hand, and compares the code of whole files with Zydis.
 #include "arch/x86_64/arch.h"
 
 #include <Zydis/Zydis.h>
@@ -38,7 +38,7 @@ struct Form {
     bool of_fp = false;
 };
 
-TEST(Instruction, WhatSetsAFrameUpAndTakesItDown) {
+TEST(Instruction, FrameSetupAndTeardownHaveExactEffects) {
     const std::vector<Form> forms = {
         {"push %rbp", {0x55}, Effect::kPush, false, 0, true},
         {"push %r13", {0x41, 0x55}, Effect::kPush},
@@ -127,7 +127,7 @@ TEST(Instruction, WhereItGoes) {
         EXPECT_EQ(decoded(end).flow, Flow::kEnd);
 }
 
-TEST(Instruction, WhatIsNone) {
+TEST(Instruction, BytesThatAreNotAnInstruction) {
     for (const Bytes &code : {Bytes{}, Bytes{0x48}, Bytes{0x06}, Bytes{0x0f}, Bytes{0x0f, 0x04},
                               Bytes{0xea, 0, 0, 0, 0}, Bytes{0x48, 0x8d, 0xe5}, Bytes(16, 0x66), Bytes{0xff, 0xff}})
         EXPECT_FALSE(decode(code));
@@ -241,13 +241,13 @@ TEST(Instruction, WholeFilesBesideZydis) {
         for (const Bytes &code : code_of(path))
             compare(code, seen, failures);
     EXPECT_GT(seen.instructions, 500'000u);
-    // Data between the functions decodes to whatever.
+    // Data between the functions may decode to anything.
     EXPECT_LT(seen.unknown, seen.instructions / 2000);
     RecordProperty("instructions", static_cast<int>(seen.instructions));
     RecordProperty("unknown", static_cast<int>(seen.unknown));
 }
 
-// Whatever the bytes: no read beyond them, and what is decoded is as long as Zydis says, where both know it.
+// Any bytes: no read beyond them, and an instruction that both know is as long as Zydis says.
 TEST(Instruction, RandomBytesBesideZydis) {
     uint64_t state = 1;
     Bytes code(1 << 20);

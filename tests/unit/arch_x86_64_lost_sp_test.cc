@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Which rows of which functions do not hold. The functions are written down instruction by instruction, as assemblers
+// Tests which rows are wrong in which functions. The functions are written instruction by instruction, as assemblers
 // print them.
 #include "arch/x86_64/arch.h"
 
@@ -87,7 +87,7 @@ TEST(LostSp, OnlyBehindTheSwitch) {
     EXPECT_EQ(code.lost(kAlways8), (Ranges{{behind, code.size()}}));
 }
 
-TEST(LostSp, ReturnInstructionsAreRightWhateverSpIs) {
+TEST(LostSp, ReturnInstructionsAreRightForAnySp) {
     Code code;
     code.switch_stacks();
     code.ret();
@@ -122,7 +122,7 @@ TEST(LostSp, AConstantThatTheRowsLeaveOut) {
     EXPECT_EQ(code.lost(kAlways8), (Ranges{{pushed, popped}, {switched, code.size()}}));
 }
 
-TEST(LostSp, AFunctionThatReplacesNothingIsTakenAtItsWord) {
+TEST(LostSp, TheRowsOfAFunctionWithoutAReplacementAreRight) {
     Code code;
     code.push();
     code.call();
@@ -162,7 +162,7 @@ TEST(LostSp, ACfaInAnotherRegisterMeanwhile) {
     EXPECT_EQ(code.lost({{0, true, 8}, {saved, false, 0}, {restored, true, 8}}), Ranges{});
 }
 
-// sub %rax,%rsp with a row for it: whoever wrote the rows knows rax.
+// sub %rax,%rsp with a row for it: the rows' author knew rax.
 TEST(LostSp, ARowThatChangesWithTheReplacement) {
     Code code;
     code.add({0x48, 0x29, 0xc4});
@@ -185,7 +185,7 @@ TEST(LostSp, AlongEveryPath) {
     EXPECT_EQ(code.lost(kAlways8), (Ranges{{loop, joined + 3}}));
 }
 
-TEST(LostSp, NothingLeadsPastACallThatDoesNotReturn) {
+TEST(LostSp, NoPathLeadsPastACallThatDoesNotReturn) {
     Code code;
     code.branch(1 + 4 + 2);
     code.push();
@@ -215,7 +215,7 @@ TEST(LostSp, AJumpByValueWithSpLostMayLeadAnywhere) {
     EXPECT_EQ(table.lost(kAlways8), (Ranges{{switched, table.size()}}));
 }
 
-TEST(LostSp, BytesThatAreNoInstruction) {
+TEST(LostSp, BytesThatAreNotAnInstruction) {
     Code code;
     code.add({0x06, 0x06});
     code.switch_stacks();

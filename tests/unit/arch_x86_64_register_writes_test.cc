@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Which code leaves a register alone: by hand, and beside a disassembler on every instruction of the libraries that
-// this test has loaded, and on random bytes.
+// Tests which code does not write a register: by hand, and against a disassembler on every instruction of the libraries
+// that this test has loaded, and on random bytes.
 #include "arch/x86_64/arch.h"
 
 #include <Zydis/Zydis.h>
@@ -41,7 +41,7 @@ TEST(RegisterWrites, ByHand) {
     EXPECT_FALSE(alone_in({0x66, 0x0f, 0x3a, 0x61, 0xc1, 0}, kRcx)); // pcmpestri
 }
 
-TEST(RegisterWrites, WhatIsNotKnownIsNotLeftAlone) {
+TEST(RegisterWrites, CodeWithoutAProofCountsAsAWrite) {
     for (const Code &code : {
              Code{0xe8, 0, 0, 0, 0},       // call
              Code{0xff, 0xd1},             // call *%rcx

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Each kind by hand; and, on all instructions of some libraries, lengths, jumps and writes of SP beside Zydis.
+// Tests each kind by hand, and compares lengths, jumps and writes of SP with Zydis on all instructions of some
+// libraries.
 #include "arch/x86_64/sp_instruction.h"
 
 #include "elf/image.h"
@@ -83,7 +84,7 @@ TEST(SpInstruction, Replacements) {
     expect({0x48, 0xbc, 1, 2, 3, 4, 5, 6, 7, 8}, Kind::kReplaces);          // movabs
 }
 
-TEST(SpInstruction, WhatOnlyLooksLikeOne) {
+TEST(SpInstruction, InstructionsThatOnlySeemToWriteSp) {
     expect({0x48, 0x89, 0xe2}, Kind::kOther);                      // mov %rsp,%rdx
     expect({0x48, 0x89, 0xe4}, Kind::kOther);                      // mov %rsp,%rsp
     expect({0x4c, 0x8b, 0x66, 0x38}, Kind::kOther);                // mov 0x38(%rsi),%r12

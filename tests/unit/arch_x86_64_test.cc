@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// What is said of x86-64, beside this machine: its compiler's calls, its kernel's signal frames.
+// Compares the description of x86-64 with this machine: its compiler's calls, its kernel's signal frames.
 #include "arch/x86_64/arch.h"
 
 #include "support/cfi_bytes.h"
@@ -77,7 +77,7 @@ void expect_memory(const Bytes &code, size_t which, uint8_t base, uint8_t index,
     EXPECT_EQ(found[which].from_end, from_end);
 }
 
-TEST(X86_64, WhatACallCalls) {
+TEST(X86_64, TargetsOfACall) {
     using namespace x86_64;
     constexpr uint8_t kNobody = CodeTarget::kNone;
     EXPECT_TRUE(targets({}).empty());
@@ -196,7 +196,7 @@ TEST(X86_64, EveryOperandOfAnIndirectCall) {
     EXPECT_EQ(longest, x86_64::kArch.max_call_length);
 }
 
-TEST(X86_64, WhatIsNoCall) {
+TEST(X86_64, BytesThatAreNotACall) {
     const std::vector<Bytes> others = {
         {},
         {0xe8},
@@ -234,7 +234,7 @@ struct Derived final : Base {
     }
 };
 
-TEST(X86_64, WhatThisCompilerCallsWith) {
+TEST(X86_64, CallsOfThisCompiler) {
     const uint8_t *(*volatile pointer)() = returns_to;
     const Derived derived;
     const Base *volatile object = &derived;

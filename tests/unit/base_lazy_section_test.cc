@@ -33,7 +33,7 @@ class LazySectionTest : public ::testing::Test {
     std::shared_ptr<WatchedSource> source_ = std::make_shared<WatchedSource>(bytes_);
 };
 
-TEST_F(LazySectionTest, ReadsWhatIsAskedForAndNoMore) {
+TEST_F(LazySectionTest, ReadsOnlyTheRequestedPieces) {
     const LazySection lazy = section();
     EXPECT_EQ(lazy.size(), kSize);
     EXPECT_EQ(lazy.address(), LinkAddr(0x1000));
@@ -81,7 +81,7 @@ TEST_F(LazySectionTest, RangesBeyondTheEndEndThere) {
     EXPECT_EQ(lazy.load(kSize - 1, 1)->back(), expected().back());
 }
 
-TEST_F(LazySectionTest, APieceReadFromAFileThatChangedIsNone) {
+TEST_F(LazySectionTest, APieceOfAChangedFileIsNotUsed) {
     const LazySection lazy = section();
     ASSERT_TRUE(lazy.load(0, 1));
     source_->changes_at = 2;
@@ -106,7 +106,7 @@ TEST_F(LazySectionTest, APieceThatCannotBeReadIsAnError) {
     EXPECT_EQ(lazy.memory_bytes(), LazySection::kPiece);
 }
 
-TEST_F(LazySectionTest, TheWholeIsACopyThatKeepsNothing) {
+TEST_F(LazySectionTest, TheWholeSectionIsACopyThatIsNotKept) {
     for (const size_t size : {size_t{0}, size_t{100}, kSize}) {
         const LazySection lazy = section(size);
         const auto whole = lazy.whole();

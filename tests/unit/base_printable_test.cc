@@ -83,7 +83,7 @@ TEST(Printable, EveryCodePoint) {
     }
 }
 
-TEST(Printable, BytesThatAreNoUtf8) {
+TEST(Printable, BytesThatAreNotUtf8) {
     for (const std::string text :
          {"\xc0\x80", "\xc1\xbf", "\xe0\x80\x80", "\xe0\x9f\xbf", "\xf0\x80\x80\x80", "\xf0\x8f\xbf\xbf",
           "\xf8\x88\x80\x80\x80", "\xff", "\xfe", "\x80", "\xbf", "\xc3", "\xe2\x82", "\xf0\x9f\x98"})
@@ -94,7 +94,7 @@ TEST(Printable, BytesThatAreNoUtf8) {
     EXPECT_EQ(shown("\xc2\x1b[31m"), "\\xc2\\x1b[31m");
 }
 
-TEST(Printable, TheTextCanBeHadBack) {
+TEST(Printable, TheTextCanBeRecovered) {
     std::string every;
     for (unsigned value = 0; value < 256; value++)
         every += static_cast<char>(value);

@@ -8,7 +8,7 @@
 namespace dwunw::bpf {
 namespace {
 
-TEST(BlockAllocator, WhatIsGivenBackIsTakenOnlyAfterAWait) {
+TEST(BlockAllocator, AReturnedBlockIsTakenOnlyAfterAWait) {
     int waits = 0;
     BlockAllocator blocks(10, [&] { return ++waits, true; });
     EXPECT_EQ(blocks.take(6), 0u);
@@ -22,7 +22,7 @@ TEST(BlockAllocator, WhatIsGivenBackIsTakenOnlyAfterAWait) {
     EXPECT_EQ(waits, 1) << "nothing rests: nothing to wait for";
 }
 
-TEST(BlockAllocator, NothingIsTakenWhenTheWaitFails) {
+TEST(BlockAllocator, NoBlockIsTakenIfTheWaitFails) {
     BlockAllocator blocks(4, [] { return false; });
     EXPECT_EQ(blocks.take(4), 0u);
     blocks.give_back(0, 4);

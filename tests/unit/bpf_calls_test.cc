@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// dwunw_calls.bpf.h as user code, beside what the kernel does with pending returns: which entry a return belongs to,
-// and that no return which may still come is ever dropped.
+// Tests dwunw_calls.bpf.h as user code, against a model of the kernel's pending returns: each return belongs to its own
+// entry, and a return that may still come is never dropped.
 #include "support/bpf_user_walk.h"
 
 #include <gtest/gtest.h>
@@ -106,14 +106,14 @@ class BpfCalls : public ::testing::Test {
     std::map<uint64_t, bool> live_;          // slots of calls that will return
 };
 
-TEST_F(BpfCalls, AReturnHasWhatItsEntryLeft) {
+TEST_F(BpfCalls, AReturnGetsTheValuesOfItsEntry) {
     EXPECT_TRUE(call(kSp, 5));
     EXPECT_EQ(finish(kSp), 5u);
     EXPECT_EQ(bpf_user_call_end(&world_, kSp + 8, 0), 0u) << "once";
     EXPECT_EQ(abandoned(), 0u);
 }
 
-TEST_F(BpfCalls, AReturnWithoutAnEntryIsNone) { EXPECT_EQ(bpf_user_call_end(&world_, kSp + 8, 0), 0u); }
+TEST_F(BpfCalls, AReturnWithoutAnEntryIsIgnored) { EXPECT_EQ(bpf_user_call_end(&world_, kSp + 8, 0), 0u); }
 
 TEST_F(BpfCalls, CallsWithinACallAreNotSeen) {
     EXPECT_TRUE(call(kSp, 5));
@@ -214,7 +214,7 @@ TEST_F(BpfCalls, ACallWithinACallOfAFiberIsNotSeen) {
 }
 
 // siglongjmp on a high stack hid every later call on a lower one.
-TEST_F(BpfCalls, AJumpOutOfACallHidesNothingOnALowerStack) {
+TEST_F(BpfCalls, AJumpOutOfACallHidesNoCallOnALowerStack) {
     for (const bool glibc : {true, false}) {
         EXPECT_TRUE(call(kSp - 4096, 5));
         leave_for_good(kSp - 4096);

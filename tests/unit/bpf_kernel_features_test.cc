@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// What a kernel has differs; what was switched off is off on all of them.
+// Kernels differ in their features; a feature that was switched off is off on all of them.
 #include "bpf/kernel_features.h"
 
 #include <dwunw/bpf_stacks.h>
@@ -13,7 +13,7 @@
 namespace dwunw::bpf {
 namespace {
 
-TEST(KernelFeatures, WhatIsSwitchedOffIsNotThere) {
+TEST(KernelFeatures, AFeatureThatIsSwitchedOffIsAbsent) {
     const KernelFeatures all = KernelFeatures::probe(0);
     EXPECT_FALSE(all.loop_off);
     EXPECT_FALSE(all.task_storage_off);

@@ -40,7 +40,7 @@ class LastingTest : public ::testing::Test {
     std::vector<Process::CodeMapping> mappings_;
 };
 
-TEST_F(LastingTest, TheProgramAndWhatItNeeds) {
+TEST_F(LastingTest, TheProgramAndItsNeededLibraries) {
     const size_t program = map("/bin/program", "", {"libone.so.1", "libc.so.6"});
     const size_t plugin = map("/lib/plugin.so", "", {"libonly.so"});
     map("/lib/libonly.so", "libonly.so");
@@ -69,7 +69,7 @@ TEST_F(LastingTest, OfTwoOfOneNameNeitherIsSaidToStay) {
     EXPECT_EQ(find(program, linker).mappings, (std::vector{program, linker}));
 }
 
-// The true library may be the one that nobody can name, and the one of its name a plugin.
+// The true library may be the one without a readable name, and the one with its name a plugin.
 TEST_F(LastingTest, ALibraryWithoutNamesMayBeAny) {
     const size_t program = map("/bin/program", "", {"libone.so.1"});
     map("/plugins/libone.so.1", "");
@@ -80,7 +80,7 @@ TEST_F(LastingTest, ALibraryWithoutNamesMayBeAny) {
     EXPECT_FALSE(find(program, linker).whole);
 }
 
-TEST_F(LastingTest, WhatIsNotFoundIsSaid) {
+TEST_F(LastingTest, AMissingLibraryIsReported) {
     const size_t program = map("/bin/program", "", {"libgone.so"});
     const size_t linker = map("/lib/ld.so", "ld.so");
     EXPECT_FALSE(find(program, linker).whole);

@@ -28,7 +28,7 @@ const dwunw_module *at(const Layout &layout, uint64_t address) {
     return place ? place->module : nullptr;
 }
 
-TEST(Layout, RemembersWhatIsGone) {
+TEST(Layout, RemembersUnmappedModules) {
     Layout layout(1);
     EXPECT_TRUE(extend(layout, {mapping(100, 200, kA), mapping(300, 400, kB)}));
     EXPECT_TRUE(extend(layout, {mapping(300, 400, kB)}));

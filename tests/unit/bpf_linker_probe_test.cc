@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Where the probe on the dynamic linker goes. The truth is the linker's own: it publishes the function's address as
-// r_brk (link.h). That the probe counts is proved by tests/integration/bpf_walk_test.py, in each attach form.
+// Tests where the probe on the dynamic linker goes. The linker itself gives the truth: it publishes the function's
+// address as r_brk (link.h). tests/integration/bpf_walk_test.py proves that the probe counts, in each attach form.
 #include "bpf/linker_probe.h"
 
 #include <gtest/gtest.h>
@@ -45,7 +45,7 @@ TEST(LinkerProbe, AFileWithoutTheFunctionHasNoEntry) {
     EXPECT_FALSE(LinkerProbe::find_entry(*program).has_value());
 }
 
-TEST(LinkerProbe, AFileThatIsNoImageHasNoEntry) {
+TEST(LinkerProbe, AFileThatIsNotAnImageHasNoEntry) {
     const std::vector<uint8_t> bytes(100, 0x7f);
     EXPECT_FALSE(LinkerProbe::find_entry(*open_bytes(bytes)).has_value());
 }

@@ -74,7 +74,7 @@ TEST_F(MapHistoryTest, InAnyOrder) {
     EXPECT_EQ(at(150, 35), "c");
 }
 
-TEST_F(MapHistoryTest, WhatWasLostIsNotKnown) {
+TEST_F(MapHistoryTest, ALostTimeIsUnknown) {
     came(10, 100, 200, "a");
     history_.lose(15);
     EXPECT_EQ(history_.known_since(), 15u);
@@ -93,7 +93,7 @@ TEST_F(MapHistoryTest, Forgets) {
     EXPECT_EQ(history_.size(), 1u);
     EXPECT_EQ(at(150, kAlways), "b");
     EXPECT_EQ(at(350, kAlways), "");
-    EXPECT_EQ(history_.known_since(), 0u) << "whoever forgets knows otherwise";
+    EXPECT_EQ(history_.known_since(), 0u) << "the caller that forgets knows the rest";
 }
 
 TEST_F(MapHistoryTest, TheLastExecBeforeAMoment) {

@@ -62,7 +62,7 @@ TEST(PublishedMap, AMapThatChangedALittleWhileItWasRead) {
     EXPECT_FALSE(second.is_of(10, kPages, false));
 }
 
-// A static program that executes another one and is executed again has no dynamic linker to speak up in between.
+// A static program executes another one and is executed again: no dynamic linker sends a notification in between.
 TEST(PublishedMap, AnotherProgramInBetween) {
     const PublishedMap first = reading(8, 8);
     const uint64_t back_again = 8 + 2 * DWUNW_BPF_HIDING_CHANGES;

@@ -59,7 +59,7 @@ TEST(MapWatch, ARecord) {
               process::Mapping::Kind::kAnonymous);
 }
 
-TEST(MapWatch, WhatIsNoRecord) {
+TEST(MapWatch, BytesThatAreNotARecord) {
     int32_t pid = 0;
     const auto good = record(PROT_EXEC, "x", 1);
     for (size_t size = 0; size < 80; ++size)

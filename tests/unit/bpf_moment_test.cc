@@ -109,7 +109,7 @@ TEST_F(MomentTest, OneFileAfterAnotherInOnePlace) {
     EXPECT_EQ(at(b).bias.run(LinkAddr(own_code().offset.value)).value, kPlace);
 }
 
-TEST_F(MomentTest, WhatWasThereBeforeStays) {
+TEST_F(MomentTest, EarlierMappingsStay) {
     const auto location = at(now_ns(), reinterpret_cast<uint64_t>(&now_ns));
     EXPECT_EQ(location.kind, CodeKind::kModule);
     std::array<uint8_t, 8> code{};
@@ -139,7 +139,7 @@ TEST_F(MomentTest, AFileThatHasChangedSince) {
     EXPECT_EQ(at(b).kind, CodeKind::kUnusableModule) << "since it was asked about";
 }
 
-TEST_F(MomentTest, CodeWithoutAFileIsNotWhatItWas) {
+TEST_F(MomentTest, CodeWithoutAFileIsNotUsed) {
     const uint64_t jit = came(later(1000), "a", true);
     EXPECT_EQ(at(jit).kind, CodeKind::kUnusableModule);
     std::array<uint8_t, 4> code{};

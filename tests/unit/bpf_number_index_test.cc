@@ -8,7 +8,7 @@ namespace {
 
 uint64_t spread(uint64_t value) { return value * 0x9e3779b97f4a7c15u; }
 
-TEST(NumberIndex, FindsWhatWasInserted) {
+TEST(NumberIndex, FindsEveryInsertedNumber) {
     NumberIndex index;
     EXPECT_EQ(index.find(1, [](uint32_t) { return true; }), NumberIndex::kNone);
     constexpr uint32_t kCount = 10000;
@@ -23,7 +23,7 @@ TEST(NumberIndex, FindsWhatWasInserted) {
     EXPECT_EQ(index.find(spread(1), [](uint32_t) { return true; }), NumberIndex::kNone);
 }
 
-// Whoever calls decides what is equal: a hash alone never does.
+// The caller decides what is equal; a hash alone never does.
 TEST(NumberIndex, ManyOfOneHash) {
     NumberIndex index;
     for (uint32_t i = 0; i < 200; ++i)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Which pid namespace is the caller's, and whether /proc is of the same one.
+// Tests which pid namespace is the caller's, and whether /proc belongs to the same one.
 #include "bpf/pid_namespace.h"
 
 #include <gtest/gtest.h>
@@ -21,7 +21,7 @@ TEST(PidNamespace, MoreNumbersMeanThatProcIsOfAnOuterOne) {
 TEST(PidNamespace, AKernelWithoutNamespacesHasOne) { EXPECT_TRUE(has_one_number("Name:\tcat\nPid:\t12\n")); }
 
 // A name has no newlines: /proc shows them escaped.
-TEST(PidNamespace, AProgramsNameIsNoField) {
+TEST(PidNamespace, AProgramsNameIsNotAField) {
     EXPECT_TRUE(has_one_number("Name:\tNSpid:\\t1\\t2\nNSpid:\t12\nNSpgid:\t12\n"));
 }
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The walker of dwunw.bpf.h as user code over real programs, stopped and as core files, beside dwunw_capture.
+// Compares the walk of dwunw.bpf.h, as user code, with dwunw_capture: on real programs, stopped and as core files.
 #include "support/bpf_user_walk.h"
 
-#include "bpf/table_encoding.h"
 #include "abi/handles.h"
+#include "bpf/table_encoding.h"
 #include "process/process.h"
 
 #include <dwunw/core.h>
@@ -155,7 +155,7 @@ size_t compare(dwunw_context *context, dwunw_process *process, const dwunw_regse
         return frame.source == DWUNW_SOURCE_REGISTERS || frame.source == DWUNW_SOURCE_CFI;
     });
     EXPECT_FALSE(status == DWUNW_OK && by_rules && written < DWUNW_BPF_MAX_FRAMES)
-        << "left to user space, which needed nothing but rules: reason " << world->reason;
+        << "sent to user space, which needed only rules: reason " << world->reason;
     return 0;
 }
 

@@ -125,7 +125,7 @@ TEST(StackStore, StacksOfTheSameFramesHaveTheFirstOnesId) {
     EXPECT_EQ(look_up(dictionary, 2).frames[1].source, static_cast<uint32_t>(DWUNW_SOURCE_FRAME_POINTER));
 }
 
-TEST(StackStore, WhatAReaderCanTellApartHasAnIdOfItsOwn) {
+TEST(StackStore, StacksThatDifferForAReaderHaveTheirOwnIds) {
     StackStore dictionary;
     ASSERT_TRUE(dictionary.add(1, 42, layout(), kWords));
     uint64_t id = 1;
@@ -170,7 +170,7 @@ TEST(StackStore, AnIdKeepsItsFirstFrames) {
     EXPECT_EQ(dictionary.size(), 2u);
 }
 
-TEST(StackStore, LookupFillsWhatThereIsRoomFor) {
+TEST(StackStore, LookupFillsAtMostMaxFrames) {
     StackStore dictionary;
     EXPECT_EQ(look_up(dictionary, 1).status, DWUNW_ERR_NOT_FOUND);
     EXPECT_FALSE(dictionary.contains(1));
@@ -262,7 +262,7 @@ TEST(StackStore, IdsCountToItsLimitAndSayThatTheyFoundNoRoom) {
     EXPECT_EQ(look_up(dictionary, kCount + 1).status, DWUNW_ERR_NOT_FOUND);
 }
 
-TEST(StackStore, ForgetsWhatNobodyNeeds) {
+TEST(StackStore, ForgetsStacksThatAreNotNeeded) {
     StackStore dictionary;
     const auto same = same_frames();
     const std::vector frames(same.begin(), same.end());
@@ -278,7 +278,7 @@ TEST(StackStore, ForgetsWhatNobodyNeeds) {
         dictionary.retain([&](uint64_t id) { return needed.contains(id); }, [&](uint64_t id) { unneeded.insert(id); });
     };
     retain({3, 5});
-    EXPECT_EQ(dictionary.size(), 5u) << "whoever had one when the list was made has it in the next";
+    EXPECT_EQ(dictionary.size(), 5u) << "an id that was held when the list was made is in the next one";
     EXPECT_EQ(unneeded, (std::set<uint64_t>{1, 2, 4}));
     retain({3, 5});
     EXPECT_TRUE(unneeded.empty());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Rules as words: what fits comes back as it was, what does not is left to user space.
+// Rules as words: a rule that fits is decoded unchanged, any other one is for user space.
 #include "bpf/table_encoding.h"
 
 #include "support/cfi_bytes.h"
@@ -46,7 +46,7 @@ TEST(RuleWord, OffsetsComeBackToTheirLimits) {
     }
 }
 
-TEST(RuleWord, WhatDoesNotFitIsLeftToUserSpace) {
+TEST(RuleWord, ARuleThatDoesNotFitIsForUserSpace) {
     EXPECT_EQ(kind(usual(1 << 21)), DWUNW_RULE_CFA_ELSEWHERE);
     EXPECT_EQ(kind(usual(-(1 << 21) - 1)), DWUNW_RULE_CFA_ELSEWHERE);
     Rule rule = usual(8);
@@ -91,7 +91,7 @@ TEST(RuleWord, OtherRegistersAndExpressionsAreLeftToUserSpace) {
     }
 }
 
-TEST(RuleWord, TheRootIsARootWhateverElseItSays) {
+TEST(RuleWord, TheRootIsARootWithAnyOtherFields) {
     Rule rule = usual(8);
     rule.ra_kind = ValueKind::kUndefined;
     rule.cfa_reg = R10;
@@ -99,7 +99,7 @@ TEST(RuleWord, TheRootIsARootWhateverElseItSays) {
     EXPECT_EQ(kind(rule), DWUNW_RULE_CFA_ROOT);
 }
 
-TEST(RuleWord, NoneIsZero) {
+TEST(RuleWord, NoRuleIsEncodedAsZero) {
     Rule rule = usual(0);
     rule.ra_offset = 0;
     EXPECT_EQ(word(rule), 0u) << "CFA = SP, RA = [CFA]: the one word that stands for no rule";

@@ -71,7 +71,7 @@ TEST(TablePool, AModuleIsThereOnce) {
     EXPECT_EQ(pool.pool.without_room(), 0u);
 }
 
-TEST(TablePool, WhatNobodyUsesStaysUntilItsRoomIsNeeded) {
+TEST(TablePool, AnUnusedTableStaysUntilItsRoomIsNeeded) {
     const Module a;
     const Module b;
     const Module c;
@@ -106,7 +106,7 @@ TEST(TablePool, TheOneReleasedLongestAgoGoesFirst) {
     EXPECT_EQ(pool.acquire(c), first_c) << "still there";
 }
 
-TEST(TablePool, WhatIsUsedIsNeverOverwritten) {
+TEST(TablePool, AUsedTableIsNeverOverwritten) {
     const Module a;
     const Module b(40);
     Pool pool(b.cells().size());
@@ -124,7 +124,7 @@ TEST(TablePool, WhatIsUsedIsNeverOverwritten) {
     EXPECT_EQ(pool.pool.without_room(), 2u);
 }
 
-TEST(TablePool, NothingIsOverwrittenWhereNobodyKnowsWhoReadsIt) {
+TEST(TablePool, NothingIsOverwrittenIfTheWaitForReadersFails) {
     const Module a;
     const Module b(3);
     Pool pool(b.cells().size());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The walker of dwunw.bpf.h as user code, over hand-written modules and stacks, beside the user-space walk: what it
-// calls complete is that walk's result, frame for frame, and everything else it leaves alone, with its reason.
+// Compares the walk of dwunw.bpf.h, as user code, with the user-space walk, on hand-written modules and stacks. A
+// complete stack equals that walk's, frame for frame; everything else goes to user space, with its reason.
 #include "support/bpf_user_walk.h"
 
 #include "bpf/table_encoding.h"
@@ -403,7 +403,7 @@ TEST_F(BpfWalk, CallAtTheEndOfItsFunction) {
     expect_complete(at(kLeaf), 0, 3);
 }
 
-TEST_F(BpfWalk, WhatItCannotDecideItLeaves) {
+TEST_F(BpfWalk, AnUndecidedStackGoesToUserSpace) {
     set(kSp, kUprobes);
     expect_left(at(kLeaf), 0, DWUNW_BPF_TRAMPOLINE);
     set(kSp, kJit + 0x100);
@@ -461,7 +461,7 @@ TEST_F(BpfWalk, DeepStacks) {
     EXPECT_EQ(world_.reason, DWUNW_BPF_FRAME_LIMIT);
 }
 
-TEST_F(BpfWalk, OnlyWhatIsTrueNowIsUsed) {
+TEST_F(BpfWalk, OnlyAValidMapIsUsed) {
     set(kSp, at(kRoot, 1));
     ASSERT_GT(kernel_walk(at(kLeaf), 0), 0);
     ASSERT_EQ(world_.reason, DWUNW_BPF_COMPLETE);
@@ -510,7 +510,7 @@ TEST_F(BpfWalk, RulesOfAnotherGenerationAreNotUsed) {
 }
 
 // Found in use: while plugins were loaded and unloaded all the time, every stack went to user space.
-TEST_F(BpfWalk, WhatLastsIsWalkedWhileTheMapChanges) {
+TEST_F(BpfWalk, LastingMappingsAreWalkedWhileTheMapChanges) {
     process_.lasting_first = 1; // the module
     process_.lasting_count = 1;
     process_.lasting_generation = 7;
@@ -521,7 +521,7 @@ TEST_F(BpfWalk, WhatLastsIsWalkedWhileTheMapChanges) {
     ASSERT_GT(id, 0);
     EXPECT_EQ(world_.reason, DWUNW_BPF_COMPLETE);
     EXPECT_EQ(world_.stack.layout, 9u);
-    EXPECT_EQ(world_.processes_sent, 1u) << "the map is to be read all the same";
+    EXPECT_EQ(world_.processes_sent, 1u) << "the map must be read nevertheless";
     process_.changes = 2;
     world_.exec_pages = 12;
     EXPECT_EQ(kernel_walk(at(kLeaf), 0), id) << "what lasts means the same";
@@ -544,7 +544,7 @@ TEST_F(BpfWalk, WhatLastsIsWalkedWhileTheMapChanges) {
     EXPECT_EQ(world_.reason, DWUNW_BPF_CHANGED) << "being written";
 }
 
-TEST_F(BpfWalk, CachedRulesOfWhatDoesNotLastAreNotUsedWhileTheMapChanges) {
+TEST_F(BpfWalk, CachedRulesOfOtherMappingsAreNotUsedWhileTheMapChanges) {
     set(kSp, at(kRoot, 1));
     ASSERT_GT(kernel_walk(at(kLeaf), 0), 0);
     ASSERT_EQ(world_.reason, DWUNW_BPF_COMPLETE) << "and its rules are cached";
@@ -715,7 +715,7 @@ TEST_F(BpfWalk, PagesThatAreNotThereAreNeededOrNot) {
     expect_left(at(kLeaf), 0, DWUNW_BPF_UNREADABLE);
 }
 
-// Whatever lies in a stack: what the kernel calls complete, user space calls so, too, and finds the same frames.
+// For any stack: a stack that is complete in the kernel is complete in user space, with the same frames.
 TEST_F(BpfWalk, RandomStacks) {
     std::mt19937_64 random(7);
     constexpr std::array kFunctions = {kLeaf, kMiddle, kByRbp, kDrap,  kPlt, kRoot,     kSignal, kForgets,
@@ -750,7 +750,7 @@ TEST_F(BpfWalk, RandomStacks) {
         ASSERT_FALSE(HasFailure()) << i;
     }
     EXPECT_GT(complete, 4000u);
-    EXPECT_LT(missed, complete / 20) << "left to user space though rules alone decide";
+    EXPECT_LT(missed, complete / 20) << "sent to user space although rules alone decide";
 }
 
 // Two processes whose rules differ at the same addresses, in one cache, from many threads: a rule is never taken from

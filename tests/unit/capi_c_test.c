@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
 /*
- * The C ABI from C: layouts without holes, the test's own stack walked from its registers and a copy of its bytes, that
- * copy cut everywhere, and what is refused.
+ * Tests the C ABI from C: struct layouts without holes; a walk of the test's own stack, from its registers and a copy
+ * of its bytes; the same with the copy cut at every place; and requests that are refused.
  */
 #include <assert.h>
 #include <dwunw/core.h>

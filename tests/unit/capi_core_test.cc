@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Core files through the C ABI: written of a live process, read back, and walked like it.
+// Core files through the C ABI: written from a live process, read back, and walked with the same result.
 #include <dwunw/core.h>
 
 #include "process_testing.h"

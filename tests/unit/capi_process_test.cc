@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Processes through the C ABI: live ones, ones that end meanwhile, and maps without a process.
+// Processes through the C ABI: live ones, ones that end during the test, and maps without a process.
 #include <dwunw/process.h>
 
 #include "process_testing.h"
@@ -214,7 +214,7 @@ TEST_F(ProcessTest, AProcessThatEndsMeanwhile) {
 
 __attribute__((noinline)) uint64_t return_address() { return reinterpret_cast<uint64_t>(__builtin_return_address(0)); }
 
-TEST_F(ProcessTest, AChainThatSomebodyElseFound) {
+TEST_F(ProcessTest, AChainFoundByAnotherWalk) {
     ASSERT_EQ(open(::getpid()), DWUNW_OK);
     const uint64_t here = return_address();
     std::array<dwunw_frame, 2> frames{};
@@ -232,7 +232,7 @@ TEST_F(ProcessTest, AChainThatSomebodyElseFound) {
     EXPECT_EQ(check(here, 0x4200000000), DWUNW_ERR_NO_MAPPING);
     EXPECT_EQ(certain, 0u);
     EXPECT_EQ(check(reinterpret_cast<uint64_t>(&frames), here), DWUNW_ERR_NO_MAPPING) << "mapped, and no code";
-    EXPECT_EQ(check(here, reinterpret_cast<uint64_t>(&return_address) + 1), DWUNW_ERR_NOT_FOUND) << "nobody's call";
+    EXPECT_EQ(check(here, reinterpret_cast<uint64_t>(&return_address) + 1), DWUNW_ERR_NOT_FOUND) << "no call";
     EXPECT_EQ(dwunw_process_check_frame_chain(process_, &here, 0, frames.data(), &certain), DWUNW_ERR_INVALID_ARGUMENT);
     EXPECT_EQ(dwunw_process_check_frame_chain(nullptr, &here, 1, frames.data(), &certain), DWUNW_ERR_INVALID_ARGUMENT);
     EXPECT_EQ(dwunw_process_check_frame_chain(process_, &here, 1, frames.data(), nullptr), DWUNW_ERR_INVALID_ARGUMENT);

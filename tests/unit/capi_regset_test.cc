@@ -256,7 +256,7 @@ TEST(Regset, ASignalHandlersContext) {
     EXPECT_EQ(pcs[2], caller);
 }
 
-// Registers that the context holds, and that are somebody else's by now, are not valid.
+// Registers that the context holds, but that have other values by now, are not valid.
 TEST(Regset, AContextOfGetcontext) {
     ucontext_t context{};
     ASSERT_EQ(::getcontext(&context), 0);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The table through the C ABI: of real files, of files made for the purpose, and of files that somebody damaged.
+// The table through the C ABI: of real files, of files made for the test, and of damaged files.
 #include <dwunw/table.h>
 #include <dwunw/unwind.h>
 
@@ -133,7 +133,7 @@ TEST_F(TableTest, RowsAndLookupsAgreeOnARealFile) {
     }
 }
 
-TEST_F(TableTest, WhatCannotBeOpened) {
+TEST_F(TableTest, FilesThatCannotBeOpened) {
     EXPECT_EQ(open("/no/such/file"), DWUNW_ERR_NO_FILE);
     EXPECT_EQ(open("/"), DWUNW_ERR_NOT_ELF);
     EXPECT_EQ(open("/dev/zero"), DWUNW_ERR_NOT_ELF);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// One context under everything at once: threads that capture in several processes, maps that are read again, processes
-// opened and closed, libraries loaded and unloaded at one address, tables compiled in the background and dropped for a
-// budget. Every stack is known: its functions have written down where they return to. Also run under ThreadSanitizer
-// (`make tsan`).
+// Uses one context in many ways at the same time: threads that capture in several processes, maps that are read again,
+// processes that are opened and closed, libraries that are loaded and unloaded at one address, tables that are compiled
+// in the background and dropped for a budget. Every stack is known: its functions record where they return to. Also
+// runs under ThreadSanitizer (`make tsan`).
 #include <dwunw/process.h>
 #include <dwunw/unwind.h>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// dwunw_capture on other processes: stopped, unmapped under the walk, ended; and from many threads. What a request may
-// hold is in capi_c_test.
+// dwunw_capture on other processes: stopped ones, ones that are unmapped during the walk, ended ones; and from many
+// threads. capi_c_test tests what a request may hold.
 #include <dwunw/process.h>
 #include <dwunw/unwind.h>
 
@@ -100,7 +100,7 @@ class CaptureTest : public ::testing::Test {
     std::vector<uint64_t> pcs_;
 };
 
-TEST_F(CaptureTest, TheProcessItselfAnswersForWhatTheSliceLacks) {
+TEST_F(CaptureTest, TheProcessIsReadBeyondTheSlice) {
     ASSERT_EQ(capture().status, DWUNW_OK);
     const auto whole = pcs_;
     EXPECT_EQ(capture(0, false).status, DWUNW_ERR_SLICE_EXHAUSTED);

@@ -14,9 +14,9 @@ foreach(name IN ITEMS abi_sized abi_sized_structs arch_x86_64 arch_x86_64_code_f
     gtest_discover_tests(${test} TEST_PREFIX unit. PROPERTIES LABELS unit TIMEOUT 120)
 endforeach()
 target_link_libraries(abi_sized_structs_test PRIVATE dwunw_probe dwunw_symbolize) # whose functions it calls, too
-# The other opinion of what an instruction is.
+# A second decoder, to compare with.
 target_link_libraries(arch_x86_64_sp_instruction_test PRIVATE Zydis::Zydis)
-# A disassembler is the judge; libcrypto and libm are what is judged, and nothing here calls them.
+# The test decodes libcrypto and libm, and compares with a disassembler; it does not call them.
 find_library(CRYPTO_LIBRARY NAMES libcrypto.so.3 REQUIRED)
 target_link_libraries(arch_x86_64_register_writes_test PRIVATE Zydis::Zydis -Wl,--no-as-needed "${CRYPTO_LIBRARY}" m
                                                               -Wl,--as-needed)

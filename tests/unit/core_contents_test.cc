@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// What is chosen is tested with what is written: core_write_test. Here, what choosing costs, in bytes that the
-// whole program allocates.
+// core_write_test tests the chosen contents, together with the writing. This test measures the cost of choosing, in
+// bytes that the whole program allocates.
 #include "core/contents.h"
 
 #include "process_testing.h"

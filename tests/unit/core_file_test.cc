@@ -33,7 +33,7 @@ CoreBuilder ordinary() {
     return builder;
 }
 
-TEST(CoreFile, WhatAnOrdinaryOneSays) {
+TEST(CoreFile, AnOrdinaryCoreIsReadCompletely) {
     const auto core = parse(ordinary().build());
     ASSERT_TRUE(core);
     EXPECT_EQ(core->pid(), 70);
@@ -203,7 +203,7 @@ TEST(CoreFile, CutOffAnywhere) {
     }
 }
 
-// Whatever the bytes are, the answer is a core or a typed error: under the sanitizers, this is what is tested.
+// For any bytes the answer is a core or a typed error: this is what the sanitizers test.
 TEST(CoreFile, BytesChangedAtRandom) {
     CoreBuilder builder = ordinary();
     const auto whole = builder.build();

@@ -228,7 +228,7 @@ TEST(CoreTarget, MovedCode) {
 }
 
 // A file that is no ELF image, of which only the code is mapped: its bytes are the core's, never the file's.
-TEST(CoreTarget, CodeInAFileThatIsNoElf) {
+TEST(CoreTarget, CodeInAFileThatIsNotElf) {
     const TemporaryFolder folder;
     testing::write_file(folder / "image", std::string(8192, 'x'));
     const auto open = [&](size_t held) {
@@ -277,7 +277,7 @@ TEST(CoreTarget, AFileOfManyMappingsIsLookedAtOnce) {
     EXPECT_EQ(reads_of(400), few);
 }
 
-TEST(CoreTarget, WhatIsNoElfFile) {
+TEST(CoreTarget, FilesThatAreNotElf) {
     CoreBuilder builder;
     builder.add_files({{0x10000, 0x11000, 0, "/memfd:jit (deleted)"}});
     builder.add({0x10000, 0x1000, PF_R | PF_X, std::vector<uint8_t>(0x1000, 0x90)});

@@ -291,7 +291,7 @@ TEST_F(CoreWrite, OutputThatFails) {
     EXPECT_EQ(status.status(), DWUNW_ERR_WRITE);
     EXPECT_EQ(status.error().value, static_cast<uint64_t>(EBADF));
 
-    // Nothing but writing is asked of it: a pipe will do.
+    // The core is only written sequentially: a pipe suffices.
     ASSERT_TRUE(write(stopped));
     int ends[2];
     ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
@@ -310,7 +310,7 @@ TEST_F(CoreWrite, OutputThatFails) {
     EXPECT_EQ(received, testing::read_file(path_));
 }
 
-TEST_F(CoreWrite, ProcessesThatHaveNone) {
+TEST_F(CoreWrite, ProcessesThatCannotBeWritten) {
     const Child child([](const Child::Line &line) { stand_still(line); });
     child.hear();
     Stopped stopped(child.pid());

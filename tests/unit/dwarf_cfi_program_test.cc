@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Every instruction, by the rows it makes; and programs that are none.
+// Tests every instruction by the rows that it makes, and malformed programs.
 #include "dwarf/cfi_program.h"
 
 #include "support/cfi_bytes.h"

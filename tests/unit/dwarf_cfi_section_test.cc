@@ -80,7 +80,7 @@ TEST(CfiSection, ACiesFields) {
     EXPECT_TRUE(cie->instructions.empty());
 }
 
-TEST(CfiSection, NothingBehindTheTerminator) {
+TEST(CfiSection, NoEntriesBehindTheTerminator) {
     FrameSection bytes;
     bytes.end();
     const size_t cie = bytes.cie();
@@ -196,7 +196,7 @@ TEST(CfiSection, PcRelativePointers) {
     EXPECT_EQ(parsed->end, LinkAddr(0x1010));
 }
 
-TEST(CfiSection, FdesThatAreNone) {
+TEST(CfiSection, MalformedFdes) {
     FrameSection bytes;
     const size_t cie = bytes.cie();
     const size_t wraps = bytes.fde(cie, ~uint64_t{0} - 4, 0x10);
@@ -208,7 +208,7 @@ TEST(CfiSection, FdesThatAreNone) {
     }
 }
 
-TEST(CfiSection, EntriesAreWhatTheyAre) {
+TEST(CfiSection, EntriesHaveTheirKinds) {
     // Each could be read as the other: an address of 1 looks like a version.
     FrameSection bytes;
     const size_t cie_offset = bytes.cie(Bytes().u64(0).u64(0));

@@ -87,7 +87,7 @@ TEST(EncodedPointer, Aligned) {
     EXPECT_EQ(*read_encoded_length(length, DW_EH_PE_aligned), 0x1234u);
 }
 
-TEST(EncodedPointer, WhatCannotBeRead) {
+TEST(EncodedPointer, PointersThatCannotBeRead) {
     const Bytes bytes = Bytes().u64(1).u64(2);
     for (const int encoding : {0xff, 0x80, 0x9b, 0x05, 0x0d, 0x0f, 0x60, 0x70}) {
         const auto value = read(static_cast<uint8_t>(encoding), bytes);

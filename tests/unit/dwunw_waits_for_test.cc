@@ -15,7 +15,7 @@ namespace {
 using dwunw::testing::Child;
 using dwunw::testing::soon;
 
-TEST(WaitsFor, WhoReadsNothing) {
+TEST(WaitsFor, AProcessThatReadsNothing) {
     const Child child([](const Child::Line &line) {
         line.say();
         ::pause();
@@ -46,7 +46,7 @@ TEST(WaitsFor, AFileByItsDescriptor) {
     EXPECT_TRUE(soon([&] { return waits_for(child.pid()) == path; }));
 }
 
-// A page of a userfaultfd that nobody serves, between two others.
+// A page of a userfaultfd that never answers, between two others.
 class Memory : public ::testing::Test {
   protected:
     void SetUp() override {

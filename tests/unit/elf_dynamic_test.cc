@@ -40,7 +40,7 @@ class DynamicTest : public ::testing::Test {
     std::vector<uint8_t> entries_;
 };
 
-TEST_F(DynamicTest, NamesOfALibraryAndOfWhatItNeeds) {
+TEST_F(DynamicTest, NamesOfALibraryAndOfItsNeededLibraries) {
     entry(DT_NEEDED, string("libm.so.6"));
     entry(DT_NEEDED, string("libc.so.6"));
     entry(DT_SONAME, string("libown.so.1"));
@@ -53,7 +53,7 @@ TEST_F(DynamicTest, NamesOfALibraryAndOfWhatItNeeds) {
     EXPECT_TRUE(names.whole);
 }
 
-TEST_F(DynamicTest, WhatCannotBeReadIsMissing) {
+TEST_F(DynamicTest, UnreadableNamesAreMissing) {
     entry(DT_NEEDED, uint64_t{1} << 60);
     entry(DT_STRTAB, kStringsAt);
     EXPECT_FALSE(read().whole);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Functions by name and by address: which of several symbols with one name is meant, and what is no function.
+// Functions by name and by address: which of several symbols with one name counts, and which symbols are not functions.
 #include "elf/function_symbols.h"
 
 #include "support/elf_builder.h"
@@ -125,7 +125,7 @@ TEST(FunctionSymbols, CodeAddressesAreThoseOfAllSymbolsInCode) {
     EXPECT_TRUE(std::ranges::equal(addresses, expected));
 }
 
-TEST(FunctionSymbols, AResolverHasTheNameOfWhatItChoosesAndIsNoFunction) {
+TEST(FunctionSymbols, AResolverHasItsFunctionsNameAndIsNotAFunction) {
     File file;
     file.symbol("memset", kFunction, 4, STT_GNU_IFUNC);
     const FunctionSymbols symbols = file.read();
@@ -134,7 +134,7 @@ TEST(FunctionSymbols, AResolverHasTheNameOfWhatItChoosesAndIsNoFunction) {
     EXPECT_EQ(start(symbols, "memset"), std::nullopt);
 }
 
-TEST(FunctionSymbols, AFileWithoutSymbolsHasNone) {
+TEST(FunctionSymbols, AFileWithoutSymbolsGivesAnEmptySet) {
     const FunctionSymbols symbols = File().read();
     EXPECT_TRUE(symbols.code_addresses().empty());
     EXPECT_EQ(start(symbols, "f"), std::nullopt);

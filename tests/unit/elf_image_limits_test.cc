@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Numbers in ELF headers that lie, and files that change while they are read.
+// False numbers in ELF headers, and files that change while they are read.
 #include "elf/image.h"
 
 #include "process/file_source.h"
@@ -152,7 +152,7 @@ TEST(ImageLimits, EhFrameInASegmentThatIsCut) {
     EXPECT_EQ(Image::parse(other)->read_eh_frame(other).error().status, DWUNW_ERR_ELF_MALFORMED);
 }
 
-// Somebody truncates it between two reads: its size is not what it was.
+// The file is truncated between two reads: its size has changed.
 TEST(ImageLimits, AFileThatShrinks) {
     class Shrinking final : public ByteSource {
       public:
@@ -234,7 +234,7 @@ TEST(ImageLimits, SegmentsThatWrapAround) {
     }
 }
 
-// A million headers may name the same megabyte of notes: what is read for them is bounded all the same.
+// A million headers may name the same megabyte of notes: the bytes read for them are still bounded.
 TEST(ImageLimits, NotesWithoutEnd) {
     class Counting final : public ByteSource {
       public:
@@ -300,7 +300,7 @@ TEST(ImageLimits, ASectionThatExpandsIsNotUnpacked) {
         }
 }
 
-TEST(ImageLimits, WhatSectionsMayBecome) {
+TEST(ImageLimits, SizesOfUnpackedSections) {
     static_assert(expanded_limit(0) == kSmallExpanded);
     static_assert(expanded_limit(kSmallExpanded) == kMaxExpansion * kSmallExpanded);
     static_assert(expanded_limit(~uint64_t{0}) == kMaxSectionBytes);

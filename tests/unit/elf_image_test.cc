@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// ELF files made for the purpose, real ones, and files cut or changed anywhere.
+// ELF files made for the test, real ones, and files that are cut or changed at any place.
 #include "elf/image.h"
 
 #include "process/file_source.h"
@@ -70,7 +70,7 @@ TEST(Image, HeadersSectionsAndSegments) {
     EXPECT_FALSE(*frames);
 }
 
-TEST(Image, ASectionWithoutBytesIsNone) {
+TEST(Image, ASectionWithoutBytesIsAbsent) {
     const ElfBuilder::Section in_debug_file = {".eh_frame", Vector(16), 0x2000, SHF_ALLOC, SHT_NOBITS};
     const ElfBuilder::Section empty = {".eh_frame", {}, 0x2000};
     for (const ElfBuilder::Section &section : {in_debug_file, empty}) {
@@ -171,7 +171,7 @@ TEST(Image, CompressedSections) {
     EXPECT_FALSE(read(".zdebug_frame", {'Z', 'L', 'I'}, 0));
 }
 
-// As objcopy -R .eh_frame -R .eh_frame_hdr leaves it: a program header for what is no more.
+// As objcopy -R .eh_frame -R .eh_frame_hdr leaves it: a program header for a section that is gone.
 TEST(Image, AProgramHeaderWithoutItsEhFrameHdr) {
     for (const bool empty : {true, false}) {
         ElfBuilder builder;
@@ -253,7 +253,7 @@ TEST(Image, ARealProgram) {
     }
 }
 
-// Whatever is done to a file, there is a result or a typed error, and what is read lies within it.
+// For any change of a file there is a result or a typed error, and every read lies within the file.
 void look_everywhere(const Vector &file) {
     const MemorySource source(file);
     auto image = Image::parse(source);

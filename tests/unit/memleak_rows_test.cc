@@ -64,7 +64,7 @@ TEST_F(MemleakRowsTest, AModuleThatWasLoadedTwiceIsTheSame) {
     EXPECT_EQ(add(2, {frame(0x5010, kA, 0x10)}), row);
 }
 
-TEST_F(MemleakRowsTest, WhateverDiffersIsAnotherRow) {
+TEST_F(MemleakRowsTest, AnyDifferenceMakesAnotherRow) {
     const std::vector<Frames> different = {
         {frame(0x1010, kA, 0x10), frame(0x2020, kB, 0x20)},
         {frame(0x1010, kA, 0x10)},

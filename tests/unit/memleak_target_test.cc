@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Whether examples/memleak_bcc_dwunw's target has ended: by a pidfd, and, as on a kernel without them, by its start.
+// Whether examples/memleak_bcc_dwunw's target has ended: by a pidfd and, as on a kernel without pidfds, by its start
+// time.
 extern "C" {
 #include "dwunw_target.h"
 }
@@ -38,7 +39,7 @@ class MemleakTargetTest : public ::testing::TestWithParam<bool> {
     dwunw_target target_{};
 };
 
-TEST_P(MemleakTargetTest, HasEndedAsSoonAsItIsAZombie) {
+TEST_P(MemleakTargetTest, AZombieHasEnded) {
     Child child([](const Child::Line &line) { line.hear(); });
     open(child.pid());
     EXPECT_FALSE(dwunw_target__has_ended(&target_));
@@ -84,7 +85,7 @@ TEST(MemleakTarget, AnotherProcessOfItsNumber) {
     EXPECT_TRUE(dwunw_target__has_ended(&target));
 }
 
-TEST(MemleakTarget, NoProcessIsNone) {
+TEST(MemleakTarget, AProcessThatDoesNotExistIsNoTarget) {
     Child child([](const Child::Line &) {});
     const pid_t pid = child.pid();
     child.kill_to_zombie();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// What only a function's file knows: its symbols, and the other ways into the function, of which each is planted here
-// in a file that is otherwise the same.
+// Facts that only a function's file knows: its symbols, and the other ways into the function. The test plants each of
+// these in a file that is otherwise the same.
 #include "probe/function_file.h"
 
 #include "support/cfi_bytes.h"
@@ -167,7 +167,7 @@ TEST(FunctionFile, JumpsThroughTheGotLeaveTheFunction) {
     EXPECT_EQ(place(file, 11).why, DWUNW_PROBE_CODE_UNCLEAR);
 }
 
-TEST(FunctionFile, ReadsOfItsOwnDataArePassedOverWhenAsked) {
+TEST(FunctionFile, ReadsOfItsOwnDataArePassedOverOnRequest) {
     File file;
     const auto at = [&](uint64_t address) {
         file.put_branch(kFunction, {0x48, 0x8b, 0x05}, address); // mov rax, [rip+…]

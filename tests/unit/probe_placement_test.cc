@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Where probes are placed: every class of instruction that may be passed over or not, every kind that the kernel
-// emulates, every other way into the function. Code is written here byte for byte, with its assembly beside it.
+// Tests where probes are placed: every class of instruction that may or may not be passed over, every kind that the
+// kernel emulates, every other way into the function. Code is written byte for byte, with its assembly beside it.
 #include <dwunw/probe_placement.h>
 
 #include <gtest/gtest.h>
@@ -97,7 +97,7 @@ TEST(Placement, MultiByteNopsAreEmulatedSinceLinux618AndPassedOverBefore) {
     EXPECT_EQ(older.offset, 5U);
 }
 
-TEST(Placement, WhatIsPassedOver) {
+TEST(Placement, InstructionsThatArePassedOver) {
     const Case cases[] = {
         {"endbr64", {0xf3, 0x0f, 0x1e, 0xfa}},
         {"test rdi, rdi", kTestRdiRdi},
@@ -123,7 +123,7 @@ TEST(Placement, WhatIsPassedOver) {
     }
 }
 
-TEST(Placement, WhatIsNotPassedOver) {
+TEST(Placement, InstructionsThatAreNotPassedOver) {
     const Case cases[] = {
         // SP
         {"sub rsp, 8", {0x48, 0x83, 0xec, 0x08}},

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Code put together byte by byte, and where its calls return.
+// Assembles code byte by byte, and tests where its calls return.
 #include "probe/return_instructions.h"
 
 #include <gtest/gtest.h>
@@ -94,7 +94,7 @@ TEST_F(ReturnInstructions, AnIndirectJumpMakesTheAnswerUnknown) {
     EXPECT_EQ(found.unknown, "`jmp rax` at 0x1002 may lead anywhere");
 }
 
-TEST_F(ReturnInstructions, BytesThatAreNoInstructionAndTheEndOfTheCodeMakeItUnknown) {
+TEST_F(ReturnInstructions, BadBytesAndTheEndOfTheCodeMakeTheAnswerUnknown) {
     put(0x1000, {0x06});
     EXPECT_EQ(find().unknown, "no instruction at 0x1000");
     code_ = {0x90};
@@ -123,7 +123,7 @@ TEST_F(ReturnInstructions, AJumpToThePltEntryOfMemsetIsTheReturn) {
     EXPECT_EQ(known(), (Expected{{0x1004, kRax}, {0x1010, kRax}, {0x1024, kRdi}}));
 }
 
-TEST_F(ReturnInstructions, AFunctionWithoutAReturnHasNone) {
+TEST_F(ReturnInstructions, AFunctionWithoutAReturnHasNoReturnInstructions) {
     put(0x1000, {0x0f, 0x0b}); // ud2
     EXPECT_TRUE(known().empty());
 }

@@ -24,7 +24,7 @@ std::shared_ptr<const unwind::ModuleCfi> module() {
     return std::move(*built);
 }
 
-TEST(CompileQueue, CompilesWhatItIsGiven) {
+TEST(CompileQueue, CompilesEveryAddedModule) {
     std::atomic<int> compiled = 0;
     CompileQueue queue([&] { ++compiled; });
     std::vector<std::shared_ptr<const unwind::ModuleCfi>> modules;
@@ -43,7 +43,7 @@ TEST(CompileQueue, CompilesWhatItIsGiven) {
     EXPECT_EQ(queue.failures(), 0u);
 }
 
-TEST(CompileQueue, CountsWhatCannotBeRead) {
+TEST(CompileQueue, CountsUnreadableModules) {
     const auto source = std::make_shared<testing::WatchedSource>(std::vector<uint8_t>(100));
     source->changed = true;
     unwind::CfiInput input;
@@ -57,7 +57,7 @@ TEST(CompileQueue, CountsWhatCannotBeRead) {
     EXPECT_EQ(queue.failures(), 1u);
 }
 
-TEST(CompileQueue, NothingToDo) {
+TEST(CompileQueue, AnIdleQueueDoesNotWait) {
     CompileQueue queue([] {});
     queue.wait_until_idle();
 }

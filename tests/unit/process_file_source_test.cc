@@ -47,7 +47,7 @@ TEST(FileSource, TruncatedAfterOpeningReadsShortAndGrownReadsNoMore) {
     EXPECT_EQ(read_all(*source, 4990).size(), 10u);
 }
 
-TEST(LocatedFile, WhatIsNotARegularFileIsNeverOpened) {
+TEST(LocatedFile, OnlyRegularFilesAreOpened) {
     const TemporaryFolder folder;
     // Opening this one for reading would wait for a writer that never comes.
     ASSERT_EQ(::mkfifo((folder / "fifo").c_str(), 0600), 0);
@@ -66,7 +66,7 @@ TEST(LocatedFile, WhatIsNotARegularFileIsNeverOpened) {
     EXPECT_EQ(below.error().status, DWUNW_ERR_NO_FILE);
 }
 
-TEST(LocatedFile, OpensWhatItLookedAtWhateverThePathNamesByThen) {
+TEST(LocatedFile, OpensTheCheckedFileAfterThePathHasChanged) {
     const TemporaryFolder folder;
     write_file(folder / "file", "the old one");
     auto file = LocatedFile::locate(AT_FDCWD, (folder / "file").c_str());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Address spaces of processes whose main thread has ended, of zombies, and of those that may not be looked into.
+// Address spaces of processes whose main thread has ended, of zombies, and of processes that the test may not read.
 #include "process/live_target.h"
 
 #include "process/maps.h"

@@ -334,7 +334,7 @@ TEST(Maps, ADescriptorIsTiedToItsAddressSpace) {
     EXPECT_EQ(gone.error().status, DWUNW_ERR_NO_PROCESS);
 }
 
-TEST(MappingQuery, SaysWhatTheMapSays) {
+TEST(MappingQuery, AgreesWithTheMap) {
     const UniqueFd fd = open_maps(::getpid());
     auto maps = Maps::read(fd.get());
     ASSERT_TRUE(maps);

@@ -100,7 +100,7 @@ TEST(MemoryImage, EqualBytesAreEqualImages) {
     EXPECT_FALSE(**a == **c);
 }
 
-TEST(MemoryImage, HolesReadAsNothing) {
+TEST(MemoryImage, HolesReadNoBytes) {
     const size_t page = testing::page_size();
     const UniqueFd file(::memfd_create("holes", MFD_CLOEXEC));
     ASSERT_EQ(::ftruncate(file.get(), static_cast<off_t>(10 * page)), 0);

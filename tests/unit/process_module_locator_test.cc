@@ -111,7 +111,7 @@ TEST(OpenModule, AMappedFile) {
     EXPECT_TRUE(is_plugin_a(**module));
 }
 
-TEST(OpenModule, TheMappedFileAndNotWhatItsPathNamesNow) {
+TEST(OpenModule, TheMappedFileAndNotTheOneAtItsPathNow) {
     const PluginFile plugin;
     Loaded loaded(plugin.path);
     plugin.replace(PLUGIN_B);

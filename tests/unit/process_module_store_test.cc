@@ -57,7 +57,7 @@ TEST(ModuleStore, AKnownFileIsKnownByItsIdentity) {
     EXPECT_EQ(store.known(before), (*module)->file);
 }
 
-TEST(ModuleStore, ABuildIdIdentifiesNothing) {
+TEST(ModuleStore, ABuildIdDoesNotIdentifyAFile) {
     ModuleStore store;
     const auto a = store.intern(locate(PLUGIN_A), "/plugin.so");
     const auto b = store.intern(locate(PLUGIN_B), "/plugin.so");
@@ -103,7 +103,7 @@ TEST(ModuleStore, VersionsOfOneFileAreBounded) {
     EXPECT_EQ(one_more.error().status, DWUNW_ERR_LIMIT);
 }
 
-TEST(ModuleStore, WhatIsNotElfIsNotKeptOpen) {
+TEST(ModuleStore, AFileThatIsNotElfIsNotKeptOpen) {
     const TemporaryFolder folder;
     testing::write_file(folder / "text", "not an ELF file");
     testing::write_file(folder / "tiny", "\x7f");
@@ -243,7 +243,7 @@ TEST(ModuleStore, ABigModuleIsCompiledInTheBackground) {
     EXPECT_EQ(store.totals().compiled, 1u);
 }
 
-TEST(ModuleStore, WhatWasUsedLongestAgoIsEvicted) {
+TEST(ModuleStore, TheLeastRecentlyUsedIsEvicted) {
     const TemporaryFolder folder;
     for (const char *name : {"a.so", "b.so", "c.so"})
         std::filesystem::copy_file(PLUGIN_A, folder / name);
@@ -265,7 +265,7 @@ TEST(ModuleStore, WhatWasUsedLongestAgoIsEvicted) {
     EXPECT_NE(a.cfi_bytes(), 0u);
     EXPECT_EQ(store.totals().evicted, 1u);
     EXPECT_EQ(store.totals().table_bytes, 2 * each);
-    // One that is held stays, and one that comes back is as good as before.
+    // A table that is held stays, and a table that comes back is equal to the old one.
     const auto held_a = testing::take(store.cfi(a));
     const auto held_c = testing::take(store.cfi(c));
     const auto held_b = testing::take(store.cfi(b));
@@ -307,7 +307,7 @@ TEST(ModuleStore, ManyFilesThatExpandShareABudget) {
         for (const Module *file : files) {
             if (!store.cfi(*file))
                 return false;
-            store.wait_for_tables(); // nobody holds it any more, and it makes room for the next
+            store.wait_for_tables(); // it is not held any more, and makes room for the next
         }
         return store.totals().table_bytes < 6 * kEach;
     });

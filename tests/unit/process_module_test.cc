@@ -53,7 +53,7 @@ TEST(Module, ManyThreadsCompileOnce) {
     EXPECT_NE(seen[0], nullptr);
 }
 
-TEST(Module, DropsWhatNobodyHolds) {
+TEST(Module, DropsCfiThatIsNotHeld) {
     const auto module = open_module_file(PLUGIN_A);
     EXPECT_EQ(module->cfi_bytes(), 0u);
     EXPECT_EQ(module->drop_cfi(), 0u);
@@ -226,7 +226,7 @@ TEST(LoadBias, OfAPageThatTwoSegmentsShare) {
     EXPECT_EQ(load_bias(image, mapping_at(0x10000, 0, true))->value, uint64_t{0x10000} - 0x400000);
 }
 
-TEST(LoadBias, CodeMappedFromNoCodeHasNone) {
+TEST(LoadBias, CodeFromASegmentWithoutCodeHasNoBias) {
     const elf::Image image = image_with({load(PF_R, 0, 0, 0x800), load(PF_R | PF_X, 0x1000, 0x2000, 0x1000)});
     EXPECT_FALSE(load_bias(image, mapping_at(0x10000, 0, true)));
     EXPECT_FALSE(load_bias(image, mapping_at(0x10000, 0x2000, true)));
@@ -282,8 +282,7 @@ TEST(Module, DebugFrameOfTheSeparateDebugFile) {
     own.fde(own.cie(), 0x1080, 0x10);
     write(folder / "with", &own);
     auto with = testing::take(FileSource::open((folder / "with").c_str()));
-    const Module complete(std::make_shared<const FileSource>(std::move(with)), -1, std::nullopt, nullptr,
-                              root.c_str());
+    const Module complete(std::make_shared<const FileSource>(std::move(with)), -1, std::nullopt, nullptr, root.c_str());
     EXPECT_EQ(testing::take(complete.cfi())->rule_at(LinkAddr(0x1010)).status, DWUNW_ERR_NO_CFI);
 }
 

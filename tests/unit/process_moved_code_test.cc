@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Code that a program has moved to memory without a file: where it may lie, and that every byte of it is compared.
+// Code that a program has moved to memory without a file: where it may lie, and that every byte is compared.
 #include "process/moved_code.h"
 
 #include "moved_code_testing.h"
@@ -49,7 +49,7 @@ TEST(MovedCode, OtherMemoryMayLieBetween) {
     EXPECT_EQ(found[0]->start, RunAddr(0x1000));
 }
 
-TEST(MovedCode, WhatCanBeWrittenToIsNone) {
+TEST(MovedCode, WritableMemoryIsNotMovedCode) {
     for (const char *how : {"rwxp", "--xp"}) {
         const Maps maps =
             maps_of("1000-2000 r--p 00000000 08:01 7 /a\n2000-3000 " + std::string(how) + " 00000000 00:00 0 \n");
@@ -247,7 +247,7 @@ TEST(MovedCodeOfAProcess, OneByteThatDiffersIsOtherCode) {
     }
 }
 
-TEST(MovedCodeOfAProcess, WhatCanBeWrittenToIsOtherCode) {
+TEST(MovedCodeOfAProcess, WritableMemoryIsOtherCode) {
     ModuleStore store;
     const Moved moved(change_nothing, PROT_READ | PROT_WRITE | PROT_EXEC);
     moved.move();

@@ -68,7 +68,7 @@ TEST(ProcessMemory, AddressesThatNoProcessHas) {
         EXPECT_EQ(opened.read(address, buffer), 0u) << std::hex << address;
 }
 
-TEST(ProcessMemory, NothingAfterItsEnd) {
+TEST(ProcessMemory, ReadsNothingAfterTheProcessEnds) {
     Child child([](const Child::Line &line) {
         line.say(map_pages());
         line.hear();

@@ -84,7 +84,7 @@ class MappedCode {
         EXPECT_NE(address_, MAP_FAILED);
     }
     void unmap() const { ::munmap(address_, size_); }
-    // No code is there any more, and nobody else can have the address.
+    // No code is there any more, and no other mapping can get the address.
     void reserve() const {
         ::mmap(address_, size_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
     }
@@ -191,7 +191,7 @@ TEST(Process, CodeWithoutAFile) {
     ::munmap(jit, page);
 }
 
-TEST(Process, AMappedFileThatIsNoUsableElf) {
+TEST(Process, AMappedFileThatIsNotUsableElf) {
     const TemporaryFolder folder;
     const size_t page = testing::page_size();
     testing::write_file(folder / "text", std::string(page, 'x'));
@@ -226,7 +226,7 @@ TEST(Process, AMappedFileThatIsNoUsableElf) {
 
 // Found in use: SBCL's heap image, .NET's and wine's PE files hold code that keeps frame pointers. What is known of it
 // is its bytes, which are the process's memory.
-TEST(Process, TheBytesOfCodeInAFileThatIsNoElf) {
+TEST(Process, TheBytesOfCodeInAFileThatIsNotElf) {
     const TemporaryFolder folder;
     const size_t page = testing::page_size();
     testing::write_file(folder / "image", std::string(page, 'x') + "\x55\x48\x89\xe5" + std::string(page, 'y'));
@@ -513,7 +513,7 @@ TEST(Process, OpenErrors) {
     EXPECT_EQ(malformed.error().value, 2u);
 }
 
-TEST(Process, AMapFromATextStaysAsItIs) {
+TEST(Process, AMapFromATextDoesNotChange) {
     ModuleStore store;
     const std::string text = "10000000-10100000 r-xp 00001000 00:00 0 " PLUGIN_A "\n"
                              "20000000-20001000 r-xp 00000000 00:00 0 /no/such/file\n"

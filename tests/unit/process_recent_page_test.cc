@@ -54,7 +54,7 @@ TEST_F(RecentPageTest, APageIsReadOnce) {
     EXPECT_EQ(memory_.lengths, (std::vector<size_t>{kPage, kPage}));
 }
 
-TEST_F(RecentPageTest, WhatLiesInTwoPagesIsReadAsItIs) {
+TEST_F(RecentPageTest, AReadAcrossTwoPagesIsRight) {
     EXPECT_EQ(read(kPage - 4, 8), 8u);
     EXPECT_EQ(read(0, 2 * kPage), 2 * kPage);
     EXPECT_EQ(memory_.lengths, (std::vector<size_t>{8, 2 * kPage}));
@@ -67,7 +67,7 @@ TEST_F(RecentPageTest, WhereThePageEndsEarly) {
     EXPECT_EQ(memory_.lengths, (std::vector<size_t>{kPage, 8, 8}));
 }
 
-TEST_F(RecentPageTest, WhereThereIsNothing) {
+TEST_F(RecentPageTest, AnUnmappedAddressReadsNothing) {
     EXPECT_EQ(RecentPage::read(&page_, 0, memory_.bytes.data(), 8), 0u);
     EXPECT_EQ(RecentPage::read(&page_, UINT64_MAX - 7, memory_.bytes.data(), 8), 0u);
     EXPECT_EQ(RecentPage::read(&page_, UINT64_MAX - 3, memory_.bytes.data(), 8), 0u);

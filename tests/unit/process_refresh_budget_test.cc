@@ -38,7 +38,7 @@ TEST(RefreshBudget, ReadingTakesAtMostItsShare) {
         }
 }
 
-TEST(RefreshBudget, AReadLongerThanWhatIsLeftIsPaidBack) {
+TEST(RefreshBudget, AReadLongerThanTheRestIsPaidBack) {
     RefreshBudget budget;
     ASSERT_TRUE(budget.allows(kStart));
     budget.spent(kStart, RefreshBudget::kReserve + 10 * kMillisecond);

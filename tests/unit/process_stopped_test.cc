@@ -412,7 +412,7 @@ TEST(StoppedThreads, OneselfIsAPermissionError) {
     EXPECT_EQ(stopped.error().status, DWUNW_ERR_PERMISSION);
 }
 
-TEST(StoppedThreads, AZombieIsNoProcess) {
+TEST(StoppedThreads, AZombieCannotBeStopped) {
     Child child([](const Child::Line &) {});
     child.wait_for_zombie();
     const auto stopped = StoppedThreads::stop(directory_of(child.pid()));

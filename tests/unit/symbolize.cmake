@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
-# Tests of src/symbolize, and the library they look at in three forms.
+# Tests of src/symbolize, and the library that they read, in three forms.
 add_library(symbolize_fixture SHARED symbolize_fixture.cc)
 target_compile_options(symbolize_fixture PRIVATE -O1 -g0 -fno-sanitize=all)
 target_link_options(symbolize_fixture PRIVATE -fno-sanitize=all -Wl,--build-id=none)

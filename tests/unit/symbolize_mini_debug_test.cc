@@ -66,7 +66,7 @@ TEST(MiniDebug, NamesEndWithinTheirTable) {
     EXPECT_STREQ(unpacked->symbols()[0].name, "");
 }
 
-TEST(MiniDebug, WhatIsNoXzOrNoElf) {
+TEST(MiniDebug, BytesThatAreNotXzOrNotElf) {
     const auto status = [](const Vector &packed) {
         const auto unpacked = MiniDebug::unpack(packed);
         return unpacked ? DWUNW_OK : unpacked.error().status;
@@ -83,7 +83,7 @@ TEST(MiniDebug, WhatIsNoXzOrNoElf) {
 }
 
 // The index says what comes out; it is looked at first.
-TEST(MiniDebug, WhatExpandsIsNotUnpacked) {
+TEST(MiniDebug, ATooLargeFileIsNotUnpacked) {
     const Vector packed = xz_of(Vector(size_t{200} << 20));
     ASSERT_LT(packed.size(), size_t{64} << 10);
     const uint64_t grown = testing::peak_growth([&] {

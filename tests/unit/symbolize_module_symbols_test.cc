@@ -203,7 +203,7 @@ TEST(ModuleSymbols, ReadsTheVdsoFromMemory) {
     EXPECT_NE(std::string(found->name).find("clock_gettime"), std::string::npos) << found->name;
 }
 
-TEST(ModuleSymbols, AFileWithoutAnySymbolsHasNone) {
+TEST(ModuleSymbols, AFileWithoutSymbolsIsNotAnError) {
     std::vector<uint8_t> bytes(sizeof(Elf64_Ehdr) + sizeof(Elf64_Phdr));
     Elf64_Ehdr header{};
     std::memcpy(header.e_ident, ELFMAG, SELFMAG);
@@ -229,7 +229,7 @@ TEST(ModuleSymbols, AFileWithoutAnySymbolsHasNone) {
     EXPECT_EQ((*symbols)->find(LinkAddr(0x40)).error().status, DWUNW_ERR_NOT_FOUND);
 }
 
-TEST(ModuleSymbols, WhatIsNotElfIsAnError) {
+TEST(ModuleSymbols, AFileThatIsNotElfIsAnError) {
     const std::vector<uint8_t> text = {'#', '!', '/', 'b', 'i', 'n', '/', 's', 'h', '\n'};
     EXPECT_EQ(open_image(MemorySource(text)).error().status, DWUNW_ERR_NOT_ELF);
     EXPECT_EQ(open_image(MemorySource({})).error().status, DWUNW_ERR_NOT_ELF);
@@ -284,7 +284,7 @@ TEST(ModuleSymbols, DebugdataThatExpandsIsALimit) {
 }
 
 // What does not unpack is left out, and .dynsym stays.
-TEST(ModuleSymbols, DebugdataThatIsNone) {
+TEST(ModuleSymbols, DebugdataThatIsMalformed) {
     for (const std::vector<uint8_t> &packed :
          {std::vector<uint8_t>(1000, 0x5a), testing::xz_of({'n', 'o', ' ', 'E', 'L', 'F'})}) {
         const std::vector<uint8_t> file = with_debugdata(packed);
@@ -324,7 +324,7 @@ TEST(ModuleSymbols, EveryTruncationIsAnErrorOrASmallerFile) {
     }
 }
 
-// Whatever a file holds, the answer is a symbol whose name is a string, or a typed error.
+// For any file the answer is a symbol whose name is a string, or a typed error.
 TEST(ModuleSymbols, SurvivesDamagedFiles) {
     std::mt19937 random(20240607);
     for (const std::string &path : {kPlain, kStripped, kMiniDebug}) {

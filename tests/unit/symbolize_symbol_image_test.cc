@@ -99,7 +99,7 @@ TEST(SymbolImage, AFileWithoutSectionHeadersIsCopied) {
     EXPECT_EQ(make(MemorySource(file), file.size() - 1).error().status, DWUNW_ERR_LIMIT);
 }
 
-// Section headers that nobody could use are not left for libelf to believe.
+// Unusable section headers are not left for libelf to believe.
 TEST(SymbolImage, UnusableSectionHeadersAreTakenOut) {
     Vector file = builder_with(SHT_DYNSYM).build();
     const uint16_t none = 0xfff0;
@@ -112,7 +112,7 @@ TEST(SymbolImage, UnusableSectionHeadersAreTakenOut) {
     EXPECT_EQ(header.e_shnum, 0u);
 }
 
-TEST(SymbolImage, WhatIsNotThereOrTooMuch) {
+TEST(SymbolImage, MissingAndTooLargeTables) {
     const Vector good = builder_with(SHT_SYMTAB).build();
     const auto with = [&](size_t index, const std::function<void(Elf64_Shdr &)> &change) {
         Vector file = good;

@@ -57,7 +57,7 @@ TEST(SymbolIndex, LabelsReachToTheNextSymbolOrTheirSectionsEnd) {
     EXPECT_EQ(SymbolIndex({label(0x100, 0x110)}).find(LinkAddr(0x110)), std::nullopt);
 }
 
-TEST(SymbolIndex, ALabelInsideASizedSymbolNamesNothing) {
+TEST(SymbolIndex, ALabelInsideASizedSymbolIsIgnored) {
     const SymbolIndex index({sized(0x100, 0x40), label(0x120, 0x200)});
     EXPECT_EQ(index.find(LinkAddr(0x130)), Found(0));
     EXPECT_EQ(index.find(LinkAddr(0x150)), std::nullopt);

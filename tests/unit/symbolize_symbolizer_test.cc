@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The C ABI of dwunw/symbolize.h, over this very process.
+// The C ABI of dwunw/symbolize.h, on the test's own process.
 #include <dwunw/process.h>
 #include <dwunw/symbolize.h>
 
@@ -106,7 +106,7 @@ TEST_F(SymbolizerTest, NamesTheVdso) {
     EXPECT_NE(std::string(symbol_.name).find("clock_gettime"), std::string::npos) << symbol_.name;
 }
 
-// A deleted file's names come from the file all the same: it is still mapped, and so can still be opened.
+// A deleted file's names still come from the file: it is still mapped, so it can be opened.
 TEST_F(SymbolizerTest, NamesADeletedFile) {
     char path[] = "/tmp/dwunw-symbolizer-XXXXXX";
     const int fd = mkstemp(path);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A walk that was there before allocates nothing, the interpreter's included. Counts what the whole program allocates.
+// A repeated walk allocates nothing, also with the interpreter. Counts the allocations of the whole program.
 #include "support/fake_space.h"
 #include "support/watched_source.h"
 #include "unwind/walk.h"
@@ -76,7 +76,7 @@ class Allocations : public ::testing::Test {
     std::array<dwunw_frame, 8> frames_{};
 };
 
-TEST_F(Allocations, NoneInTheInterpreter) {
+TEST_F(Allocations, TheInterpreterAllocatesNothing) {
     space_.add_module(kModule, 0x3000, frames());
     space_.rules = std::make_unique<RuleCache>();
     space_.compile();
@@ -84,7 +84,7 @@ TEST_F(Allocations, NoneInTheInterpreter) {
 }
 
 // A CFA from a register that no rule mentions, as OpenSSL has it.
-TEST_F(Allocations, NoneThroughAnUnmentionedRegister) {
+TEST_F(Allocations, AnUnmentionedRegisterAllocatesNothing) {
     space_.add_module(kModule, 0x3000, frames());
     space_.rules = std::make_unique<RuleCache>();
     space_.compile();
@@ -106,7 +106,7 @@ TEST_F(Allocations, NoneThroughAnUnmentionedRegister) {
 }
 
 // With the table, the interpreter's FDEs are read again, once.
-TEST_F(Allocations, NoneInTheInterpreterOfAFileInPieces) {
+TEST_F(Allocations, TheInterpreterOfAFileInPiecesAllocatesNothing) {
     const FrameSection section = frames();
     auto source = std::make_shared<WatchedSource>(section.data());
     CfiInput input;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// What is kept of code: a file's answers for good, other code's for a while and in one generation of the map.
+// Answers about code: those of a file stay, those of other code are valid for a time and in one generation of the map.
 #include "unwind/code_answers.h"
 
 #include <gtest/gtest.h>
@@ -65,7 +65,7 @@ TEST_F(CodeAnswersTest, OfCodeWithoutAFileTheyEnd) {
     EXPECT_EQ(answers_.follows_call(place, kNow + 2 * CodeAnswers::kHolds), false);
 }
 
-TEST_F(CodeAnswersTest, ThatThereIsNoPrologueIsAnAnswer) {
+TEST_F(CodeAnswersTest, AMissingPrologueIsAnAnswer) {
     const CodeAnswers::Question place{module(0), 0, LinkAddr(0x1000), {}, true};
     EXPECT_FALSE(answers_.prologue(place, kNow));
     answers_.keep(place, kNow, std::optional<CodeReach>());
@@ -74,7 +74,7 @@ TEST_F(CodeAnswersTest, ThatThereIsNoPrologueIsAnAnswer) {
     EXPECT_FALSE(*found);
 }
 
-TEST_F(CodeAnswersTest, WhereThereIsNoRoomAllIsForgotten) {
+TEST_F(CodeAnswersTest, WithoutRoomAllAnswersAreForgotten) {
     const auto place = [&](uint64_t at) { return CodeAnswers::Question{module(0), 0, LinkAddr(at), {}, true}; };
     CodeReach reach;
     reach.reached = true;

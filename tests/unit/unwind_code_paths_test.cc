@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// What code without CFI says of SP and FP, on functions written out by hand.
+// Tests what code without CFI says about SP and FP, on hand-written functions.
 #include "unwind/code_paths.h"
 
 #include "support/fake_space.h"
@@ -100,7 +100,7 @@ TEST_F(CodePathsTest, APathWithoutCallsDecides) {
 }
 
 // call 0x1000; add $24,%rsp; ret: the path goes on if 0x1000 can return.
-TEST_F(CodePathsTest, NothingFollowsACallThatNeverReturns) {
+TEST_F(CodePathsTest, NoPathFollowsACallThatNeverReturns) {
     set(0, {0xe8, 0xfb, 0x0f, 0, 0, 0x48, 0x83, 0xc4, 0x18, 0xc3});
     set(0x1000, {0x53, 0x5b, 0xc3}); // push %rbx; pop %rbx; ret
     EXPECT_EQ(exits(0).count, 1u);
@@ -109,7 +109,7 @@ TEST_F(CodePathsTest, NothingFollowsACallThatNeverReturns) {
     // push %rax; a call through a pointer, which does not return; and the next function, which does.
     set(0x1000, {0x50, 0xff, 0xd0, 0x53, 0x5b, 0xc3});
     EXPECT_EQ(exits(0).count, 0u);
-    set(0x1000, {0x48, 0x83, 0xe4, 0xe0, 0xc3}); // and $-32,%rsp; ret: nobody knows
+    set(0x1000, {0x48, 0x83, 0xe4, 0xe0, 0xc3}); // and $-32,%rsp; ret: unknown
     EXPECT_EQ(exits(0).count, 1u);
     set(0x1000, {0xff, 0x25, 0, 0, 0, 0}); // a PLT's
     EXPECT_EQ(exits(0).count, 1u);

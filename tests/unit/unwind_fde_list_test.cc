@@ -96,7 +96,7 @@ TEST(FdeList, EachRefusalHasItsReason) {
     EXPECT_EQ(offsets, (std::vector<size_t>{bad_cie, of_bad_cie, wraps, bytes.data().size() - 1}));
 }
 
-TEST(FdeList, Nothing) {
+TEST(FdeList, WithoutSectionsThereAreNoFdes) {
     const FdeList index;
     EXPECT_EQ(index.find(LinkAddr(0)), nullptr);
     EXPECT_EQ(index.find(LinkAddr(~uint64_t{0})), nullptr);

@@ -107,7 +107,7 @@ TEST(FdeSearch, GapsAtBothEnds) {
 }
 
 // In pieces, from the list, and from the table: one answer for each address.
-TEST(FdeSearch, AModuleInPiecesSaysWhatTheWholeSays) {
+TEST(FdeSearch, AModuleInPiecesAgreesWithTheWholeModule) {
     File file;
     const auto in_pieces = file.module();
     const auto at_hand =
@@ -136,7 +136,7 @@ TEST(FdeSearch, AModuleInPiecesSaysWhatTheWholeSays) {
     EXPECT_LE(file.source->bytes_read, 2 * (file.frames.data().size() + 8 * kFunctions + 8192));
 }
 
-TEST(FdeSearch, WithTheTableWhatWasReadIsGivenBack) {
+TEST(FdeSearch, WithTheTableThePiecesAreDropped) {
     File file;
     const auto module = file.module();
     const size_t empty = module->memory_bytes();
@@ -147,7 +147,7 @@ TEST(FdeSearch, WithTheTableWhatWasReadIsGivenBack) {
     const auto table = module->compile();
     ASSERT_TRUE(table);
     EXPECT_EQ(module->memory_bytes(), empty + (*table)->memory_bytes());
-    // What somebody still looks at stays, and what is asked for again is read again.
+    // Bytes in use stay valid, and bytes that are needed again are read again.
     ASSERT_TRUE(held);
     const auto again = module->find_fde(LinkAddr(kFirst));
     ASSERT_TRUE(again);
@@ -156,7 +156,7 @@ TEST(FdeSearch, WithTheTableWhatWasReadIsGivenBack) {
 }
 
 // What is said wrong beside the address makes the header's silence worth nothing: every FDE is listed, and found.
-TEST(FdeSearch, AHeaderThatIsWrongHereHidesNothing) {
+TEST(FdeSearch, AWrongHeaderHidesNoFde) {
     constexpr size_t kHere = 2500;
     const uint64_t in_gap = kFirst + kHere * kEvery + kLength + 8;
     const auto check = [&](const char *what, auto &&change) {
@@ -200,7 +200,7 @@ TEST(FdeSearch, AnFdeThatTheHeaderLeavesOut) {
     EXPECT_EQ(found->fde.start, LinkAddr(start));
 }
 
-TEST(FdeSearch, WithDebugFrameAGapIsNone) {
+TEST(FdeSearch, WithDebugFrameAGapMayBeCovered) {
     File file;
     FrameSection debug_frame(true);
     debug_frame.fde(debug_frame.cie(), kFirst + kLength, 8);
@@ -249,7 +249,7 @@ TEST(FdeSearch, AFileThatEndsEarly) {
     EXPECT_GT(bad, 10u);
 }
 
-// Pieces are given back while somebody may be looking at them.
+// Pieces are dropped while other threads may use them.
 TEST(FdeSearch, ManyThreadsAskWhileItIsCompiled) {
     File file;
     const auto module = file.module();

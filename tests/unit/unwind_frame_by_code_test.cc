@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Which steps without CFI are certain, and which are not: each witness alone, and each way a caller has been left out.
+// Tests which steps without CFI are certain: each witness alone, and each way in which a caller was once left out.
 #include "unwind/frame_by_code.h"
 
 #include "support/fake_space.h"
@@ -66,7 +66,7 @@ class FrameByCodeTest : public ::testing::Test {
 
 // A function that is about to return, without a call: add $24,%rsp; ret. What FP points to, and what else lies between,
 // does not matter.
-TEST_F(FrameByCodeTest, WhatTheThreadWillDo) {
+TEST_F(FrameByCodeTest, APathWithoutCallsIsCertain) {
     set(0x100, {0x48, 0x83, 0xc4, 0x18, 0xc3});
     call_by_pointer(0x200);
     call_by_pointer(0x300);
@@ -104,7 +104,7 @@ TEST_F(FrameByCodeTest, APendingUretprobeStandsForACall) {
     EXPECT_EQ(at(0x100, kSp + 64).step.outcome, Step::Outcome::kFrame);
 }
 
-// A handler returns to the trampoline, which nobody called.
+// A handler returns to the trampoline, which no call precedes.
 TEST_F(FrameByCodeTest, AHandlersReturn) {
     set(0x100, {0xc3});
     set(0x200, {0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05});
@@ -133,7 +133,7 @@ TEST_F(FrameByCodeTest, ACallerIsNotLeftOutBecauseOfAnotherFunctionsPrologue) {
 
 // The same where nobody knows who called: the word above FP lies behind a call through a pointer, and leaf's end is not
 // known (a trap follows the call).
-TEST_F(FrameByCodeTest, NoFramePointerStepWhereNothingDecides) {
+TEST_F(FrameByCodeTest, NoFramePointerStepWithoutAProof) {
     set(0x100, {0x55, 0x48, 0x89, 0xe5, 0x5d, 0xc3});
     set(0x110, {0x48, 0x83, 0xec, 0x18, 0xff, 0xd0, 0xcc});
     call_by_pointer(0x200);
@@ -144,7 +144,7 @@ TEST_F(FrameByCodeTest, NoFramePointerStepWhereNothingDecides) {
 }
 
 // Code behind a call that never returns is another function's. One with a frame pointer ends there: leave; ret.
-TEST_F(FrameByCodeTest, WhatFollowsACallThatNeverReturnsIsNotAsked) {
+TEST_F(FrameByCodeTest, CodeAfterACallThatNeverReturnsIsNotFollowed) {
     set(0x400, {0xeb, 0xfe}); // for ever
     call(0x110, 0x400);
     set(0x110, {0xc9, 0xc3});
@@ -155,7 +155,7 @@ TEST_F(FrameByCodeTest, WhatFollowsACallThatNeverReturnsIsNotAsked) {
     expect_outer(behind_call(0x110, kSp + 64), kSp + 72, 0x300, true);
 }
 
-// What the callee is, nobody knows: then the end behind it counts only with a witness.
+// The callee is unknown: then the end behind it counts only with a witness.
 TEST_F(FrameByCodeTest, AnEndBehindACallNeedsAWitness) {
     call_by_pointer(0x110);
     set(0x110, {0xc9, 0xc3});

@@ -70,7 +70,7 @@ class FrameChainTest : public ::testing::Test {
     std::vector<dwunw_frame> frames_;
 };
 
-TEST_F(FrameChainTest, FramesOfTheirOwnAreCertain) {
+TEST_F(FrameChainTest, FunctionsWithTheirOwnFramesAreCertain) {
     EXPECT_EQ(certain({in(kByRbp), in(kByRbp), in(kByRbp)}), 3u);
     for (const dwunw_frame &frame : frames_) {
         EXPECT_EQ(frame.pc, in(kByRbp));
@@ -95,9 +95,9 @@ TEST_F(FrameChainTest, WithoutRulesNoStepIsCertain) {
     EXPECT_EQ(frames_[0].module, nullptr);
 }
 
-TEST_F(FrameChainTest, RulesThatCannotBeReadMakeNothingCertain) { EXPECT_EQ(certain({in(kBad), in(kByRbp)}), 1u); }
+TEST_F(FrameChainTest, UnreadableRulesMakeNoFrameCertain) { EXPECT_EQ(certain({in(kBad), in(kByRbp)}), 1u); }
 
-TEST_F(FrameChainTest, OneAddressThatIsNoReturnAddressSpoilsAll) {
+TEST_F(FrameChainTest, OneAddressThatIsNotAReturnAddressRefusesTheChain) {
     const struct {
         uint64_t address;
         dwunw_status status;

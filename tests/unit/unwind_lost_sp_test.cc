@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A module's code beside its rows: what is read of it, what tables and single FDEs make of it, and walks through a
-// function that switches stacks without a row that says so.
+// Compares a module's code with its rows: what is read of the code, what tables and single FDEs make of it, and walks
+// through a function that switches stacks without a row that says so.
 #include "unwind/lost_sp.h"
 
 #include "support/fake_space.h"
@@ -113,7 +113,7 @@ TEST(LostSpOfAModule, AFunctionTooLongToBeFollowed) {
     EXPECT_EQ(lost[0].end, kSize);
 }
 
-TEST(LostSpOfAModule, AFunctionThatNobodyWrites) {
+TEST(LostSpOfAModule, AFunctionLargerThanAnyRealOne) {
     FakeCode code(0x1000);
     const ReadCode read = code.reader();
     LostSp lost_sp(read, x86_64(), LostSp::Order::kOneFde);
@@ -223,7 +223,7 @@ TEST_F(StackSwitch, ATableAndAnFdeSayTheSame) {
     }
 }
 
-TEST_F(StackSwitch, WithoutCodeATableIsWhatTheFileSays) {
+TEST_F(StackSwitch, WithoutCodeATableHasTheFilesRows) {
     const auto cfi = module(false);
     for (const bool compiled : {false, true}) {
         if (compiled) {
@@ -277,7 +277,7 @@ class StackSwitchWalk : public StackSwitch {
     std::array<dwunw_frame, 16> frames_{};
 };
 
-// What lies on the other stack looks like callers, and called nobody.
+// The words on the other stack look like return addresses, but no call pushed them.
 TEST_F(StackSwitchWalk, EndsWhereTheStackWasSwitched) {
     stack_.set(kSp, at(kSwitches, kBehindCall)).set(kSp + 8, at(kPlain, 0x20)).set(kSp + 16, at(kRoot, 0x20));
     expect(at(kPlain, 0), DWUNW_ERR_STACK_SWITCHED, {at(kPlain, 0), at(kSwitches, kBehindCall)});

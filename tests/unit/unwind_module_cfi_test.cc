@@ -54,7 +54,7 @@ std::unique_ptr<ModuleCfi> module_of(const FrameSection &eh_frame, const Bytes &
 }
 
 // Before there is a table, an FDE says the same as the table will.
-TEST(ModuleCfi, OneFdeSaysWhatTheTableSays) {
+TEST(ModuleCfi, OneFdeAgreesWithTheTable) {
     FrameSection section;
     const size_t cie = section.cie();
     section.fde(cie, 0x1000, 0x40, Bytes().advance(4).def_cfa_offset(16).advance(8).def_cfa_offset(8));
@@ -83,7 +83,7 @@ TEST(ModuleCfi, OneFdeSaysWhatTheTableSays) {
     EXPECT_EQ(by_fde->rule_at(LinkAddr(0x100c)).end, LinkAddr(0x1040));
 }
 
-// .eh_frame_hdr is a claim: where it names the wrong FDE, or none, the right one is found all the same.
+// .eh_frame_hdr is a claim: if it names the wrong FDE, or none, the right one is still found.
 TEST(ModuleCfi, AHeaderThatLies) {
     FrameSection section;
     const size_t cie = section.cie();
@@ -112,7 +112,7 @@ TEST(ModuleCfi, AHeaderThatLies) {
     }
 }
 
-TEST(ModuleCfi, NothingToGoBy) {
+TEST(ModuleCfi, BuildNeedsCfiAndAKnownArchitecture) {
     auto module = ModuleCfi::build({.machine = EM_X86_64});
     ASSERT_FALSE(module);
     EXPECT_EQ(module.error().status, DWUNW_ERR_NO_CFI);

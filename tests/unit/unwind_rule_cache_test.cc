@@ -38,7 +38,7 @@ Rule from_fp(Rule rule) {
 constexpr int32_t kMostCfa = 8 * ((1 << 18) - 1);
 constexpr int32_t kMostFp = -8 * ((1 << 13) - 1);
 
-TEST(PackedRule, ComesBackAsItWas) {
+TEST(PackedRule, UnpacksToTheSameRule) {
     for (const Rule &rule : {usual(8), usual(kMostCfa), from_fp(usual(16)), saves_fp(usual(16), -16),
                              saves_fp(from_fp(usual(kMostCfa)), kMostFp), saves_fp(usual(24), -8)}) {
         for (const uint32_t place : {0u, 1u, PackedRule::kMaxPlace}) {
@@ -79,7 +79,7 @@ TEST(PackedRule, WithoutCfi) {
     EXPECT_FALSE(PackedRule::without_cfi(PackedRule::kMaxPlace + 1, true));
 }
 
-TEST(PackedRule, WhatDoesNotFitIsNotPacked) {
+TEST(PackedRule, ARuleThatDoesNotFitIsNotPacked) {
     EXPECT_FALSE(PackedRule::pack(usual(8), x86_64(), PackedRule::kMaxPlace + 1));
     std::vector<Rule> rules = {usual(0), usual(-8), usual(12), usual(kMostCfa + 8)};
     for (const int32_t offset : {8, 0, -12, kMostFp - 8})
@@ -135,7 +135,7 @@ class RuleCacheTest : public ::testing::Test {
     PackedRule rule_ = *PackedRule::pack(saves_fp(usual(48), -16), x86_64(), 3);
 };
 
-TEST_F(RuleCacheTest, KnowsWhatItWasTold) {
+TEST_F(RuleCacheTest, FindsTheInsertedRule) {
     const auto call = CodeAddr::return_address(RunAddr(0x7f0012345678));
     EXPECT_FALSE(cache_->find(call, 1));
     cache_->insert(call, 1, rule_);
@@ -206,7 +206,7 @@ TEST_F(RuleCacheTest, EmptyAtEveryAddress) {
         ASSERT_FALSE(cache_->find(CodeAddr::return_address(RunAddr(random() >> 17)), 1 + random() % 1000));
 }
 
-// Threads overwrite each other's entries all the time; whatever is found has to be what belongs to the pc.
+// Threads overwrite each other's entries all the time; every entry that is found must belong to its pc.
 TEST_F(RuleCacheTest, ThreadsThatWriteAndRead) {
     constexpr uint64_t kPcs = 40'000; // ten for each entry
     const auto rule_of = [](uint64_t pc) {
@@ -237,7 +237,7 @@ TEST_F(RuleCacheTest, ThreadsThatWriteAndRead) {
     EXPECT_GT(found, 1000u);
 }
 
-TEST_F(RuleCacheTest, WhatIsUnwrittenIsOfBothFramesOneRegisterAndOneGeneration) {
+TEST_F(RuleCacheTest, AnUnwrittenRegisterBelongsToBothFramesAndOneGeneration) {
     const RunAddr inner(0x7f0000001234);
     const RunAddr outer(0x7f0000005678);
     EXPECT_FALSE(cache_->is_unwritten(inner, outer, RAX, 1));

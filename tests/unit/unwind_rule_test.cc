@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Which rows the fast walk can carry, and how each shape that compilers emit becomes a rule.
+// Tests which rows the fast walk can carry, and how each shape that compilers emit becomes a rule.
 #include "unwind/rule.h"
 
 #include "dwarf/expression.h"
@@ -56,7 +56,7 @@ TEST(Rule, AFramePointerFunction) {
     EXPECT_FALSE(rule.needs_interpreter);
 }
 
-TEST(Rule, WhatTheFastWalkDoesNotCarry) {
+TEST(Rule, RulesThatTheFastWalkCannotCarry) {
     for (const Bytes &instructions : {
              Bytes({DW_CFA_register, RBP, RBX}),                         // rbp is in rbx
              Bytes({DW_CFA_register, RIP, RCX}),                         // the return address is in rcx

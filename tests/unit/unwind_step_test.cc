@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Each kind of step, from known registers and stack words to the outer frame's; and each way it ends.
+// Tests each kind of step, from known registers and stack words to the outer frame's, and each way in which it ends.
 #include "unwind/step.h"
 
 #include "support/fake_space.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The compiled table beside a slow reading of the same bytes, on files of the distribution and this program itself; and
-// tables of bytes that no compiler wrote.
+// Compares the compiled table with a slow interpreter of the same bytes, on files of the distribution and on this
+// program; also compiles bytes that no compiler wrote.
 #include "unwind/table.h"
 
 #include "elf/image.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// What is written, to the bit. That it reads back is unwind_table_test's.
+// Tests the written bits. unwind_table_test proves that they read back.
 #include "unwind/table_writer.h"
 
 #include <gtest/gtest.h>
@@ -77,7 +77,7 @@ TEST(TableWriter, RareEntriesOverflow) {
     EXPECT_EQ(writer.overflow.back().entry, 1u << kEntryBits);
 }
 
-TEST(TableWriter, Nothing) {
+TEST(TableWriter, AnEmptyTableHasNoPages) {
     TableWriter writer;
     writer.finish();
     EXPECT_TRUE(writer.pages.empty());

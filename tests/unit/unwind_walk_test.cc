@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Whole walks over hand-written modules and stacks, each stop reason, and slices cut at every byte. Each walk is done
-// cold, from single FDEs and from tables, and warm, and has to be the same every time.
+// Tests whole walks over hand-written modules and stacks, each stop reason, and slices cut at every byte. Each walk
+// runs cold, from single FDEs and from tables, and warm, and must give the same result each time.
 #include "unwind/walk.h"
 
 #include "support/fake_space.h"
@@ -231,7 +231,7 @@ TEST_F(WalkTest, ACallAtAFunctionsEndIsLookedUpInside) {
 }
 
 // What libgcc puts over a return address, to go on at a catch: the byte before it may be a ret, whose rules are others.
-TEST_F(WalkTest, ALandingPadIsNoReturnAddress) {
+TEST_F(WalkTest, ALandingPadIsNotAReturnAddress) {
     stack_.set(kSp, at(kMiddle)).set(kSp + 8 + 24, at(kRoot, 8));
     ASSERT_EQ(walk_from(at(kLeaf)), DWUNW_OK);
     EXPECT_EQ(pcs(), (Pcs{at(kLeaf), at(kMiddle), at(kRoot, 8)}));
@@ -369,7 +369,7 @@ TEST_F(UnmentionedRegister, IsNotUsedWhereSomethingElseWasCalled) {
     EXPECT_EQ(walk_from_helper(), DWUNW_OK) << "another entry of the helper's";
 }
 
-TEST_F(UnmentionedRegister, IsNotUsedForACfaThatIsNone) {
+TEST_F(UnmentionedRegister, IsNotUsedForAnImpossibleCfa) {
     expect_stop("not above SP", kSp);
     expect_stop("the helper's own return address", kSp + 8 - 8);
     expect_stop("no return address there", kRax + 16);
@@ -453,14 +453,14 @@ TEST_F(UnmentionedRegister, BeforeAPendingUretprobe) {
     EXPECT_EQ(walk_from_helper(), DWUNW_ERR_UPROBE_TRAMPOLINE);
 }
 
-// A call of what is no code: middle called `pc`, and its return address is on top of the stack.
+// A call of an address that is not code: middle called `pc`, and its return address is on top of the stack.
 class NoCode : public WalkTest {
   protected:
     static constexpr uint64_t kHeap = 0x900000;
     static constexpr uint64_t kTop = kSp + 8; // as a call leaves it: 8 below a multiple of 16
     NoCode() {
         static_assert(kTop % 16 == 8);
-        // An odd number: whoever asks whether a `ret` led there is not helped by it.
+        // An odd number: it does not show whether a `ret` led there.
         stack_.set(kTop, at(kMiddle, 0x20)).set(kTop + 8 + 24, at(kRoot, 0x20)).set(kTop - 8, 0x1111);
     }
     void called_by(std::initializer_list<uint8_t> code) {
@@ -549,7 +549,7 @@ TEST_F(NoCode, CalledDirectly) {
     expect_caller(0);
 }
 
-TEST_F(NoCode, NobodyCalledIt) {
+TEST_F(NoCode, NoCallLedThere) {
     called_by({0x90, 0x90});
     walk_called(0);
     expect_stop("no call there");
@@ -564,7 +564,7 @@ TEST_F(NoCode, NobodyCalledIt) {
 }
 
 // A return address that was overwritten: `ret` leaves it below SP, and SP a multiple of 16.
-TEST_F(NoCode, AReturnToItIsNoCall) {
+TEST_F(NoCode, AReturnToItIsNotACall) {
     called_by({0xff, 0xd0});
     stack_.set(kTop - 8, 0);
     EXPECT_EQ(walk_called(0), DWUNW_OK); // a zero may lie there by chance: SP decides
@@ -586,7 +586,7 @@ TEST_F(NoCode, BeforeAPendingUretprobe) {
     EXPECT_EQ(pcs(), (Pcs{0, at(kMiddle, 0x20), at(kRoot, 0x20)}));
     pending_ = {{kTop, at(kLeaf, 0x20)}};
     walk_called(0);
-    expect_stop("nobody called from there");
+    expect_stop("no call led from there");
 }
 
 // The kernel's page of old system calls, which no file is.
@@ -671,7 +671,7 @@ TEST_F(WalkTest, InsideASignalTrampolineWithoutCfi) {
 }
 
 // A table joins the rows and an FDE does not: whether CFI ends at the code decides, not whether a row does.
-TEST_F(WalkTest, ATrampolinesCodeInsideAFunctionIsNone) {
+TEST_F(WalkTest, ATrampolinesCodeInsideAFunctionIsNotATrampoline) {
     stack_.set(kSp, at(kSplit, 0x20)).set(kSp + 8, at(kRoot, 8));
     ASSERT_EQ(walk_from(at(kLeaf)), DWUNW_OK);
     EXPECT_EQ(pcs(), (Pcs{at(kLeaf), at(kSplit, 0x20), at(kRoot, 8)}));
@@ -694,7 +694,7 @@ TEST(CodeLocation, TheEntryPointIsAFewInstructions) {
     EXPECT_TRUE(location.is_entry_point(RunAddr(0x101021)));
     EXPECT_FALSE(location.is_entry_point(RunAddr(0x100fff)));
     EXPECT_FALSE(location.is_entry_point(RunAddr(0x101040)));
-    // A library has none, nor has what is no module.
+    // A library has none, nor has memory that is not a module.
     location.entry = LinkAddr(0);
     EXPECT_FALSE(location.is_entry_point(RunAddr(0x100000)));
     location.entry = LinkAddr(0x1000);
@@ -806,7 +806,7 @@ TEST_F(WalkTest, NoFramePointerStepBeforeTheFunctionsOwnReturnAddress) {
     EXPECT_EQ(frames_[1].pc, at(kMiddle, 0x20));
     EXPECT_EQ(frames_[1].source, DWUNW_SOURCE_CODE);
     EXPECT_EQ(frames_[0].cfa, kSp + 32);
-    // Nobody called there.
+    // No call led there.
     stack_.set(kSp + 24, at(kMiddle, 0x21));
     EXPECT_EQ(walk_from(kJit + 0x30, kSp + 32), DWUNW_ERR_NO_CFI);
     EXPECT_EQ(result_.written, 1u);
@@ -864,7 +864,7 @@ TEST_F(WalkTest, AFramePointerWithoutAPrologueOnlyIfNoReturnAddressLiesBelowIt) 
     EXPECT_EQ(walk_from(at(kLeaf), kSp + 40), DWUNW_ERR_NO_CFI);
 }
 
-TEST_F(WalkTest, NoFramePointerStepIntoWhatNobodyCalled) {
+TEST_F(WalkTest, NoFramePointerStepToAnUncalledAddress) {
     stack_.set(kSp + 32, kSp + 64).set(kSp + 40, kJit + 0x300);
     EXPECT_EQ(walk_from(kJit + 0x10, kSp + 32), DWUNW_ERR_NO_CFI);
     EXPECT_EQ(result_.written, 1u);

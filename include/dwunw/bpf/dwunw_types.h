@@ -38,22 +38,22 @@
     X(DWUNW_BPF_NO_TABLE, 4, "a module without usable call-frame information")                                         \
     X(DWUNW_BPF_NO_ROOM, 5, "a module whose table found no room")                                                      \
     X(DWUNW_BPF_GAP, 6, "no call-frame information at this address")                                                   \
-    X(DWUNW_BPF_COMPLEX, 7, "a rule for the full interpreter")                                                         \
+    X(DWUNW_BPF_COMPLEX, 7, "a rule that needs the full interpreter")                                                  \
     X(DWUNW_BPF_UNREADABLE, 8, "memory unreadable")                                                                    \
     X(DWUNW_BPF_REGISTER, 9, "register value unknown")                                                                 \
     X(DWUNW_BPF_NO_PROGRESS, 10, "no progress")                                                                        \
-    X(DWUNW_BPF_TRAMPOLINE, 11, "a pending return that is not known")                                                  \
-    X(DWUNW_BPF_NO_CALL, 12, "a return to where no call may have been")                                                \
+    X(DWUNW_BPF_TRAMPOLINE, 11, "an unknown pending return")                                                           \
+    X(DWUNW_BPF_NO_CALL, 12, "a return address that may follow no call")                                               \
     X(DWUNW_BPF_FRAME_LIMIT, 13, "frame limit of the kernel's walk")                                                   \
-    X(DWUNW_BPF_NOT_PUBLISHED, 14, "more executable mappings than are published")                                      \
-    X(DWUNW_BPF_FORCED, 15, "user walk asked for")                                                                     \
+    X(DWUNW_BPF_NOT_PUBLISHED, 14, "not every executable mapping is published")                                        \
+    X(DWUNW_BPF_FORCED, 15, "a walk in user space was requested")                                                      \
     X(DWUNW_BPF_UNKNOWN_PROCESS, 16, "the process is not known")                                                       \
     X(DWUNW_BPF_NOT_USER, 17, "not 64-bit user registers")                                                             \
     X(DWUNW_BPF_BUSY, 18, "a walk of the same thread was interrupted")                                                 \
     X(DWUNW_BPF_NO_SCRATCH, 19, "no room for a walk's state")                                                          \
     X(DWUNW_BPF_DROPPED, 20, "the ring buffer is full")                                                                \
-    X(DWUNW_BPF_LIMITED, 21, "too many new stacks behind one path")                                                    \
-    X(DWUNW_BPF_KERNEL_ONLY_END, 22, "for user space, which was not wanted")
+    X(DWUNW_BPF_LIMITED, 21, "too many new stacks that begin with the same frames")                                    \
+    X(DWUNW_BPF_KERNEL_ONLY_END, 22, "the stack needs user space, which DWUNW_KERNEL_ONLY excludes")
 
 enum dwunw_bpf_reason {
 #define DWUNW_BPF_REASON_ENUM(name, value, text) name = (value),
@@ -221,7 +221,8 @@ DWUNW_ASSERT(sizeof(struct dwunw_mapping) == 32);
 /*
  * The dynamic linker notifies debuggers before and after each load and unload; each notification is one change. To put
  * another module in a module's place and take it away again takes at least this many notifications. So fewer changes
- * between two readings of a map hide nothing. An exec counts as this many changes. src/bpf/map_validity.h uses the number.
+ * between two readings of a map hide nothing. An exec counts as this many changes. src/bpf/map_validity.h uses the
+ * number.
  */
 #define DWUNW_BPF_HIDING_CHANGES 4
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// What a tracer has to know of an instruction.
+// The part of an instruction that a tracer needs.
 #pragma once
 
 #include <cstdint>

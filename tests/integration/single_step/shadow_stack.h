@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A thread's call stack as it follows from the instructions that it executed: a call pushes, a return pops, the
-// kernel's signal frame is one entry. No call-frame information is looked at, so that what comes from it can be judged.
+// A thread's call stack, computed from the instructions that it executed: a call pushes, a return pops, and the
+// kernel's signal frame is one entry. It uses no call-frame information, so that it can check what comes from that.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@ struct TrueFrame {
     uint64_t sp = 0;
     bool exact = false;  // `pc` is the next instruction to execute, not a return address
     bool signal = false; // the trampoline that a handler returns to
-    uint64_t call = 0;   // the return address that its call pushed, whatever has been written over it since
+    uint64_t call = 0;   // the return address that its call pushed, also if it was overwritten later
 };
 
 class ShadowStack {

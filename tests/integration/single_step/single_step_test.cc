@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Programs stepped through every instruction of prologues, epilogues, PLT stubs, realigned stacks, signal delivery and
-// return, thread starts and exceptions; the stack is walked at each, and equals what the executed calls say. Now and
-// then it is walked over every shorter slice as well.
+// Steps programs through every instruction of prologues, epilogues, PLT stubs, realigned stacks, signal delivery and
+// return, thread starts and exceptions. Walks the stack at each instruction, and compares it with the executed calls.
+// Now and then also walks every shorter slice.
 #include "tracer.h"
 
 #include <gtest/gtest.h>
@@ -18,7 +18,7 @@ using dwunw::testing::step_through;
 using dwunw::testing::StepOptions;
 using dwunw::testing::StepReport;
 
-// Where a walk may stop early: what nobody's CFI covers. Each begins the text "innermost … outermost: reason".
+// Where a walk may stop early: code without CFI. Each is the beginning of the text "innermost … outermost: reason".
 // Compiled without CFI: crtstuff.c's functions, and the pieces of .fini.
 constexpr auto kStartUpCode = "^(__do_global_dtors_aux|deregister_tm_clones|_fini): no call-frame information$";
 // setjmp and longjmp, of which musl says nothing, and a handler that interrupted them. Their symbols have no size: they
@@ -59,7 +59,7 @@ StepReport run(const Case &test) {
 
 class SingleStep : public ::testing::TestWithParam<Case> {};
 
-TEST_P(SingleStep, EveryWalkIsWhatWasCalled) {
+TEST_P(SingleStep, EveryWalkEqualsTheExecutedCalls) {
     const Case &test = GetParam();
     if (std::string(test.program).find("avx2") != std::string::npos && !__builtin_cpu_supports("avx2"))
         GTEST_SKIP() << "skipped: no AVX2";

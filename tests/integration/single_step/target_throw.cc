@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Exceptions: libgcc's unwinder at work on the stack that is stepped through. Frames with clean-ups, one that throws
-// on, one with a realigned stack, and a catch.
+// Exceptions: libgcc's unwinder works on the stack that is being stepped. There are frames with clean-ups, one that
+// throws again, one with a realigned stack, and a catch.
 #include <stdexcept>
 #include <string>
 #include <vector>

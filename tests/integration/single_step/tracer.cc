@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// What an instruction did to the stack is told from the instruction and from SP before and after it:
+// The effect of an instruction on the call stack follows from the instruction and from SP before and after it:
 //
 //   call                 pushes the address behind it
-//   ret                  pops, if SP was at the innermost return address (else it is a jump: `push; ret`)
-//   rt_sigreturn         goes back to what the signal interrupted
-//   anything             that leaves SP above a return address has left that frame: longjmp, an exception's landing
-//   a signal's delivery  is announced by ptrace; what it interrupted stands in the kernel's frame, and was here before
+//   ret                  pops, if SP was at the innermost return address (otherwise it is a jump: `push; ret`)
+//   rt_sigreturn         goes back to the interrupted instruction
+//   any instruction      that leaves SP above a return address has left that frame: longjmp, an exception's landing
+//   a signal's delivery  ptrace reports it; the interrupted pc is in the kernel's frame, and was the pc before
 //
-// Two things are not told by that:
-//   libgcc's unwinder goes to a landing pad by writing its address, and the registers that it needs, over what was
-//   saved on the stack, and returning. So the words in the slots are looked at, and where one has changed, the thread
-//   must be in libgcc. glibc's longjmp describes itself, once the jump's registers are loaded, as called by where it
-//   jumps to; so does libgcc's stack, once rewritten. So a chain that is not the shadow's is kept until the jump has
-//   been made, and must then be the frames of the function that jumps, and outside them where it led. Leaving the
-//   library in any other way makes it wrong.
+// Two cases need more:
+//   - libgcc's unwinder goes to a landing pad by writing its address, and the registers, over the saved ones on the
+//     stack, and returning. So the words in the slots are compared; if one has changed, the thread must be in libgcc.
+//   - When the registers of the jump are loaded, glibc's longjmp describes itself as called by its target; so does
+//     libgcc's rewritten stack. So a chain that differs from the shadow stack is kept until the jump is done. Then it
+//     must consist of the frames of the jumping function, and outside them those of the jump's target. If the thread
+//     leaves the library in another way, the chain was wrong.
 #include "tracer.h"
 
 #include "instruction.h"

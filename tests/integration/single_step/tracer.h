@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Steps a program through what lies between two breakpoints of its own, instruction by instruction, and walks the stack
-// at each with dwunw_capture over a slice that begins 128 bytes below SP. The truth is a ShadowStack.
+// Steps a program between two breakpoints of its own, instruction by instruction, and walks the stack at each one by
+// dwunw_capture, with a slice that begins 128 bytes below SP. The truth is a ShadowStack.
 //
-// Where stepping begins, the frames that are there already are the walk's own, if they reach the root and each return
-// address is where it says; from then on nothing is taken from a walk.
+// At the first breakpoint the existing frames are taken from a walk, if it reaches the root and each return address is
+// in its place. After that nothing is taken from a walk.
 #pragma once
 
 #include <cstdint>
@@ -15,9 +15,9 @@ namespace dwunw::testing {
 
 struct StepOptions {
     std::vector<std::string> command;
-    // Sends SIGALRM at every so many instructions outside a handler; 0: never.
+    // Sends SIGALRM each time this many instructions ran outside a handler; 0: never.
     uint64_t signal_every = 0;
-    // Walks over slices cut at every 8 bytes, at every so many instructions; 0: never.
+    // Walks over slices cut at every 8 bytes, each time this many instructions ran; 0: never.
     uint64_t cut_every = 0;
     // No walk can go further than into libc: stacks end there.
     bool libc_without_cfi = false;

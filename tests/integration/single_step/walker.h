@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// A traced process as dwunw sees it, through its public interface.
+// A traced process, walked through dwunw's public interface.
 #pragma once
 
 #include <dwunw/process.h>

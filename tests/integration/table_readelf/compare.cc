@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// readelf prints every FDE; dwunw has one rule an address. Which FDE is in force where is settled here once more, from
-// readelf's list and by the same rules, so that nothing is left out of the comparison:
+// readelf prints every FDE; dwunw has one rule for each address. This file computes, from readelf's list and by the
+// same rules, which FDE covers which address, so that nothing is left out of the comparison:
 //
-//   tombstones    an FDE that begins at 0, or is empty, is of discarded code
-//   repetition    of several with one start in one section the first stands
-//   overlap       one that begins inside another wins from its start on; past its end nothing is in force
+//   tombstones    an FDE that begins at 0, or is empty, belongs to discarded code
+//   repetition    of several with one start in one section, the first counts
+//   overlap       one that begins inside another takes over from its start on; past its end nothing is certain
 //   preference    one of .debug_frame that overlaps any of .eh_frame is left out
-//   refusals      what dwunw says it refused has no rows; libdw has to refuse it as well
+//   refusals      an FDE that dwunw refuses has no rows; libdw must refuse it, too
 //
-// Then the rows have to be the same, number, bounds and rules. Where they are not, the judge is asked address by
-// address: it takes dwunw's side (readelf is wrong there), or the difference stands. That this fails when it should is
-// shown by tests/integration/table_compare_sees_a_wrong_row.
+// Then number, bounds and rules of the rows must be equal. If they are not, libdw judges address by address: either it
+// agrees with dwunw (then readelf is wrong), or the difference stands. tests/integration/table_compare_sees_a_wrong_row
+// proves that a wrong row is found.
 #include "compare.h"
 
 #include "dwunw_table.h"

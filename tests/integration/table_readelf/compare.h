@@ -29,7 +29,7 @@ struct Comparison {
     uint64_t judged = 0; // rows that the judge was asked about and confirmed (Tools::judge_all)
 
     // Each a line for the reader.
-    std::vector<std::string> different;     // dwunw is wrong, or nobody can say
+    std::vector<std::string> different;     // dwunw is wrong, or it cannot be decided
     std::vector<std::string> readelf_wrong; // the judge reads what dwunw reads
     std::vector<std::string> refused;       // by dwunw, and by libdw as well
     std::vector<std::string> messages;      // readelf's complaints
@@ -38,7 +38,7 @@ struct Comparison {
     bool agrees() const { return different.empty(); }
 };
 
-// Throws where a tool cannot be run or says what nobody understands.
+// Throws if a tool cannot be run or its output is not understood.
 Comparison compare(const Tools &tools, const std::string &path);
 
 } // namespace table_readelf

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// libdw describes rules as DWARF locations: "saved at CFA+n" is DW_OP_call_frame_cfa, DW_OP_plus_uconst n. These are
-// brought back into the words of the CFI; what has no such form was an expression.
+// libdw describes rules as DWARF locations: "saved at CFA+n" is DW_OP_call_frame_cfa, DW_OP_plus_uconst n. This file
+// turns these back into the words of the CFI. A location without such a form was an expression.
 #include "judge.h"
 
 #include <algorithm>
