@@ -41,9 +41,9 @@ dwunw_status dwunw_signal_tables_open(struct dwunw_process *process, struct dwun
 
 /*
  * As dwunw_capture for a stack of that process: every frame is the same (`source` may be DWUNW_SOURCE_CFI where
- * dwunw_capture says DWUNW_SOURCE_INTERPRETER). Neither allocates nor locks: async-signal-
- * safe, and thread-safe. Keeps errno. Costs a table lookup a frame, and, every 10 ms, a system call or two for each
- * module that the stack goes through (is it still mapped, and the same file?).
+ * dwunw_capture says DWUNW_SOURCE_INTERPRETER). Neither allocates nor locks: async-signal-safe and thread-safe. Keeps
+ * errno. Costs a table lookup a frame, and, every 10 ms, two system calls for each module that the stack goes through:
+ * is it still mapped, and is it the same file?
  *
  * `request` is dwunw_capture's, with the process that `tables` was opened for. The walk reads the slice alone:
  * `stack` may be the interrupted thread's stack itself, at stack_addr, if `stack_size` ends where the stack does.

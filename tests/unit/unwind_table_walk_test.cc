@@ -33,7 +33,7 @@ enum Function : uint64_t {
     kByRbx = 0x1200,  // CFA = rbx+16
     kSignal = 0x1300, // a signal frame
     kNoCfi = 0x1400,  // none covers it
-    kEnd = 0x1fff,    // the module's last byte: CFA = rsp+8
+    kEnd = 0x1fff,    // the mapping's last byte, and more of the file: CFA = rsp+8
 };
 
 class TableWalk : public ::testing::Test {
@@ -44,7 +44,7 @@ class TableWalk : public ::testing::Test {
         section.fde(cie, kLeaf, 0x100);
         section.fde(cie, kRoot, 0x100, Bytes({DW_CFA_undefined, RIP}));
         section.fde(cie, kByRbx, 0x100, Bytes().def_cfa(RBX, 16));
-        section.fde(cie, kEnd, 1);
+        section.fde(cie, kEnd, 0x11);
         const size_t signal_cie = section.cie(testing::usual_cie_instructions(), "zRS");
         section.fde(signal_cie, kSignal, 0x100);
         space_.add_module(kModule, 0x2000, section);
