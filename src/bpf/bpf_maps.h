@@ -19,6 +19,10 @@ struct bpf_object;
 
 namespace dwunw::bpf {
 
+// Single words of memory that BPF programs read and write at the same time.
+template <typename T> T load(const T &shared) { return __atomic_load_n(&shared, __ATOMIC_ACQUIRE); }
+template <typename T> void put(T &shared, T value) { __atomic_store_n(&shared, value, __ATOMIC_RELEASE); }
+
 // The memory of an array map, shared with the programs.
 class SharedArray {
   public:

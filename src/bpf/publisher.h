@@ -136,19 +136,31 @@ class Publisher {
 
   private:
     struct Entries; // a map in its published form
+    struct Reading; // what one reading of a process's map gave
     struct Block {
         uint32_t first = 0;
         uint32_t count = 0;
     };
+    // What the kernel no longer uses after a publication.
+    struct Replaced {
+        Block mappings;
+        Block lasting;
+        std::vector<const process::Module *> tables;
+    };
 
     dwunw_status publish_timed(TrackedProcess &tracked);
     void watch_linker(TrackedProcess &tracked);
+    // publish() in steps, in this order; publication.cc.
+    dwunw_status read_map(TrackedProcess &tracked, Reading &reading);
+    dwunw_status read_watched_map(TrackedProcess &tracked, Reading &reading); // also if the linker is another one
+    void count_pages(TrackedProcess &tracked, Reading &reading, bool same_map);
     Entries entries_of(const process::Process::CodeMappings &code);
     std::optional<Block> store(std::span<const dwunw_mapping> mappings);
     Block store_map(TrackedProcess &tracked, const Entries &entries);
     void publish_lasting(TrackedProcess &tracked, const process::Process::CodeMappings &code, const Entries &entries,
                          uint64_t execs, Block &before);
     void write(TrackedProcess &tracked, const PublishedMap &published, uint64_t code_filter);
+    void release(const Replaced &replaced);
     void withdraw(TrackedProcess &tracked);
     bool generations_for_one_more();
     // Adds the mappings to `layout`, or, if that is not possible, to a new layout.
