@@ -125,7 +125,7 @@ check: ## format, clang-tidy, layers, shellcheck, licence lines and data races, 
 format: ## rewrite the sources in the project's format
 	@scripts/check --format
 
-install: all ## install headers, libraries and tools; DESTDIR= and PREFIX= as usual
+install: all ## install headers, libraries, tools and pages; DESTDIR= and PREFIX= as usual
 	@DESTDIR='$(DESTDIR)' cmake --install '$(BUILD)' --prefix '$(PREFIX)'
 
 setup: ## install every Debian package the project uses (root)

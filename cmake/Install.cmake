@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
 # What `make install` puts where: headers, the libraries, a CMake package (dwunw::dwunw, dwunw::symbolize, dwunw::bpf,
-# dwunw::probe) and pkg-config files (dwunw, dwunw-symbolize, dwunw-bpf, dwunw-probe). Tools install themselves in their
-# own folders. The packages find everything relative to themselves: an installed tree can be moved, and a DESTDIR can be
-# used in place.
+# dwunw::probe), pkg-config files (dwunw, dwunw-symbolize, dwunw-bpf, dwunw-probe), the licences and the pages for users.
+# Tools install themselves and their man pages in their own folders. The packages find everything relative to themselves:
+# an installed tree can be moved, and a DESTDIR can be used in place.
 include(CMakePackageConfigHelpers)
 
 set(dwunw_package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/dwunw")
@@ -41,4 +41,10 @@ string(REGEX REPLACE "[^/]+" ".." DWUNW_PC_TO_PREFIX "${pc_depth}")
 foreach(package IN ITEMS dwunw dwunw-symbolize dwunw-bpf dwunw-probe)
     configure_file(cmake/${package}.pc.in "${PROJECT_BINARY_DIR}/cmake/${package}.pc" @ONLY)
     install(FILES "${PROJECT_BINARY_DIR}/cmake/${package}.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
+endforeach()
+
+install(DIRECTORY LICENSES DESTINATION "${CMAKE_INSTALL_DOCDIR}")
+install(FILES README.md CHANGELOG.md DESTINATION "${CMAKE_INSTALL_DOCDIR}")
+foreach(page IN ITEMS architecture bpf_stacks c_api glossary table_format)
+    install(FILES "doc/${page}.md" DESTINATION "${CMAKE_INSTALL_DOCDIR}/doc")
 endforeach()
