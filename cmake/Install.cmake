@@ -48,3 +48,12 @@ install(FILES README.md CHANGELOG.md DESTINATION "${CMAKE_INSTALL_DOCDIR}")
 foreach(page IN ITEMS architecture bpf_stacks c_api glossary table_format)
     install(FILES "doc/${page}.md" DESTINATION "${CMAKE_INSTALL_DOCDIR}/doc")
 endforeach()
+
+# The last step: it looks at what the others have installed.
+if(DWUNW_STRIP)
+    if(NOT CMAKE_STRIP)
+        message(FATAL_ERROR "no strip was found for ${CMAKE_C_COMPILER}: install binutils, or pass -DDWUNW_STRIP=0")
+    endif()
+    install(CODE "set(DWUNW_STRIP_PROGRAM \"${CMAKE_STRIP}\")")
+    install(SCRIPT cmake/StripInstalled.cmake)
+endif()
