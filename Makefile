@@ -12,6 +12,7 @@ LIBBPF_CFLAGS ?=
 LIBBPF_LDLIBS ?=
 DWUNW_EXAMPLE_CFLAGS ?=
 DWUNW_MEMLEAK_BCC ?= 1
+DWUNW_STRIP ?= 1
 DWUNW_WERROR ?= 0
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -28,7 +29,7 @@ CONFIGURE = cmake --preset $(PRESET) -B '$(BUILD)' -DARCH='$(ARCH)' -DCROSS_COMP
 	$(if $(CLANG),-DCLANG='$(CLANG)',-UCLANG) $(if $(BPFTOOL),-DBPFTOOL='$(BPFTOOL)',-UBPFTOOL) \
 	-DLIBBPF_CFLAGS='$(LIBBPF_CFLAGS)' -DLIBBPF_LDLIBS='$(LIBBPF_LDLIBS)' \
 	-DDWUNW_EXAMPLE_CFLAGS='$(DWUNW_EXAMPLE_CFLAGS)' -DDWUNW_MEMLEAK_BCC='$(DWUNW_MEMLEAK_BCC)' \
-	$(if $(filter release,$(PRESET)),-DDWUNW_WERROR='$(DWUNW_WERROR)') --log-level=NOTICE
+	-DDWUNW_STRIP='$(DWUNW_STRIP)' $(if $(filter release,$(PRESET)),-DDWUNW_WERROR='$(DWUNW_WERROR)') --log-level=NOTICE
 COMPILE = cmake --build '$(BUILD)' --parallel $(JOBS)
 
 .PHONY: all examples test test-exhaustive test-storm bench bench-bpf demo install check asan tsan fuzz format setup clean help
@@ -125,7 +126,7 @@ check: ## format, clang-tidy, layers, shellcheck, licence lines and data races, 
 format: ## rewrite the sources in the project's format
 	@scripts/check --format
 
-install: all ## install headers, libraries and tools; DESTDIR= and PREFIX= as usual
+install: all ## install headers, libraries, tools and pages; DESTDIR= and PREFIX= as usual
 	@DESTDIR='$(DESTDIR)' cmake --install '$(BUILD)' --prefix '$(PREFIX)'
 
 setup: ## install every Debian package the project uses (root)
@@ -138,5 +139,5 @@ help: ## list these
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 	@echo
 	@echo 'Variables: ARCH CROSS_COMPILE CLANG BPFTOOL LIBBPF_CFLAGS LIBBPF_LDLIBS DWUNW_EXAMPLE_CFLAGS'
-	@echo '           DWUNW_MEMLEAK_BCC=0|1 DWUNW_WERROR=0|1 PRESET=release|dev|asan|tsan PREFIX DESTDIR JOBS CTEST_ARGS'
-	@echo '           FUZZ_SECONDS FUZZ_RUNS FUZZ_TARGETS STORM_SECONDS'
+	@echo '           DWUNW_MEMLEAK_BCC=0|1 DWUNW_WERROR=0|1 DWUNW_STRIP=0|1 PRESET=release|dev|asan|tsan PREFIX DESTDIR'
+	@echo '           JOBS CTEST_ARGS FUZZ_SECONDS FUZZ_RUNS FUZZ_TARGETS STORM_SECONDS'

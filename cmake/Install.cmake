@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
-# What `make install` puts where: headers, the libraries, a CMake package (dwunw::dwunw, dwunw::symbolize, dwunw::bpf,
-# dwunw::probe) and pkg-config files (dwunw, dwunw-symbolize, dwunw-bpf, dwunw-probe). Tools install themselves in their
-# own folders. The packages find everything relative to themselves: an installed tree can be moved, and a DESTDIR can be
-# used in place.
+# What `make install` puts where: headers, the libraries, a CMake package (dwunw::dwunw, dwunw::shared, dwunw::symbolize,
+# dwunw::bpf, dwunw::probe), pkg-config files (dwunw, dwunw-shared, dwunw-symbolize, dwunw-bpf, dwunw-probe), the licences
+# and the pages for users. Tools install themselves and their man pages in their own folders. The packages find everything
+# relative to themselves: an installed tree can be moved, and a DESTDIR can be used in place.
 include(CMakePackageConfigHelpers)
 
 set(dwunw_package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/dwunw")
 
 install(DIRECTORY include/dwunw DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}" FILES_MATCHING PATTERN "*.h")
-install(TARGETS dwunw EXPORT dwunwTargets ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
+set_target_properties(dwunw_shared PROPERTIES EXPORT_NAME shared)
+install(TARGETS dwunw dwunw_shared EXPORT dwunwTargets
+    ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}"
+    LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}")
 install(EXPORT dwunwTargets NAMESPACE dwunw:: DESTINATION "${dwunw_package_dir}")
 
 # A package of its own, so that a project that only unwinds needs no elfutils.
@@ -38,7 +41,22 @@ install(FILES
 cmake_path(SET pc_dir NORMALIZE "/${CMAKE_INSTALL_LIBDIR}/pkgconfig")
 cmake_path(RELATIVE_PATH pc_dir BASE_DIRECTORY "/" OUTPUT_VARIABLE pc_depth)
 string(REGEX REPLACE "[^/]+" ".." DWUNW_PC_TO_PREFIX "${pc_depth}")
-foreach(package IN ITEMS dwunw dwunw-symbolize dwunw-bpf dwunw-probe)
+foreach(package IN ITEMS dwunw dwunw-shared dwunw-symbolize dwunw-bpf dwunw-probe)
     configure_file(cmake/${package}.pc.in "${PROJECT_BINARY_DIR}/cmake/${package}.pc" @ONLY)
     install(FILES "${PROJECT_BINARY_DIR}/cmake/${package}.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
 endforeach()
+
+install(DIRECTORY LICENSES DESTINATION "${CMAKE_INSTALL_DOCDIR}")
+install(FILES README.md CHANGELOG.md DESTINATION "${CMAKE_INSTALL_DOCDIR}")
+foreach(page IN ITEMS architecture bpf_stacks c_api glossary table_format)
+    install(FILES "doc/${page}.md" DESTINATION "${CMAKE_INSTALL_DOCDIR}/doc")
+endforeach()
+
+# The last step: it looks at what the others have installed.
+if(DWUNW_STRIP)
+    if(NOT CMAKE_STRIP)
+        message(FATAL_ERROR "no strip was found for ${CMAKE_C_COMPILER}: install binutils, or pass -DDWUNW_STRIP=0")
+    endif()
+    install(CODE "set(DWUNW_STRIP_PROGRAM \"${CMAKE_STRIP}\")")
+    install(SCRIPT cmake/StripInstalled.cmake)
+endif()

@@ -7,6 +7,7 @@ option(DWUNW_WERROR "Treat compiler warnings as errors" OFF)
 option(DWUNW_SANITIZE "Build with AddressSanitizer and UndefinedBehaviorSanitizer" OFF)
 option(DWUNW_TSAN "Build with ThreadSanitizer" OFF)
 option(DWUNW_FUZZ "Build the libFuzzer targets in tests/fuzz, with sanitizers; needs clang" OFF)
+option(DWUNW_STRIP "Install stripped programs and libraries; OFF for packagers, who keep debug information apart" ON)
 option(DWUNW_MEMLEAK_BCC "Build examples/memleak_bcc_dwunw" ON)
 
 set(LIBBPF_CFLAGS "" CACHE STRING "Compiler flags for libbpf's headers; empty: ask pkg-config")

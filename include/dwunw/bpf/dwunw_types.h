@@ -21,8 +21,10 @@
 
 #ifdef __cplusplus
 #define DWUNW_ASSERT(condition) static_assert(condition, #condition)
-#else
+#elif __STDC_VERSION__ >= 201112L
 #define DWUNW_ASSERT(condition) _Static_assert(condition, #condition)
+#else
+#define DWUNW_ASSERT(condition) struct dwunw_asserted /* C99 has no assertion: C11, C++ and BPF check it */
 #endif
 
 /*

@@ -3,12 +3,12 @@
  * Two BPF objects that each include dwunw.bpf.h, linked to one: both get complete stacks of this program, whose frame 0
  * is the function that each of them is on.
  */
-#include "linked.skel.h"
-
 #include <dwunw/bpf_stacks.h>
 
 #include <stdio.h>
 #include <unistd.h>
+
+#include "linked.skel.h" /* uses structs of dwunw's headers */
 
 static volatile int calls;
 __attribute__((noinline)) void call_first(void) { calls++; }
