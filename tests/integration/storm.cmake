@@ -24,7 +24,8 @@ add_test(NAME integration.storm COMMAND ${storm} --seconds 15)
 set_tests_properties(integration.storm PROPERTIES LABELS integration TIMEOUT 300 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
 add_test(NAME storm.plugins_threads_children CONFIGURATIONS storm COMMAND ${storm})
 set_tests_properties(storm.plugins_threads_children PROPERTIES LABELS storm TIMEOUT 3600 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
-add_test(NAME integration.storm_walked_in_user_space COMMAND ${storm} --seconds 10 -- --dwunw-walk=user)
+# Each allocation is a record here: on a machine that stops the tool for a tenth of a second, the ring buffer fills.
+add_test(NAME integration.storm_walked_in_user_space COMMAND ${storm} --seconds 10 --most-lost 0.02 -- --dwunw-walk=user)
 set_tests_properties(integration.storm_walked_in_user_space PROPERTIES
     LABELS integration TIMEOUT 300 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
 

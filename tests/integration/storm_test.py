@@ -22,7 +22,7 @@ import memleak_report  # noqa: E402
 
 MOST_MEMORY_KB = 100 << 10
 MOST_GROWTH_KB = 24 << 10  # the table of ids doubles beside its old self, and nothing is forgotten below 16 MB
-MOST_LOST = 0.001
+MOST_LOST = 0.001  # of stacks and blocks, by default
 REPORT_EACH = 10  # s: each one also forgets what no block has any more
 ALLOCATOR = {"malloc", "__libc_malloc"}
 
@@ -79,6 +79,7 @@ def main():
     parser.add_argument("--target", required=True)
     parser.add_argument("--plugins", required=True)
     parser.add_argument("--seconds", type=int, default=int(os.environ.get("STORM_SECONDS", "270")))
+    parser.add_argument("--most-lost", type=float, default=MOST_LOST)
     parser.add_argument("options", nargs="*")
     args = parser.parse_args()
     bpf_support.require_bpf()
@@ -148,9 +149,9 @@ def main():
     bad = []
     if wrong:
         bad.append(f"{found['wrong']} wrong, as this one: {wrong[0][0]}\n{wrong[0][1]}")
-    if found["partial"] + found["missing"] > MOST_LOST * len(truth):
+    if found["partial"] + found["missing"] > args.most_lost * len(truth):
         bad.append("too many blocks without a whole stack")
-    if dropped > MOST_LOST * walked:
+    if dropped > args.most_lost * walked:
         bad.append("too many stacks found the ring buffer full")
     if max(sizes, default=0) > MOST_MEMORY_KB or (len(half) > 60 and half[-1] - half[0] > MOST_GROWTH_KB):
         bad.append("memory")
