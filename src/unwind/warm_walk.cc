@@ -34,79 +34,12 @@ bool Walk::begin_warm(CodeAddr pc) {
     if (!place)
         return false;
     write_frame(pc, DWUNW_SOURCE_REGISTERS, place->module, place->bias);
+    first_rule_ = rule;
     return true;
 }
 
-bool Walk::walk_warm(CodeAddr &pc, Step &step) {
-    if (warm_.rules == nullptr)
-        return false;
-    std::optional<PackedRule> rule = warm_.rules->find(pc, warm_.generation);
-    if (!rule)
-        return false;
-    uint64_t sp = registers_[arch_.sp];
-    uint64_t fp = registers_[arch_.fp];
-    bool fp_known = registers_.known(arch_.fp);
-    uint32_t place_number = CodeLocation::kNoPlace;
-    PlacedModule place;
-    bool done = false;
-    while (true) {
-        if (rule->is_root()) {
-            step.outcome = Step::Outcome::kRoot;
-            done = true;
-            break;
-        }
-        const auto cfa = warm_cfa(*rule, pc, sp, fp, fp_known);
-        uint64_t outer = 0;
-        if (!cfa || !request_.memory.read_slice(*cfa - 8, &outer) ||
-            (outer == pc.pc().value && cfa->value == last_cfa_))
-            break;
-        const bool by_fp = rule->is_without_cfi();
-        const bool unmentioned = rule->cfa_from_other() && result_.written > 1;
-        if (unmentioned && known_call(RunAddr(outer)) != true)
-            break;
-        const CodeAddr outer_pc = CodeAddr::return_address(RunAddr(outer));
-        auto outer_rule = warm_.rules->find(outer_pc, warm_.generation);
-        if (outer_rule && outer_rule->place() != place_number) {
-            const auto found = request_.space.place(outer_rule->place(), warm_.generation);
-            place_number = found ? outer_rule->place() : CodeLocation::kNoPlace;
-            if (found)
-                place = *found;
-            else
-                outer_rule.reset();
-        }
-        if (by_fp && !frame_pointer_leads(*rule, sp, fp, outer_rule))
-            break;
-        if (rule->fp_distance() != 0) {
-            if (!request_.memory.read_slice(*cfa - rule->fp_distance(), &fp))
-                break;
-            fp_known = true;
-        }
-        sp = cfa->value;
-        rule = outer_rule;
-        if (!rule || result_.written == request_.frames.size()) {
-            registers_.set(arch_.ra, outer);
-            step.outcome = Step::Outcome::kFrame;
-            step.cfa = cfa->value;
-            step.return_slot = (*cfa - 8).value;
-            step.cfa_unmentioned = unmentioned;
-            done = true;
-            break;
-        }
-        last_cfa_ = cfa->value;
-        pc = outer_pc;
-        after_call_ = outer_rule->is_after_call();
-        write_warm_frame({outer, *cfa, place, by_fp, unmentioned});
-    }
-    registers_.set(arch_.sp, sp);
-    if (fp_known)
-        registers_.set(arch_.fp, fp);
-    if (!done)
-        registers_.set(arch_.ra, pc.pc().value);
-    return done;
-}
-
-std::optional<RunAddr> Walk::warm_cfa(const PackedRule &rule, CodeAddr pc, uint64_t sp, uint64_t fp,
-                                      bool fp_known) const {
+[[gnu::always_inline]] inline std::optional<RunAddr> Walk::warm_cfa(const PackedRule &rule, CodeAddr pc, uint64_t sp,
+                                                                    uint64_t fp, bool fp_known) const {
     if (rule.is_without_cfi() && (request_.cfi_only || !fp_known || fp % 8 != 0 || fp < sp))
         return std::nullopt; // step_by_code() may know another way
     if (rule.cfa_from_fp())
@@ -122,7 +55,7 @@ std::optional<RunAddr> Walk::warm_cfa(const PackedRule &rule, CodeAddr pc, uint6
     return cfa.value > sp ? std::optional(cfa) : std::nullopt;
 }
 
-void Walk::write_warm_frame(const WarmFrame &found) {
+[[gnu::always_inline]] inline void Walk::write_warm_frame(const WarmFrame &found) {
     dwunw_frame &inner = request_.frames[result_.written - 1];
     inner.cfa = found.cfa.value;
     if (found.unmentioned)
@@ -166,6 +99,79 @@ bool Walk::frame_pointer_leads(const PackedRule &rule, uint64_t sp, uint64_t fp,
 std::optional<bool> Walk::known_call(RunAddr address) const {
     const auto known = warm_.rules->follows_call(address, warm_.generation);
     return known && request_.space.is_warm_code(address - 1, warm_.generation) ? known : std::nullopt;
+}
+
+bool Walk::walk_warm(CodeAddr &pc, Step &step) {
+    if (warm_.rules == nullptr)
+        return false;
+    // What the loop below cannot change, so that the compiler need not read it again after each frame.
+    const RuleCache &rules = *warm_.rules;
+    const uint64_t generation = warm_.generation;
+    const StackMemory &memory = request_.memory;
+    const size_t most = request_.frames.size();
+    std::optional<PackedRule> rule = first_rule_ ? first_rule_ : rules.find(pc, generation);
+    first_rule_.reset();
+    if (!rule)
+        return false;
+    uint64_t sp = registers_[arch_.sp];
+    uint64_t fp = registers_[arch_.fp];
+    bool fp_known = registers_.known(arch_.fp);
+    uint32_t place_number = CodeLocation::kNoPlace;
+    PlacedModule place;
+    bool done = false;
+    while (true) {
+        if (rule->is_root()) {
+            step.outcome = Step::Outcome::kRoot;
+            done = true;
+            break;
+        }
+        const auto cfa = warm_cfa(*rule, pc, sp, fp, fp_known);
+        uint64_t outer = 0;
+        if (!cfa || !memory.read_slice(*cfa - 8, &outer) || (outer == pc.pc().value && cfa->value == last_cfa_))
+            break;
+        const bool by_fp = rule->is_without_cfi();
+        const bool unmentioned = rule->cfa_from_other() && result_.written > 1;
+        if (unmentioned && known_call(RunAddr(outer)) != true)
+            break;
+        const CodeAddr outer_pc = CodeAddr::return_address(RunAddr(outer));
+        auto outer_rule = rules.find(outer_pc, generation);
+        if (outer_rule && outer_rule->place() != place_number) {
+            const auto found = request_.space.place(outer_rule->place(), generation);
+            place_number = found ? outer_rule->place() : CodeLocation::kNoPlace;
+            if (found)
+                place = *found;
+            else
+                outer_rule.reset();
+        }
+        if (by_fp && !frame_pointer_leads(*rule, sp, fp, outer_rule))
+            break;
+        if (rule->fp_distance() != 0) {
+            if (!memory.read_slice(*cfa - rule->fp_distance(), &fp))
+                break;
+            fp_known = true;
+        }
+        sp = cfa->value;
+        rule = outer_rule;
+        if (!rule || result_.written == most) {
+            registers_.set(arch_.ra, outer);
+            step.outcome = Step::Outcome::kFrame;
+            step.cfa = cfa->value;
+            step.return_slot = (*cfa - 8).value;
+            step.cfa_unmentioned = unmentioned;
+            done = true;
+            break;
+        }
+        last_cfa_ = cfa->value;
+        pc = outer_pc;
+        after_call_ = outer_rule->is_after_call();
+        write_warm_frame({outer, *cfa, place, by_fp, unmentioned});
+    }
+    registers_.set(arch_.sp, sp);
+    if (fp_known)
+        registers_.set(arch_.fp, fp);
+    if (!done)
+        registers_.set(arch_.ra, pc.pc().value);
+    return done;
 }
 
 } // namespace dwunw::unwind
