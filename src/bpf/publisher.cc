@@ -15,7 +15,6 @@
 namespace dwunw::bpf {
 namespace {
 
-using process::Process;
 using unwind::CodeKind;
 
 // The longest time that a record may take from its making to the ring buffer. After it, no older record can still come.
