@@ -103,7 +103,7 @@ class Walk {
     CodeLocation location_;
     AddressSpace::Warm warm_;
     std::optional<PackedRule> first_rule_; // frame 0's, from begin_warm() to walk_warm()
-    std::optional<CodePaths> paths_; // made at the first code without CFI
+    std::optional<CodePaths> paths_;       // made at the first code without CFI
     uint64_t last_cfa_ = 0;
     bool after_call_ = false; // a call is certainly before the pc of the last written frame
     WalkResult result_;
