@@ -90,7 +90,7 @@ class Publisher {
         uint64_t rest = 0;       // time before the next reading, if the last maps were valid only for moments
         uint64_t gone_since = 0; // when its exit was seen; 0: not seen
 
-        // The published maps suffice for its stacks for now.
+        // Its stacks can use the published maps until the next reading.
         bool may_wait() const { return reading.has_value() && lasting_generation != 0; }
     };
 

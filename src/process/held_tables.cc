@@ -10,6 +10,7 @@
 #include <span>
 
 namespace dwunw::process {
+
 Result<std::unique_ptr<const HeldTables>> HeldTables::of(Process &process) {
     constexpr int kAttempts = 8;
     std::unique_ptr<HeldTables> tables(new HeldTables);

@@ -61,8 +61,8 @@ class Child {
 };
 
 // What the loader would publish of a process.
-struct PublishedMap {
-    explicit PublishedMap(dwunw_process &process) {
+struct PublishedProcess {
+    explicit PublishedProcess(dwunw_process &process) {
         for (const auto &mapping : process.impl->code_mappings().mappings) {
             dwunw_mapping out = {mapping.start.value, mapping.end.value, 0, 0, DWUNW_BPF_NO_TABLE};
             if (mapping.cfi != nullptr) {
@@ -100,7 +100,7 @@ int read_all(void *arg, uint64_t address, void *buffer, size_t length) {
 // Walks one thread in both ways, the kernel's cold and warm. Returns how many frames the kernel's has, 0 where it left
 // the stack to user space.
 size_t compare(dwunw_context *context, dwunw_process *process, const dwunw_regset &regs, Memory memory,
-               PublishedMap &published) {
+               PublishedProcess &published) {
     std::vector<dwunw_frame> frames(1024);
     const dwunw_unwind_request request = {
         .size = sizeof(request),
@@ -173,7 +173,7 @@ class ProcessWalk : public ::testing::Test {
         for (int i = 0; i < moments; ++i) {
             dwunw_stopped *stopped = nullptr;
             EXPECT_EQ(dwunw_process_stop(process, &stopped), DWUNW_OK);
-            PublishedMap published(*process);
+            PublishedProcess published(*process);
             for (size_t t = 0; t < dwunw_stopped_thread_count(stopped); ++t) {
                 dwunw_thread thread{};
                 thread.size = sizeof(thread);
@@ -192,7 +192,7 @@ class ProcessWalk : public ::testing::Test {
         EXPECT_EQ(dwunw_core_open(context_, &options, &core), DWUNW_OK) << path;
         if (core == nullptr)
             return 0;
-        PublishedMap published(*dwunw_core_process(core));
+        PublishedProcess published(*dwunw_core_process(core));
         size_t frames = 0;
         for (size_t t = 0; t < dwunw_core_thread_count(core); ++t) {
             dwunw_thread thread{};
