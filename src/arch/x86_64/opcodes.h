@@ -5,7 +5,7 @@
 //     kOneByte[0x69] = kModRm | kImmediateOperand | kWritesReg | kListed     imul $imm, r/m, reg
 //     k0f[0x84]      = kImmediate4 | act(Action::kBranch) | kListed          je
 //
-// Constant after the program's start; any thread may read them.
+// Constants; any thread may read them.
 #pragma once
 
 #include <array>
@@ -41,6 +41,8 @@ inline constexpr Traits kModRm = 1u << 0;
 inline constexpr Traits kPrefix = 1u << 1;
 inline constexpr Traits kUndefined = 1u << 2;       // no instruction in 64-bit mode
 inline constexpr Traits kPartlyUndefined = 1u << 3; // ModRM decides
+inline constexpr Traits kEscape = 1u << 22; // to another map: 0F, VEX, EVEX, and XOP, which shares its byte with pop
+inline constexpr Traits kOnlyRegisters = 1u << 23; // for every value of ModRM.mod
 // An immediate's size: up to four bytes, or one of the others.
 inline constexpr unsigned kImmediateShift = 4;
 inline constexpr Traits kImmediate1 = 1u << kImmediateShift;
@@ -72,13 +74,9 @@ inline constexpr Traits kNotBehindF3 = 1u << 17;
 inline constexpr Traits kOnlyVex = 1u << 18; // with another encoding, the opcode is not known to write anything
 inline constexpr Traits kOnlyEvex = 1u << 19;
 inline constexpr Traits kWritesVary = 1u << 20; // register_writes.cc decides
-// All writes of general registers are stated, also those without an operand, and nothing but the pc leaves the
-// function.
+// All writes of general registers are stated, also those without an operand; and the instruction calls nothing, neither
+// a function nor the kernel.
 inline constexpr Traits kListed = 1u << 21;
-
-// --- more about the bytes
-inline constexpr Traits kEscape = 1u << 22; // to another map: 0F, VEX, EVEX, and XOP, which shares its byte with pop
-inline constexpr Traits kOnlyRegisters = 1u << 23; // for every value of ModRM.mod
 
 inline constexpr unsigned kActionShift = 28;
 constexpr Traits act(Action action) { return static_cast<Traits>(action) << kActionShift; }

@@ -13,7 +13,8 @@
 // So every jump target, and every place where the function is known to be entered, must be the beginning of a decoded
 // one.
 //
-// Proved by tests/unit/arch_x86_64_register_writes_test, against a disassembler on the code of whole libraries.
+// Proved by tests/unit/arch_x86_64_register_writes_test, against a disassembler on the code of whole libraries, and for
+// every opcode.
 #include "arch/x86_64/register_writes.h"
 
 #include "arch/x86_64/arch.h"
@@ -28,10 +29,10 @@ using Form = Encoding::Form;
 
 constexpr size_t kLargestFunction = 8192;
 
-// A one-byte opcode with ModRM in the first map behind 0F.
+// An opcode's number in the switch below.
 constexpr unsigned behind_0f(unsigned opcode) { return 0x100 + opcode; }
 
-// The traits with the writes that the instruction really has, and without kListed if these are not all.
+// The traits with the writes that ModRM and prefixes give, and with kListed if these are all.
 Traits varying(const Encoding &instruction) {
     const Traits traits = instruction.traits;
     const uint8_t extension = instruction.extension();

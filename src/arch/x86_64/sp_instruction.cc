@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-//     push %rbx              adds −8
+// Decodes x86-64 instructions for a function whose rows are compared with its code (lost_sp.cc):
+//
+//     push %rbx              adds −8 to SP
 //     sub $0x18, %rsp        adds −0x18
 //     mov 0x38(%rsi), %rsp   replaces SP
 //     mov %rsp, %rdx         does neither
 //
-// Proved by tests/unit/arch_x86_64_sp_instruction_test: each kind by hand, and lengths and writes of SP against Zydis
-// over the code of whole libraries and random bytes.
+// Of the instructions' meanings, only the writes of SP and the changes of the pc matter. A wrong length would make
+// other instructions of all that follow, so that every opcode map must be known.
+//
+// Proved by tests/unit/arch_x86_64_sp_instruction_test: each kind by hand, and lengths, jumps and writes of SP
+// against Zydis, over the code of whole libraries and for every opcode.
 #include "arch/x86_64/sp_instruction.h"
 
 #include "arch/x86_64/encoding.h"
@@ -88,7 +93,7 @@ SpInstruction decode_sp_instruction(std::span<const uint8_t> code) {
         out.kind = Kind::kStops;
         break;
     case Action::kSystemCall: // has the same SP when it returns
-    case Action::kByModRm:    // action() has none
+    case Action::kByModRm:    // action() never returns it
         break;
     }
     return out;
