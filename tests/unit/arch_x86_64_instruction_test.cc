@@ -212,7 +212,6 @@ class BesideZydis {
     // have elsewhere.
     static bool is_inexact(ZydisMnemonic mnemonic) {
         switch (mnemonic) {
-        case ZYDIS_MNEMONIC_SENDUIPI:
         case ZYDIS_MNEMONIC_WRSSD:
         case ZYDIS_MNEMONIC_WRSSQ:
         case ZYDIS_MNEMONIC_KCONCATH:

@@ -226,7 +226,7 @@ constexpr Row k0fRows[] = {
     {0xc0, kListed | kModRm | kOfBytes | kWritesRm | kWritesReg},            // xadd
     {0xc1, kListed | kModRm | kWritesRm | kWritesReg},
     {0xc3, kListed | kModRm},                 // movnti
-    {0xc7, kModRm | kWritesRm},               // rdrand, rdseed, rdpid
+    {0xc7, kModRm | kWritesVary},             // rdrand, rdseed, rdpid; senduipi
     {0xc8, 0xcf, kListed | kWritesOpcodeReg}, // bswap
     {0xff, kModRm | act(Action::kEnd)},       // ud0
 };

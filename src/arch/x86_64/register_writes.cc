@@ -72,6 +72,8 @@ Traits varying(const Encoding &instruction) {
         return instruction.repeat == 0 && !instruction.operand16 ? traits | kListed : traits;
     case behind_0f(0xba): // bt; bts, btr, btc
         return extension == 4 ? traits : traits | kWritesRm;
+    case behind_0f(0xc7): // rdrand, rdseed, rdpid; behind F3, /6 is senduipi, which reads
+        return instruction.repeat == 0xf3 && extension == 6 ? traits : traits | kWritesRm;
     default:
         return traits;
     }
