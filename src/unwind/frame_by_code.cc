@@ -365,7 +365,7 @@ class StepByCode {
         Registers outer;
         const RunAddr cfa = slot + kWord;
         outer.set(arch_.sp, cfa.value);
-        outer.set(arch_.ra, address.value);
+        outer.set_return_address(address.value);
         if (way.fp == CodeValue{Base::kFp, 0}) {
             if (fp_known_)
                 outer.set(arch_.fp, fp_.value);

@@ -170,7 +170,7 @@ Step step_by_call(const arch::Arch &arch, AddressSpace &space, RunAddr pc, const
     step.cfa = (sp + sizeof(uint64_t)).value;
     step.no_code = true;
     step.outcome = Step::Outcome::kFrame;
-    registers.set(arch.ra, *word);
+    registers.set_return_address(*word);
     registers.set(arch.sp, step.cfa);
     return step;
 }

@@ -258,6 +258,21 @@ TEST_F(BpfWalk, AReturnAddressOfZeroIsTheEnd) {
     expect_complete(at(kLeaf), 0, 1);
 }
 
+// No table has such a rule, but the walk does not take it for another kind.
+TEST_F(BpfWalk, TheReservedPlaceOfAReturnAddressIsLeftToUserSpace) {
+    unwind::Rule leaf;
+    leaf.cfa_reg = RSP;
+    leaf.cfa_offset = 8;
+    leaf.ra_kind = unwind::ValueKind::kAtCfa;
+    leaf.ra_offset = -8;
+    const uint64_t word = rule_word(leaf, x86_64());
+    const auto found = std::ranges::find(cells_, word);
+    ASSERT_NE(found, cells_.end());
+    *found |= uint64_t{DWUNW_RULE_RA_IN_REGISTER} << DWUNW_RULE_RA_SHIFT;
+    set(kSp, at(kRoot, 1));
+    expect_left(at(kLeaf), kSp, DWUNW_BPF_COMPLEX);
+}
+
 TEST_F(BpfWalk, AlignedFrames) {
     // leaf → drap, whose CFA lies in its frame.
     set(kSp, at(kDrap, 0x20)).set(kSp + 104 - 8, kSp + 200).set(kSp + 104, kSp + 300 / 8 * 8);

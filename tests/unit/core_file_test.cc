@@ -40,8 +40,8 @@ TEST(CoreFile, AnOrdinaryCoreIsReadCompletely) {
     EXPECT_EQ(core->name(), "worker");
     ASSERT_EQ(core->threads().size(), 2u);
     EXPECT_EQ(core->threads()[0].tid, 71); // in the core's order
-    EXPECT_EQ(core->threads()[0].pt_regs[16], 71016u);
-    EXPECT_EQ(core->threads()[1].pt_regs[19], 70019u);
+    EXPECT_EQ(core->threads()[0].registers[16], 71016u);
+    EXPECT_EQ(core->threads()[1].registers[19], 70019u);
     EXPECT_EQ(core->auxiliary(AT_ENTRY), 0x401020u);
     EXPECT_EQ(core->auxiliary(AT_PHDR), std::nullopt);
     EXPECT_EQ(core->auxiliary(AT_BASE), std::nullopt) << "behind the end";

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "probe/instruction.h"
+#include "arch/x86_64/probed_instruction.h"
 
 #include <algorithm>
 
-namespace dwunw::probe {
+namespace dwunw::arch::x86_64 {
 
 namespace {
 
@@ -89,8 +89,8 @@ bool may_write(ZydisRegister reg, unsigned kept_arguments) {
 
 } // namespace
 
-std::optional<Instruction> Instruction::decode(std::span<const uint8_t> code, LinkAddr address) {
-    Instruction result;
+std::optional<ProbedInstruction> ProbedInstruction::decode(std::span<const uint8_t> code, LinkAddr address) {
+    ProbedInstruction result;
     ZydisDecoder decoder;
     if (ZYAN_FAILED(ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64)) ||
         ZYAN_FAILED(ZydisDecoderDecodeFull(&decoder, code.data(), code.size(), &result.decoded_, result.operands_)))
@@ -102,7 +102,7 @@ std::optional<Instruction> Instruction::decode(std::span<const uint8_t> code, Li
 // By opcode, as the kernel decides. Recognises only encodings that compilers write. Others that the kernel emulates (a
 // jump with REX) are left out; so is `xchg eax, r8d`, which is 90 with REX.B, and which the kernel takes for a nop.
 // Prefixes for which the kernel refuses probes (segments, lock, 66 before a branch) are also left out.
-bool Instruction::is_emulated(uint32_t kernel) const {
+bool ProbedInstruction::is_emulated(uint32_t kernel) const {
     bool operand_size = false;
     bool repeat = false;
     uint8_t rex = 0;
@@ -134,7 +134,7 @@ bool Instruction::is_emulated(uint32_t kernel) const {
     return false;
 }
 
-std::optional<LinkAddr> Instruction::branch_target() const {
+std::optional<LinkAddr> ProbedInstruction::branch_target() const {
     for (const ZydisDecodedOperand &operand : operands()) {
         if (operand.type != ZYDIS_OPERAND_TYPE_IMMEDIATE || !operand.imm.is_relative)
             continue;
@@ -143,19 +143,19 @@ std::optional<LinkAddr> Instruction::branch_target() const {
     return std::nullopt;
 }
 
-bool Instruction::is_jump() const {
+bool ProbedInstruction::is_jump() const {
     return decoded_.meta.category == ZYDIS_CATEGORY_UNCOND_BR || decoded_.meta.category == ZYDIS_CATEGORY_COND_BR;
 }
 
-bool Instruction::is_indirect_jump() const { return is_jump() && !branch_target(); }
+bool ProbedInstruction::is_indirect_jump() const { return is_jump() && !branch_target(); }
 
-bool Instruction::is_call() const { return decoded_.meta.category == ZYDIS_CATEGORY_CALL; }
+bool ProbedInstruction::is_call() const { return decoded_.meta.category == ZYDIS_CATEGORY_CALL; }
 
-bool Instruction::is_return() const { return decoded_.meta.category == ZYDIS_CATEGORY_RET; }
+bool ProbedInstruction::is_return() const { return decoded_.meta.category == ZYDIS_CATEGORY_RET; }
 
-bool Instruction::is_landing_mark() const { return decoded_.mnemonic == ZYDIS_MNEMONIC_ENDBR64; }
+bool ProbedInstruction::is_landing_mark() const { return decoded_.mnemonic == ZYDIS_MNEMONIC_ENDBR64; }
 
-bool Instruction::goes_on() const {
+bool ProbedInstruction::goes_on() const {
     switch (decoded_.mnemonic) {
     case ZYDIS_MNEMONIC_HLT:
     case ZYDIS_MNEMONIC_INT3:
@@ -168,7 +168,7 @@ bool Instruction::goes_on() const {
     }
 }
 
-std::optional<Instruction::FixedMemory> Instruction::fixed_memory() const {
+std::optional<ProbedInstruction::FixedMemory> ProbedInstruction::fixed_memory() const {
     for (const ZydisDecodedOperand &operand : operands()) {
         if (operand.type != ZYDIS_OPERAND_TYPE_MEMORY || operand.mem.type != ZYDIS_MEMOP_TYPE_MEM)
             continue;
@@ -181,7 +181,7 @@ std::optional<Instruction::FixedMemory> Instruction::fixed_memory() const {
     return std::nullopt;
 }
 
-std::string Instruction::why_kept(const Rights &rights) const {
+std::string ProbedInstruction::why_kept(const Rights &rights) const {
     if (branch_target() || is_jump())
         return "goes elsewhere";
     if (!is_plain(decoded_.mnemonic))
@@ -216,9 +216,9 @@ std::string Instruction::why_kept(const Rights &rights) const {
     return {};
 }
 
-std::string Instruction::mnemonic() const { return ZydisMnemonicGetString(decoded_.mnemonic); }
+std::string ProbedInstruction::mnemonic() const { return ZydisMnemonicGetString(decoded_.mnemonic); }
 
-std::string Instruction::text() const {
+std::string ProbedInstruction::text() const {
     ZydisFormatter formatter;
     char buffer[128];
     // Numbers without leading zeros: 0x1da488.
@@ -236,4 +236,9 @@ std::string Instruction::text() const {
     return buffer;
 }
 
-} // namespace dwunw::probe
+bool precede_displacement(uint8_t before, uint8_t last) {
+    return last == 0xe8 || last == 0xe9 || (before == 0x0f && (last & 0xf0) == 0x80) ||
+           (before == 0xc7 && last == 0xf8) || (before == 0x8d && (last & 0xc7) == 0x05);
+}
+
+} // namespace dwunw::arch::x86_64

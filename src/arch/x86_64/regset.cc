@@ -3,6 +3,7 @@
 // lock, no errno.
 #include <dwunw/unwind.h>
 
+#include "arch/kernel_registers.h"
 #include "arch/x86_64/register_orders.h"
 
 #include <cstring>
@@ -33,9 +34,7 @@ void set(dwunw_regset *out, uint8_t reg, uint64_t value) {
 
 extern "C" void dwunw_regset_from_x86_64_pt_regs(struct dwunw_regset *out,
                                                  const uint64_t pt_regs[DWUNW_X86_64_PT_REGS]) {
-    begin(out);
-    for (size_t i = 0; i < DWUNW_X86_64_PT_REGS; ++i)
-        set(out, x86_64::kPtRegs[i], pt_regs[i]);
+    *out = dwunw::arch::regset_of({pt_regs, DWUNW_X86_64_PT_REGS});
 }
 
 extern "C" void dwunw_regset_from_x86_64_signal_context(struct dwunw_regset *out, const void *ucontext) {

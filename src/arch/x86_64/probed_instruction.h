@@ -7,6 +7,7 @@
 #pragma once
 
 #include "base/address.h"
+#include "base/kernel_version.h"
 
 #include <Zydis/Zydis.h>
 
@@ -14,14 +15,12 @@
 #include <span>
 #include <string>
 
-namespace dwunw::probe {
+namespace dwunw::arch::x86_64 {
 
-constexpr uint32_t kernel_version(uint32_t major, uint32_t minor) { return major << 16 | minor << 8; }
-
-class Instruction {
+class ProbedInstruction {
   public:
     // The instruction at the first byte of `code`, which lies at `address`; nullopt: there is none.
-    static std::optional<Instruction> decode(std::span<const uint8_t> code, LinkAddr address);
+    static std::optional<ProbedInstruction> decode(std::span<const uint8_t> code, LinkAddr address);
 
     size_t length() const { return decoded_.length; }
     LinkAddr address() const { return address_; }
@@ -66,4 +65,7 @@ class Instruction {
     ZydisDecodedOperand operands_[ZYDIS_MAX_OPERAND_COUNT]{};
 };
 
-} // namespace dwunw::probe
+// Whether two bytes end an opcode with a 32-bit displacement: call, jmp, jcc, xbegin; lea of a rip-relative address.
+bool precede_displacement(uint8_t before, uint8_t last);
+
+} // namespace dwunw::arch::x86_64
