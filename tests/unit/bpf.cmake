@@ -5,7 +5,8 @@ add_library(bpf_user_walk STATIC ../support/bpf_user_walk.c)
 target_link_libraries(bpf_user_walk PUBLIC dwunw)
 
 foreach(name IN ITEMS block_allocator calls kernel_features lasting layout linker_probe map_history map_watch
-                      map_validity moment number_index pid_namespace poll_budget process_walk stack_store start_addresses table_encoding table_pool walk)
+                      map_validity moment number_index pid_namespace poll_budget process_walk stack_store start_addresses table_encoding table_pool walk
+                      walk_id walk_validity)
     set(test bpf_${name}_test)
     add_executable(${test} ${test}.cc)
     target_include_directories(${test} PRIVATE "${PROJECT_SOURCE_DIR}/src")
