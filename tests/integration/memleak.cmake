@@ -29,16 +29,20 @@ target_compile_options(memleak_reload PRIVATE -O1 -g0 -fno-sanitize=all -fno-omi
 target_link_options(memleak_reload PRIVATE -fno-sanitize=all)
 target_link_libraries(memleak_reload PRIVATE ${CMAKE_DL_LIBS})
 
-add_test(NAME integration.memleak_modes
-    COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/memleak_modes.py" "$<TARGET_FILE:memleak_dwunw_user>"
-            "$<TARGET_FILE:memleak_target>" "$<TARGET_FILE_DIR:memleak_target>")
+foreach(subject IN ITEMS leaks losses end errors kernel)
+    add_test(NAME integration.memleak_${subject}
+        COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/memleak_${subject}_test.py" "$<TARGET_FILE:memleak_dwunw_user>"
+                "$<TARGET_FILE:memleak_target>" "$<TARGET_FILE_DIR:memleak_target>")
+    set_tests_properties(integration.memleak_${subject} PROPERTIES
+        LABELS integration TIMEOUT 900 SKIP_RETURN_CODE 77)
+endforeach()
 add_test(NAME integration.memleak_is_complete
     COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/memleak_complete.py" --memleak "$<TARGET_FILE:memleak_dwunw_user>")
 add_test(NAME integration.memleak_rows
     COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/memleak_rows.py" "$<TARGET_FILE:memleak_dwunw_user>"
             "$<TARGET_FILE:memleak_data_in_rbp>" "$<TARGET_FILE:memleak_reload>" "$<TARGET_FILE:memleak_plugin_a>"
             "$<TARGET_FILE:memleak_plugin_b>")
-set_tests_properties(integration.memleak_modes integration.memleak_rows integration.memleak_is_complete PROPERTIES
+set_tests_properties(integration.memleak_rows integration.memleak_is_complete PROPERTIES
     LABELS integration TIMEOUT 1800 SKIP_RETURN_CODE 77)
 
 # memleak without dwunw's additions.
