@@ -13,7 +13,7 @@ using namespace dwarf;
 using namespace testing;
 using unwind::CodeKind;
 
-TEST_F(BpfWalk, PlainFrames) {
+TEST_F(BpfWalk, PlainFramesAreWalkedToTheRoot) {
     set(kSp, at(kMiddle, 0x20)).set(kSp + 8 + 16, kSp + 80).set(kSp + 8 + 24, at(kByRbp, 0x30));
     set(kSp + 80, 0).set(kSp + 88, at(kRoot, 0x40));
     expect_complete(at(kLeaf, 4), 0, 4);
@@ -24,7 +24,7 @@ TEST_F(BpfWalk, AReturnAddressOfZeroIsTheEnd) {
     expect_complete(at(kLeaf), 0, 1);
 }
 
-TEST_F(BpfWalk, AlignedFrames) {
+TEST_F(BpfWalk, AlignedFramesAreWalkedToTheRoot) {
     // leaf → drap, whose CFA lies in its frame.
     set(kSp, at(kDrap, 0x20)).set(kSp + 104 - 8, kSp + 200).set(kSp + 104, kSp + 300 / 8 * 8);
     set(kSp + 200 - 8, at(kRoot, 1));
@@ -39,7 +39,7 @@ TEST_F(BpfWalk, PltEntriesBeforeAndBehindTheirPush) {
     }
 }
 
-TEST_F(BpfWalk, SignalFrames) {
+TEST_F(BpfWalk, SignalFramesAreWalkedToTheRoot) {
     // handler → trampoline → interrupted, exact → root
     set(kSp, at(kSignal)).set(kSp + 8 + 160, kSp + 512).set(kSp + 8 + 168, at(kMiddle)).set(kSp + 8 + 120, 77);
     set(kSp + 512 + 16, 0).set(kSp + 512 + 24, at(kRoot, 1));
@@ -84,7 +84,7 @@ TEST_F(BpfWalk, TheStacksLastWordIsRead) {
     expect_complete(at(kLeaf), 0, 3);
 }
 
-TEST_F(BpfWalk, PendingReturns) {
+TEST_F(BpfWalk, PendingReturnsGiveTheOriginalAddresses) {
     // Three of them, the inner two in one slot: a tail call.
     set(kSp, kUprobes).set(kSp + 8 + 16, 3).set(kSp + 8 + 24, kUprobes);
     pending_ = {{kSp, at(kMiddle, 0x20)}, {kSp, at(kMiddle, 0x20)}, {kSp + 32, at(kRoot, 9)}};
@@ -193,7 +193,7 @@ TEST_F(BpfWalk, ASignalInACallOfANullPointer) {
     EXPECT_NE(kernel_walk(at(kLeaf), 0), id);
 }
 
-TEST_F(BpfWalk, DeepStacks) {
+TEST_F(BpfWalk, DeepStacksEndAtTheFrameLimit) {
     sp_ = kStack;
     for (size_t i = 0; i < 511; ++i)
         set(kStack + 8 * i, at(kLeaf, 0x10));
@@ -241,7 +241,7 @@ TEST_F(BpfWalk, PagesThatAreNotThereAreNeededOrNot) {
 }
 
 // For any stack: a stack that is complete in the kernel is complete in user space, with the same frames.
-TEST_F(BpfWalk, RandomStacks) {
+TEST_F(BpfWalk, RandomStacksAreWalkedAlike) {
     std::mt19937_64 random(7);
     constexpr std::array kFunctions = {kLeaf, kMiddle, kByRbp, kDrap,  kPlt, kRoot,     kSignal, kForgets,
                                        kPlus, kDeref,  kByR10, kNoCfi, kOdd, kFarAbove, kBefore, kMusl};

@@ -66,7 +66,7 @@ TEST(Process, ItsOwnCode) {
     EXPECT_EQ(process->modules_failed(), 0u);
 }
 
-TEST(Process, TheVdso) {
+TEST(Process, TheVdsoIsOneModuleForAll) {
     ModuleStore store;
     const auto process = open_process(store, ::getpid());
     const RunAddr vdso(::getauxval(AT_SYSINFO_EHDR));
@@ -242,7 +242,7 @@ TEST(Process, ModulesOfDataAddresses) {
     EXPECT_EQ(process->find_module(RunAddr(16)).error().status, DWUNW_ERR_NO_MAPPING);
 }
 
-TEST(Process, OpenErrors) {
+TEST(Process, OpenErrorsAreTyped) {
     ModuleStore store;
     EXPECT_EQ(Process::open(store, 0, std::nullopt).error().status, DWUNW_ERR_INVALID_ARGUMENT);
     EXPECT_EQ(Process::open(store, -1, std::nullopt).error().status, DWUNW_ERR_INVALID_ARGUMENT);

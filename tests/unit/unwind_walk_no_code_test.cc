@@ -88,7 +88,7 @@ TEST_F(NoCode, CalledByAWordThatCannotBeRead) {
     expect_caller(0);
 }
 
-TEST_F(NoCode, CalledDirectly) {
+TEST_F(NoCode, ADirectCallLedThere) {
     call(kMiddle, 0x20, 0x500000);
     EXPECT_EQ(walk_called(kModule + 0x500000), DWUNW_OK);
     expect_caller(kModule + 0x500000);
@@ -145,7 +145,7 @@ TEST_F(NoCode, BeforeAPendingUretprobe) {
 }
 
 // The kernel's page of old system calls, which no file is.
-TEST_F(NoCode, InVsyscall) {
+TEST_F(NoCode, InTheVsyscallPage) {
     constexpr uint64_t kVsyscall = 0xffffffffff600400;
     called_by({0xff, 0xd0});
     EXPECT_EQ(walk_called(kVsyscall, {RAX, kVsyscall}), DWUNW_OK);

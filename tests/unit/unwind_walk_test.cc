@@ -101,7 +101,7 @@ TEST_F(WalkTest, AnUnknownRegisterIsNeverGuessed) {
     EXPECT_EQ(result_.written, 2u);
 }
 
-TEST_F(WalkTest, PendingUretprobes) {
+TEST_F(WalkTest, PendingUretprobesGiveTheOriginalAddresses) {
     // Both of middle's and by_rbp's return addresses were replaced.
     lay_down_four(stack_);
     stack_.set(kSp + 32, kUprobes).set(kSp + 88, kUprobes);
@@ -119,7 +119,7 @@ TEST_F(WalkTest, PendingUretprobes) {
     EXPECT_EQ(walk_from(at(kLeaf, 4)), DWUNW_ERR_UPROBE_TRAMPOLINE);
 }
 
-TEST_F(WalkTest, StopReasons) {
+TEST_F(WalkTest, EachStopHasItsReason) {
     EXPECT_EQ(walk_from(0x999), DWUNW_ERR_NO_MAPPING);
     EXPECT_EQ(result_.written, 1u);
     EXPECT_EQ(frames_[0].module, nullptr);
@@ -142,7 +142,7 @@ TEST_F(WalkTest, StopReasons) {
     EXPECT_LE(result_.written, 3u);
 }
 
-TEST_F(WalkTest, FrameLimit) {
+TEST_F(WalkTest, RoomForFramesIsALimit) {
     lay_down_four(stack_);
     for (room_ = 1; room_ < 4; ++room_) {
         EXPECT_EQ(walk_from(at(kLeaf, 4)), DWUNW_ERR_FRAME_LIMIT);

@@ -43,7 +43,7 @@ TEST_F(UnmentionedRegister, IsUsedWhereTheHelperDoesNotWriteIt) {
 }
 
 // Warm, no file is looked at: neither for the rule, nor for the code.
-TEST_F(UnmentionedRegister, IsWarm) {
+TEST_F(UnmentionedRegister, WarmItReadsNoFile) {
     space_.rules = std::make_unique<RuleCache>();
     const Registers regs = at_helper(kRax);
     const StackMemory memory = stack_.memory();
