@@ -193,9 +193,12 @@ TEST_F(SessionTest, MalformedRecordsAreCountedAndDropped) {
     constexpr size_t kHead = offsetof(dwunw_stack_event, frames);
     expect_dropped(stack, kHead - 1, "a cut stack");
     expect_dropped(stack, kHead + 15, "a cut frame");
-    stack.count = DWUNW_BPF_MAX_FRAMES + 1;
-    expect_dropped(stack, sizeof(stack), "more frames than there may be");
-    stack.count = 2;
+    struct {
+        dwunw_stack_event event;
+        uint64_t one_more;
+    } longer{stack, 0};
+    longer.event.count = DWUNW_BPF_MAX_FRAMES + 1;
+    expect_dropped(longer, sizeof(longer), "more frames than there may be");
     stack.layout = 12345;
     expect_dropped(stack, sizeof(stack), "a layout that nobody has");
 
