@@ -16,7 +16,7 @@
 //   JIT code         The page at each return address into it: a frame-pointer step looks for the call before the
 //   address.
 //
-// The tests are tests/unit/core_write_test.cc and tests/integration/core_cli.py.
+// The tests are tests/unit/core_write_test.cc and tests/integration/core_cli_test.py.
 #include "core/contents.h"
 
 #include "process/file_source.h"

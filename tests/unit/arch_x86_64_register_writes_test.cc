@@ -29,7 +29,7 @@ bool alone_in(Code instruction, Register reg) {
     return alone(instruction, reg);
 }
 
-TEST(RegisterWrites, ByHand) {
+TEST(RegisterWrites, EachInstructionsWritesAreKnown) {
     EXPECT_TRUE(alone_in({0x90}, kRax));
     EXPECT_TRUE(alone_in({0x48, 0x89, 0xc3}, kRax)); // mov %rax, %rbx
     EXPECT_FALSE(alone_in({0x48, 0x89, 0xc3}, kRbx));

@@ -32,7 +32,7 @@ void expect(const Bytes &code, Kind kind, int64_t value = 0) {
     EXPECT_EQ(decode_sp_instruction(std::span(code).first(code.size() - 1)).kind, Kind::kUnknown);
 }
 
-TEST(SpInstruction, Constants) {
+TEST(SpInstruction, ConstantsAreAddedToSp) {
     expect({0x55}, Kind::kAdds, -8);                                  // push %rbp
     expect({0x41, 0x54}, Kind::kAdds, -8);                            // push %r12
     expect({0x54}, Kind::kAdds, -8);                                  // push %rsp
@@ -54,7 +54,7 @@ TEST(SpInstruction, Constants) {
     expect({0x48, 0x8d, 0x24, 0x24}, Kind::kAdds, 0);                 // lea (%rsp),%rsp
 }
 
-TEST(SpInstruction, Replacements) {
+TEST(SpInstruction, ReplacementsOfSpAreSeen) {
     expect({0x48, 0x8b, 0x66, 0x38}, Kind::kReplaces);                      // mov 0x38(%rsi),%rsp
     expect({0x49, 0x8b, 0x66, 0x38}, Kind::kReplaces);                      // mov 0x38(%r14),%rsp
     expect({0x48, 0x8b, 0x23}, Kind::kReplaces);                            // mov (%rbx),%rsp
@@ -130,7 +130,7 @@ TEST(SpInstruction, WhereItGoesOn) {
     expect({0xcc}, Kind::kStops);
 }
 
-TEST(SpInstruction, NoInstruction) {
+TEST(SpInstruction, BytesThatAreNoInstructionAreUnknown) {
     for (const Bytes &code : {Bytes{}, Bytes{0x06}, Bytes{0x0f, 0x04}, Bytes{0xd6}, Bytes{0xea, 1, 2, 3, 4, 5, 6},
                               Bytes(16, 0x66), Bytes{0x62, 0xf4, 0, 0, 0, 0}, Bytes{0x8f, 0x2b, 0, 0, 0}})
         EXPECT_EQ(decode_sp_instruction(code).kind, Kind::kUnknown) << ::testing::PrintToString(code);

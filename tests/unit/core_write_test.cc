@@ -189,7 +189,7 @@ TEST_F(CoreWrite, EveryByteIsTheProcesss) {
     EXPECT_GT(compared, 1u << 20);
 }
 
-TEST_F(CoreWrite, StackBytes) {
+TEST_F(CoreWrite, StackBytesLimitEachStack) {
     const Child child([](const Child::Line &line) {
         std::array<volatile char, 256 << 10> room{};
         room[0] = 1;

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 """Tests that the output of scripts/strip-dwunw-added, built without dwunw, is a working memleak.
 
-    memleak_plain.py MEMLEAK PLAIN SOURCES ORIGINALS TARGET   PLAIN is built from SOURCES, stripped from ORIGINALS
+    memleak_plain_test.py MEMLEAK PLAIN SOURCES ORIGINALS TARGET   PLAIN is built from SOURCES, stripped from ORIGINALS
 """
 
 import collections
@@ -13,10 +13,9 @@ import subprocess
 import sys
 import unittest
 
-import memleak_modes
-
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
 import bpf_support  # noqa: E402
+import memleak_run  # noqa: E402
 
 # The file and skeleton names that stand, by the specification.
 NAMES = re.compile(r"memleak_dwunw(\.h|\.skel\.h|_bpf\w*)|__MEMLEAK_DWUNW_H")
@@ -45,10 +44,10 @@ class Plain(unittest.TestCase):
 
     def test_it_reports_what_mode_off_reports(self):
         reports = []
-        memleak_modes.BEFORE_MEMLEAK = ["stdbuf", "--output=L"]  # the original never flushes
-        for program, options in ((PLAIN, memleak_modes.OFF[1:]), (MEMLEAK, memleak_modes.OFF)):
-            memleak_modes.MEMLEAK = program
-            report, leaks, errors = memleak_modes.look_at(None, *options, "-a", "-T", "1000")
+        memleak_run.BEFORE_MEMLEAK = ["stdbuf", "--output=L"]  # the original never flushes
+        for program, options in ((PLAIN, memleak_run.OFF[1:]), (MEMLEAK, memleak_run.OFF)):
+            memleak_run.MEMLEAK = program
+            report, leaks, errors = memleak_run.look_at(None, *options, "-a", "-T", "1000")
             self.assertEqual(errors, "")
             # By frame 0: what comes after it is often garbage, and splits equal callers.
             blocks = ((stack.names()[0], size) for stack in report.stacks for _, size in stack.blocks)
@@ -69,5 +68,5 @@ class Plain(unittest.TestCase):
 
 if __name__ == "__main__":
     bpf_support.require_bpf()
-    MEMLEAK, PLAIN, SOURCES, ORIGINALS, memleak_modes.TARGET = (os.path.abspath(sys.argv.pop(1)) for _ in range(5))
+    MEMLEAK, PLAIN, SOURCES, ORIGINALS, memleak_run.TARGET = (os.path.abspath(sys.argv.pop(1)) for _ in range(5))
     unittest.main()

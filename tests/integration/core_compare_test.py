@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 """Compares `dwunw stack --core` with `eu-stack --core` and gdb (the judges): the same core file, every thread, frame for frame.
 
-    core_compare.py --dwunw … --corpus FOLDER      the cores that bench/collect.py took: a folder a program
-    core_compare.py --dwunw … --take python3,…     takes cores of these programs itself, with `dwunw core`
+    core_compare_test.py --dwunw … --corpus FOLDER      the cores that bench/collect.py took: a folder a program
+    core_compare_test.py --dwunw … --take python3,…     takes cores of these programs itself, with `dwunw core`
 
 The result of each comparison is one of these:
 
@@ -38,7 +38,7 @@ import tempfile
 
 sys.dont_write_bytecode = True  # the source tree stays as it is
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
-import stack_compare  # noqa: E402
+import stack_compare_test as stack_compare  # noqa: E402
 import workloads  # noqa: E402
 
 NT_AUXV, NT_FILE = 6, 0x46494C45

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 """Runs memleak --dwunw-mode=force on programs of the distribution under load, and counts the complete stacks.
 
-    memleak_complete.py --memleak FILE [--programs python3,redis-server,…|all] [--seconds N] [-- memleak options]
+    memleak_complete_test.py --memleak FILE [--programs python3,redis-server,…|all] [--seconds N] [-- memleak options]
 
 For each process it looks at memleak's counts of all walks, and at each stack of its report. It fails if less than 99 % of
 either are complete, if a frame outside JIT code has no module, or if a program's processes allocate almost nothing. A walk

@@ -4,7 +4,7 @@
 from a register that no rule mentions. Real cases: OpenSSL in AES-GCM once ended after two frames, a call through a null
 pointer after one.
 
-    uncertain_callers.py DWUNW NO_CODE_TARGET UNMENTIONED_REGISTER_TARGET [test …]
+    uncertain_callers_test.py DWUNW NO_CODE_TARGET UNMENTIONED_REGISTER_TARGET [test …]
 """
 
 import contextlib
@@ -20,8 +20,8 @@ import unittest
 
 sys.dont_write_bytecode = True  # the source tree stays as it is
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
-import core_cli  # noqa: E402
-import stack_compare  # noqa: E402
+import core_cli_test as core_cli  # noqa: E402
+import stack_compare_test as stack_compare  # noqa: E402
 import workloads  # noqa: E402
 
 DWUNW = NO_CODE = UNMENTIONED = ""

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 """Runs `dwunw stack` on one program in every form that a linker, a packager or a C library gives it.
 
-    binary_forms.py DWUNW
+    binary_forms_test.py DWUNW
 
 The test builds each form, runs it, and stops it in a known place. Its stack must hold the program's own functions, in their
 order, and end at the root. The forms differ in where the call-frame information is, and in what leads to it.

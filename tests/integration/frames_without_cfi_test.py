@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 """Compares stacks of code without CFI with the same stacks with CFI.
 
-    frames_without_cfi.py --dwunw …                     random programs, compiled half with frame pointers and half without
-    frames_without_cfi.py --dwunw … --programs python3  real programs and their libraries
+    frames_without_cfi_test.py --dwunw …                     random programs, compiled half with frame pointers and half without
+    frames_without_cfi_test.py --dwunw … --programs python3  real programs and their libraries
 
 Each program runs with its CFI. The test walks cores of it twice: with its own files, which gives the truth, and with copies
 whose CFI was removed (strip_cfi.py).

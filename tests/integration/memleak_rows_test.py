@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 """Tests that a report of memleak has one row for each call chain, and no false frame.
 
-    memleak_rows.py MEMLEAK DATA_IN_RBP RELOAD PLUGIN_A PLUGIN_B
+    memleak_rows_test.py MEMLEAK DATA_IN_RBP RELOAD PLUGIN_A PLUGIN_B
 """
 
 import collections
@@ -12,10 +12,9 @@ import signal
 import sys
 import unittest
 
-import memleak_modes
-
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
 import bpf_support  # noqa: E402
+import memleak_run  # noqa: E402
 import workloads  # noqa: E402
 
 DATA_IN_RBP = RELOAD = PLUGIN_A = PLUGIN_B = ""
@@ -33,10 +32,10 @@ class DataInRbp(unittest.TestCase):
 
     def look_at(self, *options, arguments=()):
         sizes = ("-z", "64", "-Z", "64", "-T", "100000")
-        with memleak_modes.target(DATA_IN_RBP, str(self.BLOCKS), *arguments) as running:
-            with memleak_modes.memleak("-p", str(running.pid), *options, *sizes, memleak_modes.PAST_THE_END) as process:
+        with memleak_run.target(DATA_IN_RBP, str(self.BLOCKS), *arguments) as running:
+            with memleak_run.memleak("-p", str(running.pid), *options, *sizes, memleak_run.PAST_THE_END) as process:
                 running.work()
-                report, _, errors = memleak_modes.finish(process)
+                report, _, errors = memleak_run.finish(process)
         self.assertEqual(errors, "")
         self.assertEqual(sum(stack.count for stack in report.stacks), self.BLOCKS)
         return report.stacks
@@ -72,14 +71,14 @@ class ReloadedPlugins(unittest.TestCase):
 
     def test_no_kernel_stack_is_named_by_another_plugin(self):
         options = ("--dwunw-ring-size=256", "--stack-storage-size=1048576", "-z", "1234", "-Z", "2345", "-a", "-T", "10000")
-        with memleak_modes.target(RELOAD, PLUGIN_A, PLUGIN_B) as running:
-            with memleak_modes.memleak("-p", str(running.pid), *options, memleak_modes.PAST_THE_END) as process:
+        with memleak_run.target(RELOAD, PLUGIN_A, PLUGIN_B) as running:
+            with memleak_run.memleak("-p", str(running.pid), *options, memleak_run.PAST_THE_END) as process:
                 # dwunw's stacks are not polled: all but the first are lost, and the kernel's are checked.
                 process.send_signal(signal.SIGSTOP)
                 running.go_on()
                 self.assertEqual(running.process.stdout.readline(), "done\n")
                 process.send_signal(signal.SIGCONT)
-                report, *_ = memleak_modes.finish(process)
+                report, *_ = memleak_run.finish(process)
         self.assertGreater(report.account.dropped, 3500)
         blocks = collections.Counter()
         for stack in report.stacks:
@@ -101,11 +100,11 @@ class Node(unittest.TestCase):
             load.wait_until_busy()
             options = ("-p", str(load.pids[0]), "-T", "1000000")
             # With so small a ring much is lost, and the kernel's stacks are looked at.
-            with memleak_modes.memleak(*options, "--dwunw-ring-size=256", memleak_modes.PAST_THE_END) as small:
-                with memleak_modes.memleak(*options, memleak_modes.PAST_THE_END) as process:
+            with memleak_run.memleak(*options, "--dwunw-ring-size=256", memleak_run.PAST_THE_END) as small:
+                with memleak_run.memleak(*options, memleak_run.PAST_THE_END) as process:
                     ticks = workloads.cpu_ticks(load.pids[0])
                     workloads.wait_for(lambda: workloads.cpu_ticks(load.pids[0]) > ticks + 200, "node does not work")
-                    reports = [memleak_modes.finish(tool)[0] for tool in (process, small)]
+                    reports = [memleak_run.finish(tool)[0] for tool in (process, small)]
         for report in reports:
             shown = [stack for stack in report.stacks if stack.frames]
             self.assertGreater(len(shown), 30)
@@ -120,5 +119,5 @@ class Node(unittest.TestCase):
 
 if __name__ == "__main__":
     bpf_support.require_bpf()
-    memleak_modes.MEMLEAK, DATA_IN_RBP, RELOAD, PLUGIN_A, PLUGIN_B = (os.path.abspath(sys.argv.pop(1)) for _ in range(5))
+    memleak_run.MEMLEAK, DATA_IN_RBP, RELOAD, PLUGIN_A, PLUGIN_B = (os.path.abspath(sys.argv.pop(1)) for _ in range(5))
     unittest.main()

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 """Tests the dwunw command on targets whose memory or files never answer: it releases them and ends.
 
-    no_answer.py path/to/dwunw path/to/no_answer_target path/to/no_answer_code.so [test …]
+    no_answer_test.py path/to/dwunw path/to/no_answer_target path/to/no_answer_code.so [test …]
 """
 
 import contextlib

@@ -3,7 +3,7 @@
 """Tests `dwunw core` and `dwunw stack --core`: compares the stacks in cores of dwunw, gcore and the kernel with those of the
 live process, and with those of eu-stack and gdb on the same file.
 
-    core_cli.py path/to/dwunw [test …]
+    core_cli_test.py path/to/dwunw [test …]
 """
 
 import contextlib
@@ -22,7 +22,7 @@ import unittest
 
 sys.dont_write_bytecode = True  # the source tree stays as it is
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
-import stack_compare  # noqa: E402
+import stack_compare_test as stack_compare  # noqa: E402
 import workloads  # noqa: E402
 
 DWUNW = ""

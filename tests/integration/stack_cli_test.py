@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 """Tests the dwunw command as a user sees it: layouts, JSON, error texts, exit codes, and its effect on the target.
 
-    stack_cli.py path/to/dwunw path/to/deep_target
+    stack_cli_test.py path/to/dwunw path/to/deep_target
 """
 
 import contextlib
