@@ -1,0 +1,551 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+#include "session.h"
+
+#include "../output.h"
+#include "../target.h"
+
+#include <sys/mman.h>
+#include <sys/signalfd.h>
+#include <sys/sysinfo.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cinttypes>
+#include <cmath>
+#include <csignal>
+#include <cstring>
+#include <ctime>
+#include <poll.h>
+#include <unistd.h>
+#include <unordered_map>
+
+namespace dwunw_tool::memleak {
+namespace {
+
+constexpr uint64_t kSecond = 1'000'000'000;
+constexpr int kCannotExecute = 126, kNotFound = 127; // as a shell's
+
+uint64_t now_ns() {
+    timespec now{};
+    ::clock_gettime(CLOCK_MONOTONIC, &now);
+    return uint64_t(now.tv_sec) * kSecond + uint64_t(now.tv_nsec);
+}
+
+uint64_t machine_memory() {
+    struct sysinfo info {};
+    return ::sysinfo(&info) == 0 ? uint64_t(info.totalram) * info.mem_unit : 0;
+}
+
+std::string in_mib(uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
+
+} // namespace
+
+struct Session::Sum {
+    uint64_t bytes = 0, count = 0, oldest = UINT64_MAX;
+    double estimated_bytes = 0, estimated_count = 0, variance = 0;
+    std::vector<Block> blocks;
+};
+
+Session::Session(Options options)
+    : options_(std::move(options)), sampling_{options_.sample_rate, options_.sample_bytes} {}
+
+Session::~Session() {
+    if (signals_ >= 0)
+        ::close(signals_);
+}
+
+// ---- start ----
+
+bool Session::open() {
+    if (const dwunw_status status = dwunw_init(nullptr, Receive(context_)); status != DWUNW_OK) {
+        fail("memleak", status);
+        return false;
+    }
+    if (const dwunw_status status = dwunw_symbolizer_open(Receive(symbolizer_)); status != DWUNW_OK) {
+        fail("memleak", status);
+        return false;
+    }
+    sigset_t set;
+    ::sigemptyset(&set);
+    for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGCHLD})
+        ::sigaddset(&set, number);
+    ::sigprocmask(SIG_BLOCK, &set, nullptr);
+    ::signal(SIGPIPE, SIG_IGN); // finish_output() tells of it
+    signals_ = ::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (signals_ < 0) {
+        fail("signals", std::string(std::strerror(errno)));
+        return false;
+    }
+    return true;
+}
+
+bool Session::find_targets(uint64_t &cgroup) {
+    if (options_.cgroup.empty())
+        return true;
+    const auto found = find_cgroup(options_.cgroup);
+    if (!found) {
+        fail(options_.cgroup, "no such cgroup: " + std::string(std::strerror(errno)));
+        return false;
+    }
+    cgroup = found->id;
+    options_.pids = found->pids;
+    return true;
+}
+
+// Watches a process that runs already, or that is stopped at its start.
+bool Session::watch(int32_t pid) {
+    if (const dwunw_status status = dwunw_bpf_add_process(kernel_->stacks(), pid); status != DWUNW_OK) {
+        fail_process(pid, status);
+        return false;
+    }
+    added_.insert(pid);
+    probes_->look(pid);
+    return true;
+}
+
+int Session::nothing_to_trace(int32_t pid) const {
+    std::string looked;
+    for (const std::string &path : probes_->looked_at(pid))
+        looked += "\n  " + path;
+    std::string why = "nothing to trace: no file that it has mapped defines an allocator";
+    if (!options_.object.empty())
+        why = "nothing to trace: " + options_.object + " is not mapped, or defines no allocator";
+    if (options_.prefix)
+        why += " with the prefix '" + *options_.prefix + "'";
+    why += looked.empty() ? " (its map cannot be read, or is empty)" : ". Looked at:";
+    std::fprintf(stderr, "dwunw: %d: %s", pid, printable(why).c_str());
+    for (const std::string &path : probes_->looked_at(pid))
+        std::fprintf(stderr, "\n  %s", printable(path).c_str());
+    std::fprintf(stderr, "\n");
+    for (const std::string &problem : probes_->problems())
+        std::fprintf(stderr, "  %s\n", printable(problem).c_str());
+    return kExitFailure;
+}
+
+// The command stands at the first instruction of its program. If it has a dynamic linker, the linker runs until it has
+// loaded the libraries, whose constructors may allocate already.
+bool Session::attach_to_command() {
+    const int32_t pid = child_->pid();
+    if (!watch(pid))
+        return false;
+    const size_t files = mapped_files(pid).size();
+    for (int stop = 0; stop < 2; ++stop) {
+        bool is_prepared = false;
+        for (const MappedFile &file : mapped_files(pid)) {
+            const std::string path = reachable_path(pid, file);
+            Handle<dwunw_probe_file, dwunw_probe_file_close> linker;
+            dwunw_probe_placement placement{};
+            placement.size = sizeof placement;
+            dwunw_probe_options at_entry{};
+            at_entry.size = sizeof at_entry;
+            at_entry.flags = DWUNW_PROBE_AT_ENTRY;
+            if (path.empty() || dwunw_probe_file_open(path.c_str(), Receive(linker)) != DWUNW_OK ||
+                dwunw_probe_place_symbol(linker.get(), "_dl_debug_state", &at_entry, &placement) != DWUNW_OK)
+                continue;
+            is_prepared = kernel_->stop_at_libraries(pid, path, placement.file_offset);
+            break;
+        }
+        if (!is_prepared)
+            return true; // a static program: it has all it needs
+        child_->run_on();
+        if (!child_->wait_for_stop())
+            return true; // it has ended
+        if (!watch(pid))
+            return false;
+        // glibc's linker tells of the beginning, too; musl's does not.
+        if (mapped_files(pid).size() > files || probes_->has_heap(pid))
+            return true;
+    }
+    return true;
+}
+
+bool Session::start_command(int &exit_code) {
+    if (auto child = Child::start(options_.command))
+        child_.emplace(std::move(*child));
+    if (!child_) {
+        exit_code = fail(options_.command[0], std::string("cannot be started: ") + std::strerror(errno));
+        return false;
+    }
+    const int32_t pid = child_->pid();
+    kernel_->want(pid, false);
+    kernel_->stop_at_exec(pid);
+    if (const int error = child_->release(); error != 0) {
+        fail(options_.command[0], std::strerror(error));
+        exit_code = error == ENOENT ? kNotFound : kCannotExecute;
+        return false;
+    }
+    watched_.emplace_back(pid);
+    if (!child_->wait_for_stop()) {
+        exit_code = fail(options_.command[0], "it ended before it could be watched");
+        return false;
+    }
+    if (!attach_to_command()) {
+        exit_code = kExitFailure;
+        child_->end();
+        return false;
+    }
+    if (!child_->has_ended() && !probes_->has_heap(pid)) {
+        exit_code = nothing_to_trace(pid);
+        child_->end();
+        return false;
+    }
+    child_->run_on();
+    return true;
+}
+
+int Session::run() {
+    uint64_t cgroup = 0;
+    if (!open() || !find_targets(cgroup))
+        return kExitFailure;
+    const uint64_t max_memory = options_.max_memory ? options_.max_memory : machine_memory() / 10;
+    kernel_ = std::make_unique<Kernel>(context_.get(), options_, cgroup, max_memory);
+    if (!kernel_->error().empty())
+        return fail("memleak", kernel_->error());
+    const bool everywhere = options_.follow || !options_.comm.empty() || !options_.cgroup.empty();
+    probes_ = std::make_unique<Probes>(*kernel_, options_, everywhere);
+    if (options_.verbose)
+        std::fprintf(stderr, "%s", kernel_->describe().c_str());
+
+    if (!options_.command.empty()) {
+        int exit_code = kExitFailure;
+        if (!start_command(exit_code))
+            return exit_code;
+    } else {
+        std::vector<int32_t> pids = options_.pids;
+        if (!options_.comm.empty())
+            pids = processes_named(options_.comm);
+        for (const int32_t pid : pids) {
+            if (!thread_to_open(pid))
+                return kExitFailure;
+            if (options_.cgroup.empty() && options_.comm.empty())
+                watched_.emplace_back(pid);
+            kernel_->want(pid, true);
+            if (!watch(pid)) {
+                if (everywhere && !options_.follow)
+                    continue;
+                return kExitFailure;
+            }
+            if (!probes_->has_heap(pid) && options_.comm.empty() && options_.cgroup.empty())
+                return nothing_to_trace(pid);
+        }
+        if (pids.empty())
+            std::fprintf(stderr, "dwunw: no such process yet; waiting for one\n");
+    }
+    print("Tracing outstanding memory allocs...  Hit Ctrl-C to end\n");
+    if (options_.verbose)
+        print("room for blocks: up to %s\n", in_mib(max_memory).c_str());
+    std::fflush(stdout);
+    look_again();
+    loop();
+    return exit_status();
+}
+
+// ---- what comes while it runs ----
+
+// Files that a process has loaded since, and processes that have come.
+void Session::look_again() {
+    for (const auto &[number, process] : processes_)
+        if (!process.ended && !process.replaced && process.pid > 0 && added_.insert(process.pid).second)
+            dwunw_bpf_add_process(kernel_->stacks(), process.pid);
+    for (const int32_t pid : added_)
+        probes_->look(pid);
+    const std::vector<std::string> &problems = probes_->problems();
+    for (; problems_shown_ < problems.size(); ++problems_shown_)
+        std::fprintf(stderr, "dwunw: not probed: %s\n", printable(problems[problems_shown_]).c_str());
+}
+
+void Session::take(const memleak_event &event) {
+    switch (event.type) {
+    case MEMLEAK_EVENT_MAPPED: {
+        constexpr uint64_t kMapStack = MAP_STACK;
+        mappings_.map(event.process, event.address, event.length, event.stack, event.time,
+                      (event.detail & kMapStack) != 0);
+        break;
+    }
+    case MEMLEAK_EVENT_UNMAPPING:
+        mappings_.unmap(event.process, event.tid, event.address, event.length);
+        break;
+    case MEMLEAK_EVENT_UNMAP_FAILED:
+        mappings_.unmap_failed(event.process, event.tid);
+        break;
+    case MEMLEAK_EVENT_REMAPPED:
+        mappings_.remap(event.process, event.old, event.detail, event.address, event.length, event.stack, event.time);
+        break;
+    case MEMLEAK_EVENT_FREED:
+        kernel_->blocks().note_freed(event);
+        break;
+    case MEMLEAK_EVENT_PROCESS:
+    case MEMLEAK_EVENT_EXEC:
+        processes_[event.process] = {static_cast<int32_t>(event.detail), false, false};
+        if (event.type == MEMLEAK_EVENT_EXEC) {
+            added_.erase(processes_[event.process].pid);
+            probes_->forget(processes_[event.process].pid);
+        }
+        linker_events_ = 0; // look again
+        break;
+    case MEMLEAK_EVENT_REPLACED:
+        processes_[event.process].replaced = true;
+        mappings_.drop(event.process);
+        break;
+    case MEMLEAK_EVENT_EXIT:
+        processes_[event.process].ended = true;
+        break;
+    case MEMLEAK_EVENT_GROW:
+        kernel_->note_growth();
+        break;
+    default:
+        break;
+    }
+}
+
+void Session::take_signals() {
+    signalfd_siginfo info{};
+    while (::read(signals_, &info, sizeof info) == sizeof info)
+        if (info.ssi_signo != SIGCHLD)
+            interrupted_ = true;
+}
+
+bool Session::is_over() {
+    if (interrupted_ || output_is_lost())
+        return true;
+    if (child_ && child_->has_ended())
+        return true;
+    return !watched_.empty() &&
+           std::all_of(watched_.begin(), watched_.end(), [](const Watched &process) { return process.has_ended(); });
+}
+
+void Session::take_stacks(uint64_t for_ns) {
+    const uint64_t until = now_ns() + for_ns;
+    size_t taken = 0;
+    do
+        taken = 0;
+    while (dwunw_bpf_poll(kernel_->stacks(), 0, &taken) == DWUNW_OK && taken > 0 && now_ns() < until);
+}
+
+void Session::wait(uint64_t until_ns) {
+    constexpr int kLongest = 1000; // ms: the linker's changes are looked at as often
+    std::vector<pollfd> fds{{signals_, POLLIN, 0},
+                            {kernel_->events_fd(), POLLIN, 0},
+                            {dwunw_bpf_epoll_fd(kernel_->stacks()), POLLIN, 0}};
+    for (const Watched &process : watched_)
+        if (!process.has_ended())
+            fds.push_back({process.fd(), POLLIN, 0});
+    while (!is_over()) {
+        const uint64_t now = now_ns();
+        if (now >= until_ns)
+            return;
+        const int timeout = static_cast<int>(std::min<uint64_t>((until_ns - now) / 1'000'000 + 1, kLongest));
+        if (::poll(fds.data(), fds.size(), timeout) < 0 && errno != EINTR)
+            return;
+        take_signals();
+        kernel_->take_events([this](const memleak_event &event) { take(event); });
+        dwunw_bpf_poll(kernel_->stacks(), 0, nullptr);
+        kernel_->make_room();
+        dwunw_bpf_counters counters{};
+        counters.size = sizeof counters;
+        if (dwunw_bpf_get_counters(kernel_->stacks(), &counters) == DWUNW_OK &&
+            counters.linker_events + 1 != linker_events_) {
+            linker_events_ = counters.linker_events + 1;
+            look_again();
+        }
+    }
+}
+
+void Session::loop() {
+    for (uint64_t done = 0; !options_.reports || done < *options_.reports; ++done) {
+        wait(now_ns() + options_.interval * kSecond);
+        const bool over = is_over();
+        report();
+        if (over || is_over())
+            return;
+    }
+}
+
+// ---- the report ----
+
+void Session::collect(Rows &rows) {
+    std::unordered_map<int64_t, Sum> sums;
+    std::vector<Block> mapped;
+    const uint64_t age = options_.older_ms * 1'000'000;
+    const uint64_t latest = now_ns() - std::min(now_ns(), age);
+    const auto visit = [&](const Block &block) {
+        if (block.born > latest)
+            return;
+        Sum &sum = sums[block.stack];
+        const double probability = sampling_.probability(block.size);
+        sum.bytes += block.size;
+        sum.count++;
+        sum.oldest = std::min(sum.oldest, block.born);
+        if (sampling_.is_on() && probability > 0) {
+            const double size = static_cast<double>(block.size);
+            sum.estimated_bytes += size / probability;
+            sum.estimated_count += 1 / probability;
+            sum.variance += size * size * (1 - probability) / (probability * probability);
+        }
+        if (options_.show_blocks)
+            sum.blocks.push_back(block);
+    };
+    const auto is_gone = [&](uint32_t number) {
+        const auto found = processes_.find(number);
+        return found != processes_.end() && found->second.replaced;
+    };
+    const auto drain = [&] { kernel_->take_events([this](const memleak_event &event) { take(event); }); };
+    drain();
+    kernel_->blocks().read(visit, is_gone, drain);
+    // A block's stack was sent before the block was stored, so its record has come.
+    take_stacks(kSecond);
+    for (auto &[id, sum] : sums) {
+        Row &row = rows.of(id, Memory::kHeap);
+        row.bytes += sum.bytes;
+        row.count += sum.count;
+        row.oldest = std::min(row.oldest, sum.oldest);
+        row.estimated_bytes += sum.estimated_bytes;
+        row.estimated_count += sum.estimated_count;
+        row.variance += sum.variance;
+        row.blocks.insert(row.blocks.end(), sum.blocks.begin(), sum.blocks.end());
+    }
+    mappings_.each([&](uint32_t number, const Mapping &mapping) {
+        const uint64_t size = mapping.end - mapping.start;
+        if (mapping.born > latest || size < options_.min_size || size > options_.max_size)
+            return;
+        Row &row = rows.of(mapping.stack, mapping.is_thread_stack ? Memory::kThreadStack : Memory::kMapping);
+        row.bytes += size;
+        row.count++;
+        row.oldest = std::min(row.oldest, mapping.born);
+        row.estimated_bytes += static_cast<double>(size);
+        row.estimated_count += 1;
+        if (options_.show_blocks)
+            row.blocks.push_back({mapping.start, number, size, 0, mapping.stack, mapping.born});
+    });
+    ids_ = rows.ids();
+}
+
+void Session::print_rows(Rows &rows) {
+    std::vector<const Row *> order;
+    for (Row &row : rows.rows()) {
+        if (sampling_.is_on()) {
+            row.bytes = static_cast<uint64_t>(std::llround(row.estimated_bytes));
+            row.count = static_cast<uint64_t>(std::llround(row.estimated_count));
+        }
+        order.push_back(&row);
+    }
+    const auto before = [&](const Row *a, const Row *b) {
+        switch (options_.sort) {
+        case Sort::kCount:
+            return std::tie(a->count, a->bytes) > std::tie(b->count, b->bytes);
+        case Sort::kAge:
+            return std::tie(a->oldest, b->bytes) < std::tie(b->oldest, a->bytes);
+        default:
+            return std::tie(a->bytes, a->count) > std::tie(b->bytes, b->count);
+        }
+    };
+    std::stable_sort(order.begin(), order.end(), before);
+    const size_t shown = std::min<size_t>(order.size(), options_.top);
+    const Report report(symbolizer_.get(), options_);
+    report.header(shown);
+    for (size_t i = 0; i < shown && !output_is_lost(); ++i) {
+        std::string mark;
+        if (sampling_.is_on() && order[i]->bytes > 0) {
+            char text[64];
+            std::snprintf(text, sizeof text, " [estimated, +-%.0f %%]",
+                          100 * std::sqrt(order[i]->variance) / static_cast<double>(order[i]->bytes));
+            mark = text;
+        }
+        report.row(rows, *order[i], mark);
+    }
+}
+
+void Session::print_end(const Rows &rows) {
+    uint64_t bytes = 0, count = 0, mapped = 0, thread_stacks = 0;
+    double variance = 0;
+    for (const Row &row : rows.rows()) {
+        if (row.memory == Memory::kThreadStack) {
+            thread_stacks += row.bytes;
+            continue;
+        }
+        bytes += row.bytes;
+        count += row.count;
+        variance += row.variance;
+        if (row.memory == Memory::kMapping)
+            mapped += row.bytes;
+    }
+    outstanding_bytes_ = bytes;
+    print("memleak: %" PRIu64 " bytes in %" PRIu64 " allocations from %zu stacks", bytes, count, rows.rows().size());
+    if (mapped > 0)
+        print(", of these %" PRIu64 " bytes mapped", mapped);
+    if (thread_stacks > 0)
+        print("; thread stacks: %" PRIu64 " bytes", thread_stacks);
+    if (sampling_.is_on() && bytes > 0)
+        print("; estimated, +-%.1f %%", 100 * std::sqrt(variance) / static_cast<double>(bytes));
+    print("\n");
+    const auto counters = kernel_->counters();
+    if (counters[MEMLEAK_OLD_FREES] > 0) {
+        print("memleak: freed from before the start: %" PRIu64 " blocks", counters[MEMLEAK_OLD_FREES]);
+        if (counters[MEMLEAK_OLD_FREES_SIZED] > 0)
+            print(", %" PRIu64 " bytes%s", counters[MEMLEAK_OLD_FREED_BYTES],
+                  counters[MEMLEAK_OLD_FREES_SIZED] < counters[MEMLEAK_OLD_FREES] ? " in those that have a header" : "");
+        print("\n");
+    }
+    if (counters[MEMLEAK_MISMATCHES] > 0)
+        print("memleak: blocks freed by the wrong function: %" PRIu64 "\n", counters[MEMLEAK_MISMATCHES]);
+    dwunw_bpf_counters stacks{};
+    stacks.size = sizeof stacks;
+    dwunw_bpf_get_counters(kernel_->stacks(), &stacks);
+    for (const Loss &loss : losses(stacks, counters, kernel_->blocks().unreadable())) {
+        lost_something_ = true;
+        print("memleak: lost: %s: %" PRIu64 "%s%s\n", loss.what.c_str(), loss.count, loss.advice.empty() ? "" : "; ",
+              loss.advice.c_str());
+    }
+}
+
+// Processes that have ended are in one report; then their blocks go, and their numbers come back.
+void Session::drop_ended() {
+    std::vector<uint32_t> gone;
+    for (auto &[number, process] : processes_) {
+        if (process.replaced)
+            gone.push_back(number);
+        if (process.ended) {
+            mappings_.drop(number);
+            probes_->forget(process.pid);
+            added_.erase(process.pid);
+            process.replaced = true; // the next report drops its blocks
+        }
+    }
+    for (const uint32_t number : gone) {
+        processes_.erase(number);
+        kernel_->return_number(number);
+    }
+}
+
+void Session::report() {
+    Rows rows(kernel_->stacks());
+    collect(rows);
+    print_rows(rows);
+    print_end(rows);
+    if (std::fflush(stdout) != 0)
+        finish_output();
+    drop_ended();
+    dwunw_bpf_retain(kernel_->stacks(), ids_.data(), ids_.size());
+}
+
+int Session::exit_status() {
+    if (child_ && !child_->has_ended())
+        child_->end();
+    if (options_.fail_on && outstanding_bytes_ >= *options_.fail_on) {
+        std::fprintf(stderr, "dwunw: %" PRIu64 " bytes are outstanding, --fail-on is %" PRIu64 "\n", outstanding_bytes_,
+                     *options_.fail_on);
+        return options_.error_exitcode;
+    }
+    if (options_.strict && lost_something_)
+        return fail("memleak", "something was lost (--strict)");
+    if (!child_)
+        return kExitOk;
+    const int status = child_->status();
+    constexpr int kBySignal = 128; // as a shell's
+    if (WIFSIGNALED(status))
+        return kBySignal + WTERMSIG(status);
+    return WEXITSTATUS(status);
+}
+
+} // namespace dwunw_tool::memleak
