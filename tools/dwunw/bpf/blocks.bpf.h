@@ -97,38 +97,63 @@ __noinline __u64 memleak_find(__u64 key)
 	return 0;
 }
 
+/* Which slots of a bucket are empty, as a mask. Without branches: the verifier would follow each combination. */
+static __always_inline __u32 memleak_empty_slots(const struct memleak_bucket *bucket)
+{
+	__u32 mask = 0, i;
+
+	for (i = 0; i < MEMLEAK_SLOTS; i++) {
+		const __u64 key = *(volatile const __u64 *)&bucket->keys[i];
+
+		mask |= (__u32)(~(key | -key) >> 63) << i;
+	}
+	barrier_var(mask);
+	return mask;
+}
+
+static __always_inline __u32 memleak_bits(__u32 mask)
+{
+	mask = (mask & 0x55) + (mask >> 1 & 0x55);
+	mask = (mask & 0x33) + (mask >> 2 & 0x33);
+	return (mask & 0x0f) + (mask >> 4);
+}
+
+/* The number of the highest bit of a mask of eight that is not 0. */
+static __always_inline __u32 memleak_highest(__u32 mask)
+{
+	mask |= mask >> 1;
+	mask |= mask >> 2;
+	mask |= mask >> 4;
+	return memleak_bits(mask) - 1;
+}
+
 /* An empty slot for a key; 0: there is none. */
 __noinline __u64 memleak_find_room(__u64 key)
 {
 	const __u64 hash = dwunw_mix(key);
-	__u32 table, second, i;
+	__u32 table;
 
 	for (table = 0; table < MEMLEAK_TABLES; table++) {
-		__u32 most = 0;
-		__u64 place = 0;
+		struct memleak_bucket *first, *second;
+		__u32 one, other, empty, empty_other, number;
 
 		if (table >= memleak_table_count)
 			break;
-		for (second = 0; second < 2; second++) {
-			const __u32 bucket_number = memleak_bucket_of(hash, table, second);
-			struct memleak_bucket *bucket = memleak_bucket_at(table, bucket_number);
-			__u32 empty = 0, slot = 0;
-
-			if (!bucket)
-				return 0;
-			for (i = 0; i < MEMLEAK_SLOTS; i++) {
-				if (*(volatile __u64 *)&bucket->keys[i])
-					continue;
-				empty++;
-				slot = i;
-			}
-			if (empty > most) {
-				most = empty;
-				place = MEMLEAK_PLACE(table, bucket_number, slot);
-			}
+		one = memleak_bucket_of(hash, table, 0);
+		other = memleak_bucket_of(hash, table, 1);
+		first = memleak_bucket_at(table, one);
+		second = memleak_bucket_at(table, other);
+		if (!first || !second)
+			break;
+		empty = memleak_empty_slots(first);
+		empty_other = memleak_empty_slots(second);
+		number = one;
+		if (memleak_bits(empty_other) > memleak_bits(empty)) {
+			empty = empty_other;
+			number = other;
 		}
-		if (place)
-			return place;
+		if (empty)
+			return MEMLEAK_PLACE(table, number, memleak_highest(empty));
 	}
 	return 0;
 }

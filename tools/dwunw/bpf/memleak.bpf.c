@@ -51,21 +51,34 @@ __u32 memleak_paused = 0;
 
 extern bool bpf_session_is_return(void) __ksym __weak;
 
-/* A ctx has no variable offsets. */
+/* A ctx is read at constant offsets only: each register is read by itself, and then chosen. */
 static __always_inline __u64 memleak_argument(struct pt_regs *ctx, __u32 number)
 {
+	__u64 first = PT_REGS_PARM1(ctx), second = PT_REGS_PARM2(ctx), third = PT_REGS_PARM3(ctx);
+
+	barrier_var(first);
+	barrier_var(second);
+	barrier_var(third);
 	switch (number) {
 	case 1:
-		return PT_REGS_PARM1(ctx);
+		return first;
 	case 2:
-		return PT_REGS_PARM2(ctx);
+		return second;
 	case 3:
-		return PT_REGS_PARM3(ctx);
-	case 4:
-		return PT_REGS_PARM4(ctx);
+		return third;
 	default:
 		return 0;
 	}
+}
+
+static __always_inline __u64 memleak_result(struct pt_regs *ctx, __u64 cookie)
+{
+	__u64 result = PT_REGS_RC(ctx), first = PT_REGS_PARM1(ctx);
+
+	barrier_var(result);
+	barrier_var(first);
+	/* 1 << 63: DWUNW_ATTACH_COOKIE_RESULT_IN_RDI */
+	return (cookie & MEMLEAK_BY_INSTRUCTION) && cookie >> 63 ? first : result;
 }
 
 static __always_inline int memleak_is_wanted(__u64 size)
@@ -312,8 +325,7 @@ static __always_inline int memleak_leave(struct pt_regs *ctx)
 {
 	const __u64 cookie = bpf_get_attach_cookie(ctx);
 	const __u32 operation = MEMLEAK_OPERATION(cookie);
-	/* 1 << 63: DWUNW_ATTACH_COOKIE_RESULT_IN_RDI */
-	__u64 result = (cookie & MEMLEAK_BY_INSTRUCTION) && cookie >> 63 ? PT_REGS_PARM1(ctx) : PT_REGS_RC(ctx);
+	__u64 result = memleak_result(ctx, cookie);
 	struct memleak_process *process;
 	struct dwunw_call call;
 	__u64 size;

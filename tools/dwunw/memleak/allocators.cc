@@ -17,20 +17,25 @@ namespace {
 
 using ProbeFile = Handle<dwunw_probe_file, dwunw_probe_file_close>;
 
+// The file offset of a function's first byte.
+std::optional<uint64_t> entry_of(const dwunw_probe_file *file, const std::string &symbol) {
+    dwunw_probe_placement placement{};
+    placement.size = sizeof placement;
+    dwunw_probe_options options{};
+    options.size = sizeof options;
+    options.flags = DWUNW_PROBE_AT_ENTRY;
+    if (dwunw_probe_place_symbol(file, symbol.c_str(), &options, &placement) != DWUNW_OK)
+        return std::nullopt;
+    return placement.file_offset;
+}
+
 // Adds the sites of one file.
 class Finder {
   public:
     Finder(const dwunw_probe_file *file, Allocator &found, bool all_by_instruction)
         : file_(file), found_(found), all_by_instruction_(all_by_instruction) {}
 
-    bool defines(const std::string &symbol) const {
-        dwunw_probe_placement placement{};
-        placement.size = sizeof placement;
-        dwunw_probe_options options{};
-        options.size = sizeof options;
-        options.flags = DWUNW_PROBE_AT_ENTRY;
-        return dwunw_probe_place_symbol(file_, symbol.c_str(), &options, &placement) == DWUNW_OK;
-    }
+    bool defines(const std::string &symbol) const { return entry_of(file_, symbol).has_value(); }
 
     void add(const Function &function, const std::string &prefix, uint64_t cookie_bits) {
         const std::string symbol = prefix + std::string(function.name);
@@ -124,6 +129,13 @@ std::string reachable_path(int32_t pid, const MappedFile &file) {
     return {};
 }
 
+std::optional<uint64_t> linker_notification(const std::string &path) {
+    ProbeFile file;
+    if (dwunw_probe_file_open(path.c_str(), Receive(file)) != DWUNW_OK)
+        return std::nullopt;
+    return entry_of(file.get(), "_dl_debug_state");
+}
+
 Allocator find_allocator(const std::string &path, const std::string *prefix, bool all_by_instruction) {
     Allocator found;
     ProbeFile file;
@@ -132,7 +144,8 @@ Allocator find_allocator(const std::string &path, const std::string *prefix, boo
         return found;
     }
     Finder finder(file.get(), found, all_by_instruction);
-    if (finder.defines("_rtld_global")) // glibc's dynamic linker
+    // glibc's dynamic linker. A static program has _dl_allocate_tls, too, but beside the C library's malloc.
+    if (finder.defines("_dl_allocate_tls") && !finder.defines("__libc_malloc"))
         return found;
     const uint64_t glibc = finder.defines("malloc_info") ? MEMLEAK_GLIBC_HEADER : 0;
     for (const std::string_view known : known_prefixes()) {

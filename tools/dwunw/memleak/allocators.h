@@ -15,6 +15,7 @@
 #include <dwunw/probe_placement.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -53,5 +54,8 @@ std::string reachable_path(int32_t pid, const MappedFile &file);
 // Looks for allocators in a file. `prefix` (may be null): only functions with this prefix. `all_by_instruction`: the
 // kernel has no sessions, so every return is seen at return instructions.
 Allocator find_allocator(const std::string &path, const std::string *prefix, bool all_by_instruction);
+
+// If the file is a dynamic linker: the file offset of the function that it calls when it has loaded libraries.
+std::optional<uint64_t> linker_notification(const std::string &path);
 
 } // namespace dwunw_tool::memleak

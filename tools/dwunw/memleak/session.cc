@@ -134,17 +134,10 @@ bool Session::attach_to_command() {
         bool is_prepared = false;
         for (const MappedFile &file : mapped_files(pid)) {
             const std::string path = reachable_path(pid, file);
-            Handle<dwunw_probe_file, dwunw_probe_file_close> linker;
-            dwunw_probe_placement placement{};
-            placement.size = sizeof placement;
-            dwunw_probe_options at_entry{};
-            at_entry.size = sizeof at_entry;
-            at_entry.flags = DWUNW_PROBE_AT_ENTRY;
-            if (path.empty() || dwunw_probe_file_open(path.c_str(), Receive(linker)) != DWUNW_OK ||
-                dwunw_probe_place_symbol(linker.get(), "_dl_debug_state", &at_entry, &placement) != DWUNW_OK)
-                continue;
-            is_prepared = kernel_->stop_at_libraries(pid, path, placement.file_offset);
-            break;
+            if (const auto offset = linker_notification(path)) {
+                is_prepared = kernel_->stop_at_libraries(pid, path, *offset);
+                break;
+            }
         }
         if (!is_prepared)
             return true; // a static program: it has all it needs
