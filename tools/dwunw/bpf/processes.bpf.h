@@ -44,8 +44,8 @@ const volatile __u64 memleak_cgroup = 0;
 /* Every process that executes a program of this name is watched; empty: none. */
 const volatile char memleak_comm[16] = {};
 
-/* The command's process, which stops itself when it executes its program, and again when its libraries are loaded.
-   User space sets them. Numbers in its pid namespace. */
+/* The command's process. It stops whenever it executes a program, and at the next notification of its dynamic linker,
+   until user space has attached the probes. Numbers in user space's pid namespace. */
 __u32 memleak_stop_at_exec = 0;
 __u32 memleak_stop_at_libraries = 0;
 
@@ -186,10 +186,8 @@ int memleak_on_exec(void *ctx)
 		memleak_send_process(MEMLEAK_EVENT_REPLACED, number, outer);
 	if (known)
 		memleak_send_process(MEMLEAK_EVENT_EXEC, known->number, outer);
-	if (outer && outer == memleak_stop_at_exec) {
-		memleak_stop_at_exec = 0;
+	if (outer && outer == memleak_stop_at_exec)
 		bpf_send_signal(MEMLEAK_SIGSTOP);
-	}
 	return 0;
 }
 

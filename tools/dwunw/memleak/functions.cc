@@ -22,8 +22,10 @@ constexpr Function end(std::string_view name, memleak_kind kind = MEMLEAK_HEAP) 
     return {name, MEMLEAK_COOKIE(MEMLEAK_FREE, 0, 0, 1, kind) | calls_free, 1, false, false};
 }
 
+// No exception leaves the nothrow forms.
 constexpr Function construct(std::string_view name, memleak_kind kind) {
-    return {name, MEMLEAK_COOKIE(MEMLEAK_ALLOCATE, 1, 0, 0, kind), 1, true, true};
+    const bool throws = !name.ends_with("nothrow_t");
+    return {name, MEMLEAK_COOKIE(MEMLEAK_ALLOCATE, 1, 0, 0, kind), 1, true, throws};
 }
 
 constexpr Function kHeap[] = {

@@ -173,6 +173,8 @@ bool Session::start_command(int &exit_code) {
         exit_code = fail(options_.command[0], "it ended before it could be watched");
         return false;
     }
+    kernel_->take_events([this](const memleak_event &event) { take(event); });
+    has_executed_ = false;
     if (!attach_to_command()) {
         exit_code = kExitFailure;
         child_->end();
@@ -274,6 +276,7 @@ void Session::take(const memleak_event &event) {
         if (event.type == MEMLEAK_EVENT_EXEC) {
             added_.erase(processes_[event.process].pid);
             probes_->forget(processes_[event.process].pid);
+            has_executed_ |= child_ && child_->pid() == processes_[event.process].pid;
         }
         linker_events_ = 0; // look again
         break;
@@ -333,6 +336,13 @@ void Session::wait(uint64_t until_ns) {
             return;
         take_signals();
         kernel_->take_events([this](const memleak_event &event) { take(event); });
+        if (has_executed_) {
+            // As at its start. What goes wrong was said; the program runs in any case.
+            has_executed_ = false;
+            if (child_->wait_for_stop())
+                attach_to_command();
+            child_->run_on();
+        }
         dwunw_bpf_poll(kernel_->stacks(), 0, nullptr);
         kernel_->make_room();
         dwunw_bpf_counters counters{};

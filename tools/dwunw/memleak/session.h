@@ -71,6 +71,7 @@ class Session {
     bool interrupted_ = false;
     uint64_t outstanding_bytes_ = 0; // in the last report
     bool lost_something_ = false;
+    bool has_executed_ = false; // the command stands at the start of another program
     std::vector<uint64_t> ids_; // of the last report
     uint64_t mismatches_shown_ = 0;
 };
