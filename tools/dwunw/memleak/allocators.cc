@@ -150,10 +150,11 @@ Allocator find_allocator(const std::string &path, const std::string *prefix, boo
     const uint64_t glibc = finder.defines("malloc_info") ? MEMLEAK_GLIBC_HEADER : 0;
     for (const std::string_view known : known_prefixes()) {
         const std::string name(known);
-        if (prefix != nullptr ? !known.empty() : !finder.defines(name + "malloc") || !finder.defines(name + "free"))
-            continue;
         const std::string &used = prefix != nullptr ? *prefix : name;
-        if (prefix != nullptr && !(finder.defines(used + "malloc") && finder.defines(used + "free")))
+        if (prefix != nullptr && !known.empty())
+            break; // the one prefix was tried
+        // A static program may have malloc without free, if it never frees.
+        if (!finder.defines(used + "malloc") || (!used.empty() && !finder.defines(used + "free")))
             continue;
         found.has_heap = true;
         found.prefix = used;
