@@ -47,7 +47,7 @@ TEST(Encoding, RegistersHaveTheBitsOfRex) {
     EXPECT_EQ(read({0x54}).opcode_reg(), 4);
 }
 
-TEST(Encoding, MemoryOperands) {
+TEST(Encoding, MemoryOperandsHaveTheirLength) {
     const Encoding fp = read({0x48, 0x89, 0x6d, 0xf8}); // mov %rbp, -8(%rbp)
     EXPECT_EQ(fp.base, 5);
     EXPECT_FALSE(fp.has_index);
@@ -68,7 +68,7 @@ TEST(Encoding, MemoryOperands) {
     EXPECT_TRUE(read({0x67, 0x8b, 0x00}).address32);                                   // mov (%eax), %eax
 }
 
-TEST(Encoding, Immediates) {
+TEST(Encoding, ImmediatesHaveTheirLength) {
     EXPECT_EQ(read({0x48, 0x83, 0xec, 0x80}).immediate, -0x80);
     EXPECT_EQ(read({0x48, 0x81, 0xec, 0, 0, 0, 0x80}).immediate, INT32_MIN);
     EXPECT_EQ(read({0x66, 0x81, 0xc1, 0, 0x80}).immediate, INT16_MIN);  // add $-0x8000, %cx
@@ -118,7 +118,7 @@ TEST(Encoding, RexBeforeAnotherPrefixHasNoEffect) {
     EXPECT_FALSE(read({0x66, 0x41, 0x54}).idle_rex);
 }
 
-TEST(Encoding, UndefinedOpcodes) {
+TEST(Encoding, UndefinedOpcodesAreNoInstruction) {
     for (const Bytes &code : std::initializer_list<Bytes>{
              {0x06, 0, 0},                         // push %es
              {0x0f, 0x04, 0},                      //

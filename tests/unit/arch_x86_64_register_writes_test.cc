@@ -232,7 +232,7 @@ TEST(RegisterWrites, EveryOpcodeBesideADisassembler) {
 }
 
 // Without REX, number 4 is ah, and with it spl.
-TEST(RegisterWrites, SecondBytes) {
+TEST(RegisterWrites, SecondBytesNameTheirRegister) {
     EXPECT_FALSE(alone_in({0xb4, 0x01}, kRax)); // mov $1, %ah
     EXPECT_TRUE(alone_in({0xb4, 0x01}, kRsp));
     EXPECT_FALSE(alone_in({0x40, 0xb4, 0x01}, kRsp)); // mov $1, %spl
@@ -244,7 +244,7 @@ TEST(RegisterWrites, SecondBytes) {
 // A form that no compiler writes proves nothing.
 TEST(RegisterWrites, RexBeforeAnotherPrefix) { EXPECT_FALSE(alone_in({0x48, 0x66, 0x90}, kR15)); }
 
-TEST(RegisterWrites, Sums) {
+TEST(RegisterWrites, SumsWriteTheirTarget) {
     const auto sum = [](const Code &code) {
         Encoding encoding;
         EXPECT_TRUE(read_encoding(code, encoding));

@@ -86,7 +86,7 @@ TEST(SpInstruction, ReplacementsOfSpAreSeen) {
 }
 
 // Each once had another answer, which Zydis does not share.
-TEST(SpInstruction, RareInstructions) {
+TEST(SpInstruction, RareInstructionsAreKnown) {
     expect({0x48, 0x66, 0x54}, Kind::kAdds, -2);          // REX has no effect: push %sp
     expect({0x66, 0x0f, 0x78, 0xc0, 1, 2}, Kind::kOther); // extrq has two bytes of immediate
     expect({0x48, 0x0f, 0xb2, 0x20}, Kind::kReplaces);    // lss (%rax), %rsp
@@ -266,7 +266,7 @@ TEST_F(SpInstructionBesideZydis, EveryInstructionOfLibraries) {
     EXPECT_GT(write_sp_, 50'000u);
 }
 
-TEST_F(SpInstructionBesideZydis, EveryOpcode) {
+TEST_F(SpInstructionBesideZydis, EveryOpcodeIsAsZydisSays) {
     EveryOpcode::for_each([&](std::span<const uint8_t> code) {
         if (!HasFatalFailure())
             compare(code);

@@ -8,6 +8,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace dwunw_tool {
 
@@ -19,6 +20,8 @@ constexpr int kExitUsage = 2;
 void add_stack_command(CLI::App &app, int &exit_code);
 void add_core_command(CLI::App &app, int &exit_code);
 void add_table_command(CLI::App &app, int &exit_code);
+// `rest`: the words behind --.
+void add_memleak_command(CLI::App &app, const std::vector<std::string> &rest, int &exit_code);
 
 // Prints "dwunw: <thing>: <problem>" and returns kExitFailure.
 int fail(const std::string &thing, const std::string &problem);

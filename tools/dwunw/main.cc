@@ -4,6 +4,7 @@
 #include "output.h"
 
 #include <cstdio>
+#include <cstring>
 
 namespace dwunw_tool {
 namespace {
@@ -15,6 +16,14 @@ std::string version() {
 
 int run(int argc, char **argv) {
     begin_output();
+    // `memleak … -- COMMAND ARGS…`: what follows belongs to another program.
+    std::vector<std::string> rest;
+    if (argc > 1 && std::strcmp(argv[1], "memleak") == 0)
+        for (int i = 2; i < argc; ++i)
+            if (std::strcmp(argv[i], "--") == 0) {
+                rest.assign(argv + i + 1, argv + argc);
+                argc = i;
+            }
     CLI::App app("Complete user-space call stacks from DWARF call-frame information.", "dwunw");
     app.set_version_flag("--version", version());
     app.require_subcommand(1);
@@ -24,6 +33,7 @@ int run(int argc, char **argv) {
     add_stack_command(app, exit_code);
     add_core_command(app, exit_code);
     add_table_command(app, exit_code);
+    add_memleak_command(app, rest, exit_code);
 
     try {
         app.parse(argc, argv);

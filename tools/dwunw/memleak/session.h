@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+// One run of `dwunw memleak`: starts, waits, reports, ends.
+#pragma once
+
+#include "kernel.h"
+#include "mappings.h"
+#include "probes.h"
+#include "ranking.h"
+#include "report.h"
+#include "rows.h"
+
+#include "../recorder/watched.h"
+
+#include <map>
+#include <optional>
+#include <set>
+#include <tuple>
+#include <vector>
+
+namespace dwunw_tool::memleak {
+
+constexpr uint64_t kSecond = 1'000'000'000; // in ns
+
+// CLOCK_MONOTONIC, as bpf_ktime_get_ns.
+uint64_t now_ns();
+
+class Session {
+  public:
+    explicit Session(Options options);
+    ~Session();
+    // Returns the exit status.
+    int run();
+
+  private:
+    struct Process {
+        int32_t pid = 0;
+        bool ended = false;    // its blocks are in one more report
+        bool replaced = false; // it executed another program: its blocks are gone
+    };
+    struct Sum; // of the blocks with one stack id
+
+    bool open();
+    bool find_targets(uint64_t &cgroup);
+    bool start_command(int &exit_code);
+    bool attach_to_command();
+    bool watch(int32_t pid);
+    int nothing_to_trace(int32_t pid) const;
+    void look_again();
+
+    void loop();
+    void wait(uint64_t until_ns);
+    void take_signals();
+    bool is_over();
+    void take(const memleak_event &event);
+    void take_stacks(uint64_t for_ns);
+
+    void report();
+    void collect(Rows &rows);
+    void mark_allocators(Rows &rows);
+    void print_mismatches(const Report &report, Rows &rows);
+    void print_end(const Totals &totals);
+    void drop_ended();
+    int exit_status();
+
+    Options options_;
+    Sampling sampling_;
+    Context context_;
+    Symbolizer symbolizer_;
+    std::unique_ptr<Kernel> kernel_;
+    std::unique_ptr<Probes> probes_;
+    std::vector<Watched> watched_;
+    std::optional<Child> child_;
+    std::map<uint32_t, Process> processes_; // by number
+    std::set<int32_t> added_;               // pids whose files were looked at
+    Mappings mappings_;
+    std::unique_ptr<Ranking> ranking_;
+    // Blocks that the wrong function freed: stack of the allocation, kind, kind and stack of the free.
+    using Mismatch = std::tuple<int64_t, uint32_t, uint32_t, int64_t>;
+    std::map<Mismatch, uint64_t> mismatches_;
+    size_t problems_shown_ = 0;
+    uint64_t linker_events_ = 0;
+    int signals_ = -1;
+    bool interrupted_ = false;
+    uint64_t outstanding_bytes_ = 0; // in the last report
+    bool lost_something_ = false;
+    bool has_executed_ = false; // the command stands at the start of another program
+    std::vector<uint64_t> ids_; // of the last report
+};
+
+} // namespace dwunw_tool::memleak
