@@ -3,8 +3,8 @@
  * What the kernel half and the user half of `dwunw memleak` share: the blocks, the events, the counters, and the words
  * that describe a function to its probe. For BPF and C++.
  */
-#ifndef DWUNW_TOOL_MEMLEAK_TYPES_H
-#define DWUNW_TOOL_MEMLEAK_TYPES_H
+#ifndef DWUNW_TOOL_MEMLEAK_KERNEL_TYPES_H
+#define DWUNW_TOOL_MEMLEAK_KERNEL_TYPES_H
 
 #include <linux/types.h>
 
