@@ -39,6 +39,11 @@ void add_options(CLI::App &command, Options &options) {
     command.add_option("--max-memory", options.max_memory, "Most memory for blocks (a tenth of the machine's)")
         ->transform(CLI::AsSizeValue(false))
         ->type_name("BYTES");
+    command
+        .add_option("--max-overhead", options.max_overhead,
+                    "Most percent of a core that the probes may cost: records less, and ends if that is not enough")
+        ->check(CLI::PositiveNumber)
+        ->type_name("PCT");
     const std::map<std::string, Sort> sorts{{"bytes", Sort::kBytes},
                                             {"count", Sort::kCount},
                                             {"age", Sort::kAge},
