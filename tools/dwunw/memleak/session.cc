@@ -223,6 +223,9 @@ int Session::run() {
         std::vector<int32_t> pids = options_.pids;
         if (!options_.comm.empty())
             pids = processes_named(options_.comm);
+        // Processes that come later most probably use the C library that this program uses.
+        if (everywhere && !options_.follow)
+            probes_->look(::getpid());
         for (const int32_t pid : pids) {
             if (!thread_to_open(pid))
                 return kExitFailure;
