@@ -265,7 +265,8 @@ void Session::take(const memleak_event &event) {
         mappings_.unmap_failed(event.process, event.tid);
         break;
     case MEMLEAK_EVENT_REMAPPED:
-        mappings_.remap(event.process, event.old, event.detail, event.address, event.length, event.stack, event.time);
+        mappings_.remap(event.process, event.tid, event.old, event.detail, event.address, event.length, event.stack,
+                        event.time);
         break;
     case MEMLEAK_EVENT_FREED:
         kernel_->blocks().note_freed(event);
