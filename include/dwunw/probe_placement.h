@@ -7,7 +7,8 @@
  *
  * A uprobe is a trap. The kernel then emulates the instruction under the trap, or single-steps it through a second
  * trap. Single-stepping costs ten to twenty times as much. On x86-64 the kernel emulates `push reg`, direct jumps,
- * conditional jumps, direct calls, and `nop` (the multi-byte form since Linux 6.18).
+ * conditional jumps, direct calls, and `nop` (the multi-byte form since Linux 6.18). The library takes the 5-byte nop
+ * only at a function's first byte: Linux 6.18 rewrites it into a call, which overwrites the function's red zone.
  *
  * The library decodes the function's beginning and answers with the first emulated instruction, if a probe there sees
  * what a probe at the entry sees: each call once, with the same argument registers, SP and return address. The code

@@ -134,6 +134,11 @@ bool Instruction::is_emulated(uint32_t kernel) const {
     return false;
 }
 
+bool Instruction::is_five_byte_nop() const {
+    constexpr size_t kLength = 5;
+    return decoded_.mnemonic == ZYDIS_MNEMONIC_NOP && decoded_.length == kLength && decoded_.raw.prefix_count == 0;
+}
+
 std::optional<LinkAddr> Instruction::branch_target() const {
     for (const ZydisDecodedOperand &operand : operands()) {
         if (operand.type != ZYDIS_OPERAND_TYPE_IMMEDIATE || !operand.imm.is_relative)

@@ -30,6 +30,9 @@ class Instruction {
     // push_setup_xol_ops).
     bool is_emulated(uint32_t kernel) const;
 
+    // 0f 1f 44 00 00, which the kernel rewrites into a call (arch/x86/kernel/uprobes.c: is_nop5_insn).
+    bool is_five_byte_nop() const;
+
     // Its target besides the next instruction: of a direct branch or call; the abort handler of xbegin.
     std::optional<LinkAddr> branch_target() const;
     // A jump whose target is in a register or in memory. (A call returns, so its target does not matter.)

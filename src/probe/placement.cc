@@ -107,7 +107,10 @@ Result<Placement> place(std::span<const uint8_t> code, LinkAddr entry, const dwu
         if (!instruction)
             return at_entry(DWUNW_PROBE_CODE_UNCLEAR,
                             "the bytes at " + std::to_string(offset) + " are not an instruction");
-        if (instruction->is_emulated(options.kernel)) {
+        // From Linux 6.18 on the kernel rewrites this nop into a call, whose return address overwrites the red zone of
+        // the function. At the first byte there is nothing below SP yet.
+        const bool spoils_red_zone = offset > 0 && instruction->is_five_byte_nop();
+        if (instruction->is_emulated(options.kernel) && !spoils_red_zone) {
             found = instruction;
             break;
         }

@@ -97,6 +97,18 @@ TEST(Placement, MultiByteNopsAreEmulatedSinceLinux618AndPassedOverBefore) {
     EXPECT_EQ(older.offset, 5U);
 }
 
+// Linux 6.18 makes a call of it, whose return address lands in the red zone.
+TEST(Placement, FiveByteNopsBehindTheFirstByteArePassedOver) {
+    const Bytes nop{0x0f, 0x1f, 0x44, 0x00, 0x00};
+    const auto behind = place(kTestRdiRdi + nop + kPushRbp + kRet, 0, kLinux618);
+    EXPECT_EQ(behind.why, DWUNW_PROBE_MOVED);
+    EXPECT_EQ(behind.offset, 8U);
+    const auto last = place(kTestRdiRdi + nop + kRet, 0, kLinux618);
+    EXPECT_EQ(last.offset, 0U);
+    // Other lengths stay nops.
+    EXPECT_EQ(place(kTestRdiRdi + Bytes{0x0f, 0x1f, 0x40, 0x00} + kRet, 0, kLinux618).offset, 3U);
+}
+
 TEST(Placement, InstructionsThatArePassedOver) {
     const Case cases[] = {
         {"endbr64", {0xf3, 0x0f, 0x1e, 0xfa}},
