@@ -123,13 +123,13 @@ class GroundTruth(unittest.TestCase):
         )
         self.assertEqual((too_many, missing, other), ({}, {}, {}), f"{what}: too many, missing, with another stack")
 
-    def work(self, seed, *options, by_pid):
+    def work(self, seed, by_pid, **environment):
         with tempfile.TemporaryDirectory() as folder:
             target = Target(folder, seed)
-            arguments = ["-a", *dwunw_memleak.EVERYTHING, *options]
+            arguments = ["-a", *dwunw_memleak.EVERYTHING]
             program = None
             if by_pid:
-                program = subprocess.Popen(target.command, pass_fds=target.fds)
+                program = subprocess.Popen(target.command, pass_fds=target.fds, env=dict(os.environ, **environment))
                 arguments += ["-p", str(program.pid), dwunw_memleak.PAST_THE_END]
             else:
                 arguments += [dwunw_memleak.PAST_THE_END, "--", *target.command]
@@ -150,6 +150,10 @@ class GroundTruth(unittest.TestCase):
 
     def test_of_a_process(self):
         self.work(1, by_pid=True)
+
+    def test_where_threads_get_each_others_addresses_at_once(self):
+        """Another thread may have the address of a realloc's old block before that realloc returns."""
+        self.work(3, by_pid=True, MALLOC_ARENA_MAX="1", GLIBC_TUNABLES="glibc.malloc.tcache_count=0")
 
     def test_of_a_command(self):
         self.work(2, by_pid=False)

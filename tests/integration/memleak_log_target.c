@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 /*
- * memleak_log_target SECONDS THREADS SEED LOG GO DONE: allocates and frees at random, by every function of the C library
- * that does, and knows what it holds. It reads a byte from descriptor GO, works, writes LOG and a byte to DONE, and waits
- * for another byte.
+ * memleak_log_target SECONDS THREADS SEED LOG GO DONE: allocates and frees at random, by every function of the C
+ * library that does, and knows what it holds. It reads a byte from descriptor GO, works, writes LOG and a byte to DONE,
+ * and waits for another byte.
  *
  * What it holds is kept in slots, which lie in its own data: nothing of this is allocated. Threads take any slot, so a
  * block is often freed or moved by another thread than the one that allocated it. Threads end and others come, children
@@ -54,9 +54,9 @@ struct slot {
     atomic_flag taken;
     enum { EMPTY, BLOCK, MAPPING } kind;
     char *address;
-    size_t size;              /* of a block */
-    struct origin origin;     /* of a block */
-    unsigned pages;           /* of a mapping */
+    size_t size;                   /* of a block */
+    struct origin origin;          /* of a block */
+    unsigned pages;                /* of a mapping */
     struct origin page[MAX_PAGES]; /* site 0: there is none */
 };
 
@@ -119,8 +119,7 @@ SITES(memalign_, keep(slot, memalign(256, size), size))
 SITES(valloc_, keep(slot, valloc(size), size))
 SITES(pvalloc_, keep(slot, pvalloc(size), size))
 
-SITES(posix, void *block = NULL;
-      if (posix_memalign(&block, 128, size) != 0) die("posix_memalign");
+SITES(posix, void *block = NULL; if (posix_memalign(&block, 128, size) != 0) die("posix_memalign");
       keep(slot, block, size))
 
 SITES(strdup_, char text[512]; size = size < sizeof(text) ? size : sizeof(text); memset(text, 'x', size - 1);
@@ -128,8 +127,7 @@ SITES(strdup_, char text[512]; size = size < sizeof(text) ? size : sizeof(text);
 
 SITES(asprintf_, char *text = NULL; size = 1 + size % 90;
       /* The library grows and shrinks it as it likes: it is freed at once. */
-      if (asprintf(&text, "%*d", (int)size, 1) < 0) die("asprintf");
-      free(text); (void)slot)
+      if (asprintf(&text, "%*d", (int)size, 1) < 0) die("asprintf"); free(text); (void)slot)
 
 /* Nothing comes of these. */
 SITES(failing, (void)slot; void *block = NULL; must_fail(malloc(too_large + size)); must_fail(calloc(too_large, size));
@@ -166,8 +164,8 @@ static void mark(struct slot *slot, unsigned first, unsigned count, struct origi
 }
 
 SITES(mmap_, unsigned pages = 1 + (unsigned)size % MAX_PAGES; slot->address = map(NULL, pages, 0);
-      if (slot->address == MAP_FAILED) die("mmap");
-      slot->kind = MAPPING; slot->pages = pages; mark(slot, 0, pages, here))
+      if (slot->address == MAP_FAILED) die("mmap"); slot->kind = MAPPING; slot->pages = pages;
+      mark(slot, 0, pages, here))
 
 SITES(no_mmap, (void)slot; if (map(NULL, SIZE_MAX / PAGE - size % 512, 0) != MAP_FAILED) die("mmap did not fail");
       if (munmap((void *)1, PAGE) == 0) die("munmap did not fail"))
@@ -202,42 +200,42 @@ static void unmap(struct slot *slot, unsigned first, unsigned count) {
 
 SITES(cut, (void)size; unsigned first; unsigned count = part(slot, &first); unmap(slot, first, count))
 
-SITES(over, (void)size; unsigned first; unsigned count = part(slot, &first);
-      if (count) {
-          char *at = slot->address + first * PAGE;
-          if (map(at, count, MAP_FIXED) != at)
-              die("mmap of a fixed address");
-          mark(slot, first, count, here);
-      })
+SITES(
+    over, (void)size; unsigned first; unsigned count = part(slot, &first); if (count) {
+        char *at = slot->address + first * PAGE;
+        if (map(at, count, MAP_FIXED) != at)
+            die("mmap of a fixed address");
+        mark(slot, first, count, here);
+    })
 
 /* Larger, or smaller. A mapping that the kernel sees as several cannot grow: then all is as it was. */
-SITES(mremap_, unsigned pages = 1 + (unsigned)size % MAX_PAGES;
-      if (is_whole(slot)) {
-          char *at = mremap(slot->address, slot->pages * PAGE, pages * PAGE, MREMAP_MAYMOVE);
-          if (at != MAP_FAILED) {
-              if (pages > slot->pages)
-                  mark(slot, 0, pages, here);
-              slot->address = at;
-              slot->pages = pages;
-          } else if (errno != EFAULT) {
-              die("mremap");
-          }
-      })
+SITES(
+    mremap_, unsigned pages = 1 + (unsigned)size % MAX_PAGES; if (is_whole(slot)) {
+        char *at = mremap(slot->address, slot->pages * PAGE, pages * PAGE, MREMAP_MAYMOVE);
+        if (at != MAP_FAILED) {
+            if (pages > slot->pages)
+                mark(slot, 0, pages, here);
+            slot->address = at;
+            slot->pages = pages;
+        } else if (errno != EFAULT) {
+            die("mremap");
+        }
+    })
 
 /* To an address of its own choice, which is mapped already. */
-SITES(put, (void)size;
-      if (is_whole(slot)) {
-          char *at = map(NULL, slot->pages, 0);
-          if (at == MAP_FAILED)
-              die("mmap");
-          char *put = mremap(slot->address, slot->pages * PAGE, slot->pages * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, at);
-          if (put == at)
-              slot->address = at;
-          else if (errno != EFAULT)
-              die("mremap to a fixed address");
-          else if (munmap(at, slot->pages * PAGE) != 0)
-              die("munmap");
-      })
+SITES(
+    put, (void)size; if (is_whole(slot)) {
+        char *at = map(NULL, slot->pages, 0);
+        if (at == MAP_FAILED)
+            die("mmap");
+        char *put = mremap(slot->address, slot->pages * PAGE, slot->pages * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, at);
+        if (put == at)
+            slot->address = at;
+        else if (errno != EFAULT)
+            die("mremap to a fixed address");
+        else if (munmap(at, slot->pages * PAGE) != 0)
+            die("munmap");
+    })
 
 /* ---- Jumps ---- */
 
@@ -253,33 +251,32 @@ static void leave(int number) {
     siglongjmp(jump, 1);
 }
 
-static atomic_uint ticks;
-static void tick(int number) {
-    (void)number;
-    atomic_fetch_add(&ticks, 1);
-}
+static void tick(int number) { (void)number; }
 
 /* Out of a handler, while no allocator's call is pending. */
-SITES(jump_, (void)slot; (void)size; if (sigsetjmp(jump, 1) == 0) {
-    jump_is_set = 1;
-    raise(SIGUSR1);
-})
+SITES(
+    jump_, (void)slot; (void)size; if (sigsetjmp(jump, 1) == 0) {
+        jump_is_set = 1;
+        raise(SIGUSR1);
+    })
 /* Out of a call that has allocated its block, but has nowhere to store the address. Nobody will know this block. */
-SITES(jump_out_of_memalign, (void)slot; if (sigsetjmp(jump, 1) == 0) {
-    void **nowhere = (void **)8;
-    __asm__ volatile("" : "+r"(nowhere));
-    jump_is_set = 1;
-    if (posix_memalign(nowhere, 64, size) == 0)
-        die("posix_memalign has stored an address nowhere");
-})
+SITES(
+    jump_out_of_memalign, (void)slot; if (sigsetjmp(jump, 1) == 0) {
+        void **nowhere = (void **)8;
+        __asm__ volatile("" : "+r"(nowhere));
+        jump_is_set = 1;
+        if (posix_memalign(nowhere, 64, size) == 0)
+            die("posix_memalign has stored an address nowhere");
+    })
 /* Out of one that looks for the old block's size. */
-SITES(jump_out_of_realloc, (void)slot; if (sigsetjmp(jump, 1) == 0) {
-    void *nothing = (void *)0x1000;
-    __asm__ volatile("" : "+r"(nothing));
-    jump_is_set = 1;
-    if (realloc(nothing, size))
-        die("realloc of nothing");
-})
+SITES(
+    jump_out_of_realloc, (void)slot; if (sigsetjmp(jump, 1) == 0) {
+        void *nothing = (void *)0x1000;
+        __asm__ volatile("" : "+r"(nothing));
+        jump_is_set = 1;
+        if (realloc(nothing, size))
+            die("realloc of nothing");
+    })
 
 /* ---- Children ---- */
 
@@ -292,10 +289,12 @@ STEP static void be_a_child(void) {
     STAY();
 }
 
-SITES(fork_, (void)slot; (void)size; const pid_t pid = fork(); if (pid == 0) {
-    be_a_child();
-    _exit(0);
-} int status; if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0) die("fork"))
+SITES(
+    fork_, (void)slot; (void)size; const pid_t pid = fork(); if (pid == 0) {
+        be_a_child();
+        _exit(0);
+    } int status;
+    if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0) die("fork"))
 
 SITES(spawn, (void)slot; (void)size; pid_t pid; char *arguments[] = {(char[]){"true"}, NULL}; int status;
       if (posix_spawnp(&pid, "true", NULL, NULL, arguments, environ) != 0) die("posix_spawn");
@@ -307,29 +306,34 @@ struct choice {
     unsigned weight;
     site_function *const *sites;
 };
-#define CHOICE(weight, name) {weight, name}
+#define CHOICE(weight, name)                                                                                           \
+    { weight, name }
 
-static const struct choice on_empty[] = {
-    CHOICE(60, malloc_), CHOICE(20, calloc_),   CHOICE(10, from_null), CHOICE(6, aligned),
-    CHOICE(6, memalign_), CHOICE(2, valloc_),    CHOICE(2, pvalloc_),   CHOICE(8, posix),
-    CHOICE(10, strdup_),  CHOICE(3, asprintf_),  CHOICE(2, failing),    CHOICE(12, mmap_),
-    CHOICE(1, no_mmap),   CHOICE(1, jump_),      CHOICE(1, jump_out_of_memalign), CHOICE(1, jump_out_of_realloc),
-};
-static const struct choice on_block[] = {
-    CHOICE(60, free_), CHOICE(20, realloc_), CHOICE(5, array),   CHOICE(8, shrink),
-    CHOICE(6, same),   CHOICE(3, no_realloc), CHOICE(4, to_zero),
-};
-static const struct choice on_mapping[] = {
-    CHOICE(20, cut), CHOICE(6, over), CHOICE(6, mremap_), CHOICE(3, put),
-};
-static const struct choice rarely[] = {CHOICE(1, fork_), CHOICE(1, spawn)};
-
+static const struct choice on_empty[] = {{60, malloc_},
+                                         {20, calloc_},
+                                         {10, from_null},
+                                         {6, aligned},
+                                         {6, memalign_},
+                                         {2, valloc_},
+                                         {2, pvalloc_},
+                                         {8, posix},
+                                         {10, strdup_},
+                                         {3, asprintf_},
+                                         {2, failing},
+                                         {12, mmap_},
+                                         {1, no_mmap},
+                                         {1, jump_},
+                                         {1, jump_out_of_memalign},
+                                         {1, jump_out_of_realloc}};
+static const struct choice on_block[] = {{60, free_}, {20, realloc_},  {5, array},  {8, shrink},
+                                         {6, same},   {3, no_realloc}, {4, to_zero}};
+static const struct choice on_mapping[] = {{20, cut}, {6, over}, {6, mremap_}, {3, put}};
+static const struct choice rarely[] = {{1, fork_}, {1, spawn}};
 static site_function *choose(const struct choice *choices, size_t count) {
-    unsigned sum = 0, at, i;
-    for (i = 0; i < count; i++)
-        sum += choices[i].weight;
-    at = random_below(sum);
-    for (i = 0; at >= choices[i].weight; i++)
+    unsigned sum = 0, at, i = 0;
+    for (size_t each = 0; each < count; each++)
+        sum += choices[each].weight;
+    for (at = random_below(sum); at >= choices[i].weight; i++)
         at -= choices[i].weight;
     return choices[i].sites[random_below(3)];
 }
@@ -342,11 +346,7 @@ typedef void via_function(site_function *site, struct slot *slot, size_t size);
         site(slot, size);                                                                                              \
         STAY();                                                                                                        \
     }
-VIA(0)
-VIA(1)
-VIA(2)
-VIA(3)
-static via_function *const vias[] = {via_0, via_1, via_2, via_3};
+VIA(0) VIA(1) VIA(2) VIA(3) static via_function *const vias[] = {via_0, via_1, via_2, via_3};
 
 STEP static void work(unsigned operations) {
     for (unsigned i = 0; i < operations && !atomic_load(&stop); i++) {
@@ -447,8 +447,8 @@ static void write_log(const char *path) {
         die(path);
 }
 
-static void handle(int number, void (*handler)(int), int flags) {
-    struct sigaction action = {.sa_handler = handler, .sa_flags = flags | SA_RESTART};
+static void handle(int number, void (*handler)(int)) {
+    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_ONSTACK | SA_RESTART};
     if (sigaction(number, &action, NULL) != 0)
         die("sigaction");
 }
@@ -463,9 +463,9 @@ int main(int argc, char **argv) {
     random_state = strtoull(argv[3], NULL, 10);
     if (count > MAX_THREADS)
         die("too many threads");
-    handle(SIGUSR1, leave, SA_ONSTACK);
-    handle(SIGSEGV, leave, SA_ONSTACK);
-    handle(SIGALRM, tick, SA_ONSTACK);
+    handle(SIGUSR1, leave);
+    handle(SIGSEGV, leave);
+    handle(SIGALRM, tick);
     if (read(go, &byte, 1) != 1)
         die("nobody says go");
 
