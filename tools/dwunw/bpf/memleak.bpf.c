@@ -95,21 +95,24 @@ static __always_inline __u64 memleak_key(__u64 address, __u32 process)
 	return address << MEMLEAK_PROCESS_BITS | process;
 }
 
-static __noinline int memleak_send_mismatch(__u64 address, __u32 process, const struct memleak_block *block, __u64 how)
+/* A block that new[] allocated and free ends, and the like. */
+static __always_inline void memleak_send_mismatch(void *ctx, __u64 address, __u32 process,
+						  const struct memleak_block *block, __u64 how)
 {
+	const __s64 stack = dwunw_get_stackid(ctx, 0);
 	struct memleak_event *event;
 
 	memleak_count(MEMLEAK_MISMATCHES, 1);
 	event = memleak_reserve(MEMLEAK_EVENT_MISMATCH, MEMLEAK_EVENTS_LOST);
 	if (!event)
-		return 0;
+		return;
 	event->process = process;
 	event->address = address;
 	event->length = block->size;
 	event->stack = block->stack;
 	event->detail = how;
+	event->old = stack;
 	bpf_ringbuf_submit(event, 0);
-	return 0;
 }
 
 /* glibc keeps a chunk's size, with three flags, in the word before the block. A chunk of its own mapping has two words
@@ -138,7 +141,7 @@ static __noinline int memleak_free_unknown(__u64 address, __u64 cookie, __u32 fl
 	return 0;
 }
 
-static __always_inline void memleak_free(__u64 address, __u64 cookie, const struct memleak_process *process)
+static __always_inline void memleak_free(void *ctx, __u64 address, __u64 cookie, const struct memleak_process *process)
 {
 	struct memleak_block block;
 	__u64 kind;
@@ -152,7 +155,7 @@ static __always_inline void memleak_free(__u64 address, __u64 cookie, const stru
 	memleak_count(MEMLEAK_FREES, 1);
 	kind = block.size >> MEMLEAK_KIND_SHIFT & MEMLEAK_KIND_MASK;
 	if (MEMLEAK_KIND(cookie) < MEMLEAK_KINDS && MEMLEAK_KIND(cookie) != kind)
-		memleak_send_mismatch(address, process->number, &block, MEMLEAK_KIND(cookie));
+		memleak_send_mismatch(ctx, address, process->number, &block, MEMLEAK_KIND(cookie));
 }
 
 /* Sets or removes the mark of a block whose realloc begins or fails. */
@@ -235,7 +238,7 @@ static __always_inline int memleak_enter(struct pt_regs *ctx)
 		dwunw_call_jump(ctx);
 		return 1;
 	case MEMLEAK_FREE:
-		memleak_free(pointer, cookie, process);
+		memleak_free(ctx, pointer, cookie, process);
 		return 1;
 	case MEMLEAK_UNMAP:
 		memleak_send_unmapping(pointer, size, process->number);

@@ -91,7 +91,9 @@ enum memleak_event_type {
 	MEMLEAK_EVENT_EXEC,	    /* the same process under its new number; detail: its tgid */
 	MEMLEAK_EVENT_EXIT,	    /* the process has ended; detail: tgid */
 	MEMLEAK_EVENT_GROW,	    /* the tables are getting full */
-	MEMLEAK_EVENT_MISMATCH,	    /* a block was freed by the wrong function; detail: how it was freed, a memleak_kind */
+	/* A block was freed by the wrong function; stack: of its allocation; detail: a memleak_kind, how it was freed; old:
+	   the stack of its free. */
+	MEMLEAK_EVENT_MISMATCH,
 };
 
 struct memleak_event {

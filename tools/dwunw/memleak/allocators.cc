@@ -161,6 +161,9 @@ Allocator find_allocator(const std::string &path, const std::string *prefix, boo
         for (const Function &function : heap_functions())
             finder.add(function, used, glibc);
     }
+    // Neither a C library nor a program.
+    found.is_only_allocator = found.has_heap && !finder.defines("printf") && !finder.defines("main") &&
+                              !finder.defines("_start");
     // A libc's malloc is not in the same file as operator new.
     bool has_operators = false;
     if (found.has_heap && finder.defines("_Znwm") && finder.defines("_ZdlPv")) {

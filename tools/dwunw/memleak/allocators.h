@@ -42,6 +42,7 @@ struct Allocator {
     std::vector<std::string> problems; // functions that cannot be probed, and why
     std::string prefix;                // of the functions' names
     bool has_heap = false;             // malloc and free
+    bool is_only_allocator = false;    // it has nothing else: what it maps, it maps for itself
 };
 
 // The executable mappings of a process's files, each file once. Empty: the process has no map, or may not be read.

@@ -47,6 +47,10 @@ void add_options(CLI::App &command, Options &options) {
     command.add_option("--sort", options.sort, "Order of the stacks: bytes, count, age, growth or score (bytes)")
         ->transform(CLI::CheckedTransformer(sorts))
         ->type_name("KEY");
+    command.add_flag("--diff", options.diff, "Show only stacks that have changed since the report before");
+    command.add_option("--diff-from", options.diff_from, "Show only stacks that have changed since a saved report")
+        ->type_name("FILE");
+    command.add_option("--save", options.save, "Save each report to this file, for --diff-from")->type_name("FILE");
     command.add_flag("-v,--verbose", options.verbose, "Say which functions are probed, and why there");
     command.add_flag("--strict", options.strict, "Fail if anything was lost");
     command.add_option("--fail-on", options.fail_on, "Fail if at least so many bytes are outstanding at the end")

@@ -34,6 +34,9 @@ struct Options {
     std::optional<std::string> prefix;   // of its functions' names; nullopt: every known one
     uint64_t max_memory = 0;             // bytes for blocks; 0: a tenth of the machine's memory
     Sort sort = Sort::kBytes;
+    bool diff = false;                   // only what has changed since the report before
+    std::string diff_from;               // only what has changed since this saved report
+    std::string save;                    // saves each report to this file
     bool verbose = false;
     bool strict = false;                 // a loss is a failure
     std::optional<uint64_t> fail_on;     // fails if at least so many bytes are outstanding at the end

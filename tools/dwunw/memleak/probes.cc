@@ -54,6 +54,8 @@ void Probes::probe(int32_t pid, const MappedFile &mapped, File &file) {
     if (!found.sites.empty())
         for (const std::string &problem : found.problems)
             problems_.push_back(mapped.path + ": " + problem);
+    if (found.is_only_allocator)
+        only_allocators_.insert(mapped.path);
     attach(pid, path, mapped, found, true, file);
     attach(pid, path, mapped, found, false, file);
 }

@@ -6,6 +6,7 @@
 #include "kernel.h"
 
 #include <map>
+#include <set>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -26,6 +27,8 @@ class Probes {
 
     // Whether the process has a malloc that is probed.
     bool has_heap(int32_t pid) const;
+    // Whether this file is an allocator and nothing else.
+    bool is_only_allocator(const std::string &path) const { return only_allocators_.contains(path); }
     // The files that were looked at in vain, for a message.
     std::vector<std::string> looked_at(int32_t pid) const;
     // What could not be probed, a line each.
@@ -54,6 +57,7 @@ class Probes {
     std::map<Key, File> files_;
     std::map<int32_t, std::vector<Key>> files_of_; // a process's, in the order of its map
     std::vector<std::string> problems_;
+    std::set<std::string> only_allocators_;
 };
 
 } // namespace dwunw_tool::memleak

@@ -27,6 +27,8 @@ const char *memory_mark(Memory memory) {
         return " [mapped]";
     case Memory::kThreadStack:
         return " [thread stacks]";
+    case Memory::kAllocator:
+        return " [allocator]";
     case Memory::kHeap:
         break;
     }
@@ -90,6 +92,25 @@ void Report::row(const Rows &rows, const Row &row, const std::string &mark) cons
           memory_mark(row.memory), mark.c_str());
     for (const Block &block : row.blocks)
         print("\taddr = 0x%" PRIx64 " size = %" PRIu64 "\n", block.address, block.size);
+    stack(rows, row);
+}
+
+void Report::mismatch(const Rows &rows, uint64_t count, uint32_t kind, uint32_t how, int64_t allocated,
+                      int64_t freed) const {
+    static const char *const kAllocated[] = {"malloc", "operator new", "operator new[]"};
+    static const char *const kFreed[] = {"free", "operator delete", "operator delete[]"};
+    if (kind >= std::size(kAllocated) || how >= std::size(kFreed))
+        return;
+    print("%" PRIu64 " blocks of %s were freed by %s. Allocated at\n", count, kAllocated[kind], kFreed[how]);
+    Row row;
+    row.stack = allocated;
+    stack(rows, row);
+    print("    freed at\n");
+    row.stack = freed;
+    stack(rows, row);
+}
+
+void Report::stack(const Rows &rows, const Row &row) const {
     if (row.stack <= 0) {
         print("\t[no stack: %s]\n", missing_stack(row.stack).c_str());
         return;

@@ -38,17 +38,21 @@ std::string missing_stack(int64_t stack);
 
 class Report {
   public:
-    Report(dwunw_symbolizer *symbolizer, const Options &options) : symbolizer_(symbolizer), options_(options) {}
+    explicit Report(dwunw_symbolizer *symbolizer) : symbolizer_(symbolizer) {}
 
     void header(size_t shown) const;
     // `mark`: what else is known of the row; may be empty.
     void row(const Rows &rows, const Row &row, const std::string &mark) const;
 
+    // Blocks that were allocated and freed by functions that do not belong together (enum memleak_kind).
+    void mismatch(const Rows &rows, uint64_t count, uint32_t kind, uint32_t how, int64_t allocated,
+                  int64_t freed) const;
+
   private:
+    void stack(const Rows &rows, const Row &row) const;
     void frame(size_t index, const dwunw_frame &frame) const;
 
     dwunw_symbolizer *symbolizer_;
-    const Options &options_;
 };
 
 } // namespace dwunw_tool::memleak

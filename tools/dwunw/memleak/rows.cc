@@ -66,6 +66,7 @@ Row &Rows::of(int64_t stack, Memory memory) {
     if (is_new) {
         rows_.emplace_back();
         rows_.back().memory = memory;
+        rows_.back().key = (chain.hash != 0 ? chain.hash : static_cast<uint64_t>(chain.first)) * 4 + uint64_t(memory);
         rows_.back().stack = chain.first;
         rows_.back().status = chain.status;
     }

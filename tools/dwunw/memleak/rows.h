@@ -15,10 +15,16 @@
 namespace dwunw_tool::memleak {
 
 // What a row's memory is.
-enum class Memory { kHeap, kMapping, kThreadStack };
+enum class Memory {
+    kHeap,
+    kMapping,     // mmap
+    kThreadStack, // mmap by a thread library
+    kAllocator,   // mmap by an allocator, for itself
+};
 
 struct Row {
     Memory memory = Memory::kHeap;
+    uint64_t key = 0;  // the same in each report
     int64_t stack = 0; // the first id with these frames; negative: there is no stack, and −stack says why
     uint32_t status = 0; // enum dwunw_status: why the stack is not complete
     uint64_t bytes = 0, count = 0;

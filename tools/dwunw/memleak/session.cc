@@ -12,25 +12,16 @@
 #include <algorithm>
 #include <cerrno>
 #include <cinttypes>
-#include <cmath>
 #include <csignal>
 #include <cstring>
 #include <ctime>
 #include <poll.h>
 #include <unistd.h>
-#include <unordered_map>
 
 namespace dwunw_tool::memleak {
 namespace {
 
-constexpr uint64_t kSecond = 1'000'000'000;
 constexpr int kCannotExecute = 126, kNotFound = 127; // as a shell's
-
-uint64_t now_ns() {
-    timespec now{};
-    ::clock_gettime(CLOCK_MONOTONIC, &now);
-    return uint64_t(now.tv_sec) * kSecond + uint64_t(now.tv_nsec);
-}
 
 uint64_t machine_memory() {
     struct sysinfo info {};
@@ -41,11 +32,11 @@ std::string in_mib(uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"
 
 } // namespace
 
-struct Session::Sum {
-    uint64_t bytes = 0, count = 0, oldest = UINT64_MAX;
-    double estimated_bytes = 0, estimated_count = 0, variance = 0;
-    std::vector<Block> blocks;
-};
+uint64_t now_ns() {
+    timespec now{};
+    ::clock_gettime(CLOCK_MONOTONIC, &now);
+    return uint64_t(now.tv_sec) * kSecond + uint64_t(now.tv_nsec);
+}
 
 Session::Session(Options options)
     : options_(std::move(options)), sampling_{options_.sample_rate, options_.sample_bytes} {}
@@ -194,6 +185,11 @@ int Session::run() {
     if (!open() || !find_targets(cgroup))
         return kExitFailure;
     const uint64_t max_memory = options_.max_memory ? options_.max_memory : machine_memory() / 10;
+    ranking_ = std::make_unique<Ranking>(options_, sampling_, symbolizer_.get());
+    if (const std::string problem = ranking_->open(); !problem.empty()) {
+        std::fprintf(stderr, "dwunw: %s\n", printable(problem).c_str());
+        return kExitFailure;
+    }
     kernel_ = std::make_unique<Kernel>(context_.get(), options_, cgroup, max_memory);
     if (!kernel_->error().empty())
         return fail("memleak", kernel_->error());
@@ -288,6 +284,10 @@ void Session::take(const memleak_event &event) {
     case MEMLEAK_EVENT_EXIT:
         processes_[event.process].ended = true;
         break;
+    case MEMLEAK_EVENT_MISMATCH:
+        mismatches_[{event.stack, static_cast<uint32_t>(event.length >> MEMLEAK_KIND_SHIFT & MEMLEAK_KIND_MASK),
+                     static_cast<uint32_t>(event.detail), static_cast<int64_t>(event.old)}]++;
+        break;
     case MEMLEAK_EVENT_GROW:
         kernel_->note_growth();
         break;
@@ -364,173 +364,6 @@ void Session::loop() {
         if (over || is_over())
             return;
     }
-}
-
-// ---- the report ----
-
-void Session::collect(Rows &rows) {
-    std::unordered_map<int64_t, Sum> sums;
-    std::vector<Block> mapped;
-    const uint64_t age = options_.older_ms * 1'000'000;
-    const uint64_t latest = now_ns() - std::min(now_ns(), age);
-    const auto visit = [&](const Block &block) {
-        if (block.born > latest)
-            return;
-        Sum &sum = sums[block.stack];
-        const double probability = sampling_.probability(block.size);
-        sum.bytes += block.size;
-        sum.count++;
-        sum.oldest = std::min(sum.oldest, block.born);
-        if (sampling_.is_on() && probability > 0) {
-            const double size = static_cast<double>(block.size);
-            sum.estimated_bytes += size / probability;
-            sum.estimated_count += 1 / probability;
-            sum.variance += size * size * (1 - probability) / (probability * probability);
-        }
-        if (options_.show_blocks)
-            sum.blocks.push_back(block);
-    };
-    const auto is_gone = [&](uint32_t number) {
-        const auto found = processes_.find(number);
-        return found != processes_.end() && found->second.replaced;
-    };
-    const auto drain = [&] { kernel_->take_events([this](const memleak_event &event) { take(event); }); };
-    drain();
-    kernel_->blocks().read(visit, is_gone, drain);
-    // A block's stack was sent before the block was stored, so its record has come.
-    take_stacks(kSecond);
-    for (auto &[id, sum] : sums) {
-        Row &row = rows.of(id, Memory::kHeap);
-        row.bytes += sum.bytes;
-        row.count += sum.count;
-        row.oldest = std::min(row.oldest, sum.oldest);
-        row.estimated_bytes += sum.estimated_bytes;
-        row.estimated_count += sum.estimated_count;
-        row.variance += sum.variance;
-        row.blocks.insert(row.blocks.end(), sum.blocks.begin(), sum.blocks.end());
-    }
-    mappings_.each([&](uint32_t number, const Mapping &mapping) {
-        const uint64_t size = mapping.end - mapping.start;
-        if (mapping.born > latest || size < options_.min_size || size > options_.max_size)
-            return;
-        Row &row = rows.of(mapping.stack, mapping.is_thread_stack ? Memory::kThreadStack : Memory::kMapping);
-        row.bytes += size;
-        row.count++;
-        row.oldest = std::min(row.oldest, mapping.born);
-        row.estimated_bytes += static_cast<double>(size);
-        row.estimated_count += 1;
-        if (options_.show_blocks)
-            row.blocks.push_back({mapping.start, number, size, 0, mapping.stack, mapping.born});
-    });
-    ids_ = rows.ids();
-}
-
-void Session::print_rows(Rows &rows) {
-    std::vector<const Row *> order;
-    for (Row &row : rows.rows()) {
-        if (sampling_.is_on()) {
-            row.bytes = static_cast<uint64_t>(std::llround(row.estimated_bytes));
-            row.count = static_cast<uint64_t>(std::llround(row.estimated_count));
-        }
-        order.push_back(&row);
-    }
-    const auto before = [&](const Row *a, const Row *b) {
-        switch (options_.sort) {
-        case Sort::kCount:
-            return std::tie(a->count, a->bytes) > std::tie(b->count, b->bytes);
-        case Sort::kAge:
-            return std::tie(a->oldest, b->bytes) < std::tie(b->oldest, a->bytes);
-        default:
-            return std::tie(a->bytes, a->count) > std::tie(b->bytes, b->count);
-        }
-    };
-    std::stable_sort(order.begin(), order.end(), before);
-    const size_t shown = std::min<size_t>(order.size(), options_.top);
-    const Report report(symbolizer_.get(), options_);
-    report.header(shown);
-    for (size_t i = 0; i < shown && !output_is_lost(); ++i) {
-        std::string mark;
-        if (sampling_.is_on() && order[i]->bytes > 0) {
-            char text[64];
-            std::snprintf(text, sizeof text, " [estimated, +-%.0f %%]",
-                          100 * std::sqrt(order[i]->variance) / static_cast<double>(order[i]->bytes));
-            mark = text;
-        }
-        report.row(rows, *order[i], mark);
-    }
-}
-
-void Session::print_end(const Rows &rows) {
-    uint64_t bytes = 0, count = 0, mapped = 0, thread_stacks = 0;
-    double variance = 0;
-    for (const Row &row : rows.rows()) {
-        if (row.memory == Memory::kThreadStack) {
-            thread_stacks += row.bytes;
-            continue;
-        }
-        bytes += row.bytes;
-        count += row.count;
-        variance += row.variance;
-        if (row.memory == Memory::kMapping)
-            mapped += row.bytes;
-    }
-    outstanding_bytes_ = bytes;
-    print("memleak: %" PRIu64 " bytes in %" PRIu64 " allocations from %zu stacks", bytes, count, rows.rows().size());
-    if (mapped > 0)
-        print(", of these %" PRIu64 " bytes mapped", mapped);
-    if (thread_stacks > 0)
-        print("; thread stacks: %" PRIu64 " bytes", thread_stacks);
-    if (sampling_.is_on() && bytes > 0)
-        print("; estimated, +-%.1f %%", 100 * std::sqrt(variance) / static_cast<double>(bytes));
-    print("\n");
-    const auto counters = kernel_->counters();
-    if (counters[MEMLEAK_OLD_FREES] > 0) {
-        print("memleak: freed from before the start: %" PRIu64 " blocks", counters[MEMLEAK_OLD_FREES]);
-        if (counters[MEMLEAK_OLD_FREES_SIZED] > 0)
-            print(", %" PRIu64 " bytes%s", counters[MEMLEAK_OLD_FREED_BYTES],
-                  counters[MEMLEAK_OLD_FREES_SIZED] < counters[MEMLEAK_OLD_FREES] ? " in those that have a header" : "");
-        print("\n");
-    }
-    if (counters[MEMLEAK_MISMATCHES] > 0)
-        print("memleak: blocks freed by the wrong function: %" PRIu64 "\n", counters[MEMLEAK_MISMATCHES]);
-    dwunw_bpf_counters stacks{};
-    stacks.size = sizeof stacks;
-    dwunw_bpf_get_counters(kernel_->stacks(), &stacks);
-    for (const Loss &loss : losses(stacks, counters, kernel_->blocks().unreadable())) {
-        lost_something_ = true;
-        print("memleak: lost: %s: %" PRIu64 "%s%s\n", loss.what.c_str(), loss.count, loss.advice.empty() ? "" : "; ",
-              loss.advice.c_str());
-    }
-}
-
-// Processes that have ended are in one report; then their blocks go, and their numbers come back.
-void Session::drop_ended() {
-    std::vector<uint32_t> gone;
-    for (auto &[number, process] : processes_) {
-        if (process.replaced)
-            gone.push_back(number);
-        if (process.ended) {
-            mappings_.drop(number);
-            probes_->forget(process.pid);
-            added_.erase(process.pid);
-            process.replaced = true; // the next report drops its blocks
-        }
-    }
-    for (const uint32_t number : gone) {
-        processes_.erase(number);
-        kernel_->return_number(number);
-    }
-}
-
-void Session::report() {
-    Rows rows(kernel_->stacks());
-    collect(rows);
-    print_rows(rows);
-    print_end(rows);
-    if (std::fflush(stdout) != 0)
-        finish_output();
-    drop_ended();
-    dwunw_bpf_retain(kernel_->stacks(), ids_.data(), ids_.size());
 }
 
 int Session::exit_status() {

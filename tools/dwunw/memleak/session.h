@@ -5,6 +5,7 @@
 #include "kernel.h"
 #include "mappings.h"
 #include "probes.h"
+#include "ranking.h"
 #include "report.h"
 #include "rows.h"
 
@@ -13,9 +14,15 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <tuple>
 #include <vector>
 
 namespace dwunw_tool::memleak {
+
+constexpr uint64_t kSecond = 1'000'000'000; // in ns
+
+// CLOCK_MONOTONIC, as bpf_ktime_get_ns.
+uint64_t now_ns();
 
 class Session {
   public:
@@ -49,8 +56,9 @@ class Session {
 
     void report();
     void collect(Rows &rows);
-    void print_rows(Rows &rows);
-    void print_end(const Rows &rows);
+    void mark_allocators(Rows &rows);
+    void print_mismatches(const Report &report, Rows &rows);
+    void print_end(const Totals &totals);
     void drop_ended();
     int exit_status();
 
@@ -65,6 +73,10 @@ class Session {
     std::map<uint32_t, Process> processes_; // by number
     std::set<int32_t> added_;               // pids whose files were looked at
     Mappings mappings_;
+    std::unique_ptr<Ranking> ranking_;
+    // Blocks that the wrong function freed: stack of the allocation, kind, kind and stack of the free.
+    using Mismatch = std::tuple<int64_t, uint32_t, uint32_t, int64_t>;
+    std::map<Mismatch, uint64_t> mismatches_;
     size_t problems_shown_ = 0;
     uint64_t linker_events_ = 0;
     int signals_ = -1;
@@ -73,7 +85,6 @@ class Session {
     bool lost_something_ = false;
     bool has_executed_ = false; // the command stands at the start of another program
     std::vector<uint64_t> ids_; // of the last report
-    uint64_t mismatches_shown_ = 0;
 };
 
 } // namespace dwunw_tool::memleak
