@@ -226,7 +226,7 @@ int Session::run() {
     print("Tracing outstanding memory allocs...  Hit Ctrl-C to end\n");
     if (options_.verbose)
         print("room for blocks: up to %s\n", in_mib(max_memory).c_str());
-    std::fflush(stdout);
+    flush_output();
     look_again();
     loop();
     return exit_status();
