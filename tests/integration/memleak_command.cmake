@@ -50,3 +50,9 @@ add_memleak_command_test(sites "$<TARGET_FILE:memleak_sites_target>" "$<TARGET_F
 add_memleak_command_target(memleak_behaviour_target memleak_behaviour_target.cc)
 target_link_options(memleak_behaviour_target PRIVATE -rdynamic)
 add_memleak_command_test(behaviour "$<TARGET_FILE:memleak_behaviour_target>")
+
+# Messages, statuses, options and ends. memleak_target: memleak.cmake.
+if(TARGET memleak_target)
+    add_memleak_command_test(command "$<TARGET_FILE:memleak_sites_target>" "$<TARGET_FILE:memleak_sites_static>"
+        "$<TARGET_FILE:memleak_target>")
+endif()
