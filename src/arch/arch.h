@@ -96,7 +96,9 @@ struct Arch {
     uint32_t id;              // enum dwunw_arch
     uint16_t machine;         // e_machine
     uint8_t register_count;   // DWARF registers tracked, the return address column included
-    uint8_t sp, fp, ra;       // their DWARF numbers; `ra` is also the pc's in a register set
+    uint8_t sp, fp;           // their DWARF numbers
+    uint8_t ra;               // the return address column's
+    uint8_t pc;               // the pc's in a register set; `ra`: a call leaves no register with the return address
     uint64_t preserved;       // bit n: a call keeps register n unless a rule says otherwise
     const char *const *names; // register_count of them
     // The most bytes of code that ends_in_call reads.
@@ -150,7 +152,7 @@ struct Arch {
     std::span<const SavedRegister> signal_frame;
 };
 
-// nullptr: the architecture is not supported.
+// nullptr: it is not the architecture that this library is built for (arch/selected.h).
 const Arch *find_by_machine(uint16_t machine);
 const Arch *find_by_id(uint32_t id);
 

@@ -7,7 +7,8 @@
 // lock, and what was replaced is released after a grace period (BlockAllocator, TablePool). A step that finds nothing
 // changed leaves what is published, so that the kernel's cache of rules stays valid.
 //
-// Proved by tests/integration/bpf_walk_test.py: a storm of dlopen and dlclose, exec after exec, fork.
+// Proved by tests/unit/bpf_publisher_test and, in the kernel, by tests/integration/bpf_walk_test.py: a storm of dlopen
+// and dlclose, exec after exec, fork.
 #include "bpf/publisher.h"
 
 #include "base/clock.h"

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// Proved by tests/integration/bpf_walk_test.py: a storm of dlopen and dlclose, exec after exec, fork.
+// Proved by tests/unit/bpf_publisher_test and, in the kernel, by tests/integration/bpf_walk_test.py: a storm of dlopen
+// and dlclose, exec after exec, fork.
 #include "bpf/publisher.h"
 
 #include "base/clock.h"
 #include "bpf/start_addresses.h"
-
-#include <bpf/bpf.h>
-#include <bpf/libbpf.h>
 
 #include <algorithm>
 #include <array>
@@ -25,9 +23,9 @@ constexpr uint64_t kOnTheWay = 1'000'000'000;
 Publisher::Publisher(dwunw_context *context, BpfMaps &maps, std::optional<LinkerProbe> linker_probe,
                      uint32_t first_generation)
     : context_(context), maps_(maps), linker_probe_(linker_probe),
-      pool_(maps.pool(), [&] { return maps.grace.wait(); }),
-      mapping_blocks_(static_cast<uint32_t>(maps.mappings().size()), [&] { return maps.grace.wait(); }),
-      slots_(static_cast<uint32_t>(maps.processes().size()), [&] { return maps.grace.wait(); }),
+      pool_(maps.pool(), [&] { return maps.wait_for_programs(); }),
+      mapping_blocks_(static_cast<uint32_t>(maps.mappings().size()), [&] { return maps.wait_for_programs(); }),
+      slots_(static_cast<uint32_t>(maps.processes().size()), [&] { return maps.wait_for_programs(); }),
       generation_(first_generation) {
     // If it fails, user space can walk a stack only if the map has not changed.
     (void)watch_.open();
@@ -81,7 +79,7 @@ dwunw_status Publisher::add(int32_t pid) {
     shared.need_sent = 1;
     shared.tgid = static_cast<uint32_t>(pid);
     std::atomic_thread_fence(std::memory_order_seq_cst);
-    if (bpf_map_update_elem(maps_.slots_fd, &pid, &*slot, BPF_ANY) != 0) {
+    if (!maps_.set_slot(pid, *slot)) {
         slots_.give_back(*slot, 1);
         return DWUNW_ERR_BPF;
     }
@@ -119,8 +117,7 @@ void Publisher::remove(int32_t pid) {
     TrackedProcess *tracked = find(pid);
     if (tracked == nullptr)
         return;
-    bpf_map_delete_elem(maps_.slots_fd, &pid);
-    bpf_map_delete_elem(maps_.reported_fd, &pid);
+    maps_.forget_process(pid);
     exited(pid);
 }
 
@@ -240,7 +237,7 @@ bool Publisher::generations_for_one_more() {
         withdraw(*other);
         other->wanted = true;
     }
-    if (!maps_.grace.wait())
+    if (!maps_.wait_for_programs())
         return false;
     std::ranges::fill(maps_.rules(), dwunw_cached_rule{});
     generation_ = 1;

@@ -7,16 +7,13 @@
 #include "bpf/other_callers.h"
 #include "bpf/pid_namespace.h"
 
-#include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <sys/random.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cinttypes>
 #include <cstddef>
-#include <cstdio>
 #include <cstring>
 #include <new>
 
@@ -30,19 +27,6 @@ uint32_t or_default(uint32_t value, uint32_t otherwise) { return value != 0 ? va
 bool set_size(bpf_object *object, const char *name, uint32_t entries) {
     bpf_map *map = bpf_object__find_map_by_name(object, name);
     return map != nullptr && bpf_map__set_max_entries(map, entries) == 0;
-}
-
-// The memory that the kernel charges for a map; 0: it does not say.
-uint64_t map_memory(int fd) {
-    std::array<char, 64> path{};
-    std::snprintf(path.data(), path.size(), "/proc/self/fdinfo/%d", fd);
-    std::unique_ptr<FILE, int (*)(FILE *)> file(std::fopen(path.data(), "re"), std::fclose);
-    std::array<char, 256> line{};
-    uint64_t bytes = 0;
-    while (file != nullptr && std::fgets(line.data(), line.size(), file.get()) != nullptr)
-        if (std::sscanf(line.data(), "memlock: %" SCNu64, &bytes) == 1)
-            return bytes;
-    return 0;
 }
 
 } // namespace
@@ -130,7 +114,8 @@ dwunw_status Session::start() {
     refused_ = find_other_caller(object_);
     if (!refused_.empty())
         return DWUNW_ERR_INVALID_ARGUMENT;
-    if (auto status = maps_.open(object_); !status)
+    auto maps = std::make_unique<BpfMaps>();
+    if (auto status = maps->open(object_); !status)
         return status.status();
     for (const auto &[name, tracepoint] :
          {std::pair{"dwunw_on_exec", "sched_process_exec"}, std::pair{"dwunw_on_exit", "sched_process_exit"}}) {
@@ -140,13 +125,19 @@ dwunw_status Session::start() {
             return DWUNW_ERR_BPF;
         links_.push_back(std::move(link));
     }
-    ring_.reset(ring_buffer__new(maps_.events_fd, on_record, this, nullptr));
+    ring_.reset(ring_buffer__new(maps->events_fd(), on_record, this, nullptr));
     if (ring_ == nullptr)
         return DWUNW_ERR_BPF;
+    begin(std::move(maps));
+    return DWUNW_OK;
+}
+
+void Session::begin(std::unique_ptr<BpfMaps> maps) {
+    maps_ = std::move(maps);
     frames_.resize(kMaxFrames);
     const bool watch = (options_.flags & DWUNW_BPF_NO_LINKER_PROBE) == 0;
-    publisher_.emplace(context_, maps_, watch ? linker_probe_ : std::nullopt, or_default(options_.first_generation, 1));
-    return DWUNW_OK;
+    publisher_.emplace(context_, *maps_, watch ? linker_probe_ : std::nullopt,
+                       or_default(options_.first_generation, 1));
 }
 
 int Session::epoll_fd() const { return ring_ != nullptr ? ring_buffer__epoll_fd(ring_.get()) : -1; }
@@ -254,14 +245,14 @@ dwunw_status Session::retain(std::span<const uint64_t> ids) {
     std::vector<uint64_t> needed(ids.begin(), ids.end());
     std::ranges::sort(needed);
     stack_store_.retain([&](uint64_t id) { return std::ranges::binary_search(needed, id); },
-                        [&](uint64_t id) { bpf_map_delete_elem(maps_.sent_fd, &id); }); // it may be absent
+                        [&](uint64_t id) { maps_->forget_sent(id); });
     // After this, every program that found an id there has ended.
-    return maps_.grace.wait() ? DWUNW_OK : DWUNW_ERR_BPF;
+    return maps_->wait_for_programs() ? DWUNW_OK : DWUNW_ERR_BPF;
 }
 
 void Session::read_counters(dwunw_bpf_counters &out) const {
     std::array<uint64_t, DWUNW_BPF_COUNTERS> counts{};
-    if (started() && maps_.read_counters(counts)) {
+    if (started() && maps_->read_counters(counts)) {
         out.walks = counts[DWUNW_BPF_WALKS];
         std::copy_n(counts.begin(), DWUNW_BPF_REASONS, out.reasons);
         out.frames = counts[DWUNW_BPF_FRAMES];
@@ -300,11 +291,7 @@ void Session::read_counters(dwunw_bpf_counters &out) const {
     out.mappings_used = publisher_->mappings_used();
     out.map_records = publisher_->map_watch().seen();
     out.map_record_losses = publisher_->map_watch().losses();
-    const bpf_map *map = nullptr;
-    bpf_object__for_each_map(map, object_) {
-        if (std::strncmp(bpf_map__name(map), "dwunw_", 6) == 0 && bpf_map__fd(map) >= 0)
-            out.memory_bytes += map_memory(bpf_map__fd(map));
-    }
+    out.memory_bytes = maps_->memory_bytes();
 }
 
 std::string Session::describe() const {

@@ -37,6 +37,10 @@ class Session {
 
     dwunw_status open();
     dwunw_status start();
+    // The part of start() that needs no kernel: from now on, `maps` are the session's.
+    void begin(std::unique_ptr<BpfMaps> maps);
+    // Takes in one record of the ring buffer.
+    void take(const void *data, size_t size);
     dwunw_status poll(int timeout_ms, size_t *taken);
     int epoll_fd() const;
 
@@ -49,7 +53,6 @@ class Session {
 
   private:
     static int on_record(void *session, void *data, size_t size);
-    void take(const void *data, size_t size);
     void take_stack(const void *data, size_t size);
     void take_walk(const void *data, size_t size);
     void take_process(const void *data, size_t size);
@@ -69,7 +72,7 @@ class Session {
     dwunw_bpf_options options_;
     KernelFeatures features_;
     uint32_t pid_namespace_ = 0; // 0: the initial one
-    BpfMaps maps_;
+    std::unique_ptr<BpfMaps> maps_;
     std::vector<Link> links_;
     std::optional<LinkerProbe> linker_probe_;
     std::string refused_; // the program that start() refused

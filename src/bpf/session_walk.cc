@@ -20,6 +20,7 @@
 // no longer be read.
 #include "bpf/session.h"
 
+#include "arch/kernel_registers.h"
 #include "base/clock.h"
 #include "unwind/walk.h"
 
@@ -89,12 +90,13 @@ bool Session::is_of_the_moment(const dwunw_walk_event &event, Publisher::Tracked
 struct Session::Record {
     const dwunw_walk_event &event;
     Slice slice;
-    dwunw_regset regs{};
+    dwunw_regset regs;
 
     explicit Record(const dwunw_walk_event &from) : event(from), slice(from) {
-        uint64_t pt_regs[DWUNW_BPF_PT_REGS];
-        std::memcpy(pt_regs, event.pt_regs, sizeof(pt_regs));
-        dwunw_regset_from_x86_64_pt_regs(&regs, pt_regs);
+        std::array<uint64_t, DWUNW_BPF_PT_REGS> words;
+        static_assert(sizeof(words) == sizeof(event.pt_regs) && words.size() == arch::selected::kPtRegs.size());
+        std::memcpy(words.data(), event.pt_regs, sizeof(words));
+        regs = arch::regset_of(words);
     }
     std::span<const dwunw_pending_return> pending() const {
         static_assert(sizeof(dwunw_bpf_pending) == sizeof(dwunw_pending_return));
@@ -134,8 +136,7 @@ std::optional<Session::Walked> Session::walk_now(const Record &record, Publisher
 // Walks with the map of the moment, by call-frame information only; nullopt: that map is not known.
 std::optional<Session::Walked> Session::walk_then(const Record &record, Publisher::TrackedProcess &tracked) {
     auto moment = publisher_->moment(tracked, record.event.time_ns, record.event.execs, now_ns());
-    const arch::Arch *arch = arch::find_by_id(record.regs.arch);
-    if (!moment || arch == nullptr)
+    if (!moment)
         return std::nullopt;
     Slice slice = record.slice;
     const unwind::Registers registers(std::span(record.regs.regs).first<dwarf::kTrackedRegisters>(), record.regs.valid);
@@ -143,7 +144,7 @@ std::optional<Session::Walked> Session::walk_then(const Record &record, Publishe
     memory.add_reader({slice.contiguous() < slice.size ? Slice::read : nullptr, &slice});
     const unwind::WalkResult result = unwind::walk({
         .space = *moment,
-        .arch = *arch,
+        .arch = arch::selected::kArch,
         .registers = registers,
         .memory = memory,
         .pending_returns = record.pending(),
@@ -167,8 +168,8 @@ void Session::take_walk(const void *data, size_t size) {
     const Record record(event);
     const auto begin = [&] {
         frames_[0] = {};
-        frames_[0].pc = record.regs.regs[16];
-        frames_[0].sp = record.regs.regs[7];
+        frames_[0].pc = record.regs.regs[arch::selected::kProgramCounter];
+        frames_[0].sp = record.regs.regs[arch::selected::kStackPointer];
         frames_[0].flags = DWUNW_FRAME_FLAG_EXACT_PC;
     };
     begin();

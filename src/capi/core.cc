@@ -82,7 +82,7 @@ extern "C" dwunw_status dwunw_core_thread(const struct dwunw_core *core, size_t 
     // A core names only the process; that is the main thread's name.
     if (thread.tid == file.pid())
         std::memcpy(out->name, file.name().data(), std::min(file.name().size(), sizeof(out->name) - 1));
-    dwunw_regset_from_x86_64_pt_regs(&out->regs, thread.pt_regs.data());
+    out->regs = dwunw::arch::regset_of(thread.registers);
     return DWUNW_OK;
 }
 

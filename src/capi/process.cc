@@ -2,7 +2,7 @@
 #include <dwunw/process.h>
 
 #include "abi/handles.h"
-#include "arch/arch.h"
+#include "arch/kernel_registers.h"
 #include "unwind/frame_chain.h"
 
 #include <algorithm>
@@ -75,10 +75,9 @@ extern "C" dwunw_status dwunw_process_check_frame_chain(struct dwunw_process *pr
     if (process == nullptr || addresses == nullptr || frames == nullptr || count == 0)
         return DWUNW_ERR_INVALID_ARGUMENT;
     return dwunw::guarded([&]() -> dwunw_status {
-        // Only processes of this architecture can be walked live.
-        const dwunw::arch::Arch *arch = dwunw::arch::find_by_id(DWUNW_ARCH_X86_64);
         dwunw::process::View view(*process->impl);
-        auto checked = dwunw::unwind::check_frame_chain(*arch, view, {addresses, count}, {frames, count});
+        auto checked =
+            dwunw::unwind::check_frame_chain(dwunw::arch::selected::kArch, view, {addresses, count}, {frames, count});
         if (!checked)
             return checked.error().status;
         *certain = *checked;
@@ -190,7 +189,7 @@ extern "C" dwunw_status dwunw_stopped_thread(const struct dwunw_stopped *stopped
     std::memcpy(out->name, thread.name.data(), length);
     if (thread.status != DWUNW_OK)
         return thread.status;
-    dwunw_regset_from_x86_64_pt_regs(&out->regs, thread.pt_regs.data());
+    out->regs = dwunw::arch::regset_of(thread.registers);
     return DWUNW_OK;
 }
 

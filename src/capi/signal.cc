@@ -54,7 +54,7 @@ extern "C" dwunw_status dwunw_signal_capture(const struct dwunw_signal_tables *t
         return DWUNW_ERR_UNSUPPORTED_ARCH;
     const dwunw::unwind::Registers registers(std::span(regs->regs).first<dwunw::dwarf::kTrackedRegisters>(),
                                              regs->valid);
-    if (!registers.known(arch->sp) || !registers.known(arch->ra))
+    if (!registers.known(arch->sp) || !registers.known(arch->pc))
         return DWUNW_ERR_INVALID_ARGUMENT;
 
     const int saved_errno = errno;

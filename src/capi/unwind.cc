@@ -23,7 +23,7 @@ dwunw_status capture(const dwunw_unwind_request &request, const dwunw_regset &re
     if (arch == nullptr)
         return DWUNW_ERR_UNSUPPORTED_ARCH;
     const unwind::Registers registers(std::span(regs.regs).first<dwarf::kTrackedRegisters>(), regs.valid);
-    if (!registers.known(arch->sp) || !registers.known(arch->ra))
+    if (!registers.known(arch->sp) || !registers.known(arch->pc))
         return DWUNW_ERR_INVALID_ARGUMENT;
 
     unwind::StackMemory memory(RunAddr(request.stack_addr),

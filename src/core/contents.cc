@@ -11,15 +11,14 @@
 //   core
 //                    leaves out from the file, so the core must have every page that differs from the file.
 //   the link map     _r_debug, its list, the names: they tell debuggers which libraries are loaded where.
-//   thread blocks    At fs_base, for libthread_db.
+//   thread blocks    For libthread_db.
 //   the vDSO         It has no file. The text of deleted modules, for the same reason.
 //   JIT code         The page at each return address into it: a frame-pointer step looks for the call before the
 //   address.
 //
-// The tests are tests/unit/core_write_test.cc and tests/integration/core_cli.py.
+// The tests are tests/unit/core_write_test.cc and tests/integration/core_cli_test.py.
 #include "core/contents.h"
 
-#include "arch/x86_64/arch.h"
 #include "process/file_source.h"
 #include "process/modified_pages.h"
 #include "unwind/stack_memory.h"
@@ -44,6 +43,10 @@ using process::Snapshot;
 using process::Target;
 using process::View;
 
+using arch::selected::kCorePc;
+using arch::selected::kCoreSp;
+using arch::selected::kCoreThreadBlock;
+
 namespace {
 
 constexpr uint64_t kPage = 4096;
@@ -58,10 +61,6 @@ constexpr size_t kMaxDynamicEntries = 1024;
 constexpr size_t kMaxNamespaces = 16;
 constexpr uint64_t kMaxNameBytes = 4096;
 constexpr uint64_t kThreadBlockBytes = 4096; // glibc's struct pthread has 2304
-// Positions in NT_PRSTATUS.
-constexpr size_t kRip = 16;
-constexpr size_t kRsp = 19;
-constexpr size_t kFsBase = 21;
 
 uint64_t page_down(uint64_t value) { return value & ~(kPage - 1); }
 uint64_t page_up(uint64_t value) { return page_down(value + kPage - 1); }
@@ -80,8 +79,9 @@ class Chooser {
     std::vector<CorePiece> choose(const std::vector<CoreThread> &threads) {
         for (const CoreThread &thread : threads) {
             add_stacks(thread);
-            add(thread.registers[kFsBase], kThreadBlockBytes);
-            add_code(thread.registers[kRip]);
+            if (kCoreThreadBlock)
+                add(thread.registers[*kCoreThreadBlock], kThreadBlockBytes);
+            add_code(thread.registers[kCorePc]);
         }
         scan_stacks();
         for (const Mapping &mapping : maps_.mappings())
@@ -139,19 +139,20 @@ class Chooser {
     }
 
     bool is_own_stack(const CoreThread &thread) const {
-        const Mapping *mapping = maps_.find(RunAddr(thread.registers[kRsp]));
+        const Mapping *mapping = maps_.find(RunAddr(thread.registers[kCoreSp]));
         // C libraries place a thread's control block at the upper end of its stack.
         return mapping != nullptr &&
-               (mapping->path.starts_with("[stack") || mapping->contains(RunAddr(thread.registers[kFsBase])));
+               (mapping->path.starts_with("[stack") ||
+                (kCoreThreadBlock && mapping->contains(RunAddr(thread.registers[*kCoreThreadBlock]))));
     }
 
     void add_stacks(const CoreThread &thread) {
         if (is_own_stack(thread)) {
-            add_stack(thread.registers[kRsp], std::nullopt);
+            add_stack(thread.registers[kCoreSp], std::nullopt);
             return;
         }
         std::vector<uint64_t> sps = stack_pointers(thread);
-        sps.push_back(thread.registers[kRsp]);
+        sps.push_back(thread.registers[kCoreSp]);
         std::ranges::sort(sps);
         for (size_t i = 0; i < sps.size();) {
             const Mapping *mapping = maps_.find(RunAddr(sps[i]));
@@ -165,11 +166,8 @@ class Chooser {
     }
 
     std::vector<uint64_t> stack_pointers(const CoreThread &thread) {
-        using arch::x86_64::kPtRegs;
-        unwind::Registers registers;
-        for (size_t i = 0; i < kPtRegs.size(); ++i)
-            if (kPtRegs[i] != arch::x86_64::kNone)
-                registers.set(kPtRegs[i], thread.registers[i]);
+        const dwunw_regset regs = arch::regset_of(thread.registers);
+        const unwind::Registers registers(std::span(regs.regs).first<dwarf::kTrackedRegisters>(), regs.valid);
         const auto read = [](void *arg, uint64_t address, void *buffer, size_t length) {
             return static_cast<const Target *>(arg)->read(RunAddr(address), {static_cast<uint8_t *>(buffer), length});
         };
@@ -179,7 +177,7 @@ class Chooser {
         std::vector<dwunw_frame> frames(kMaxFramesForStacks);
         const auto result = unwind::walk({
             .space = view,
-            .arch = arch::x86_64::kArch,
+            .arch = arch::selected::kArch,
             .registers = registers,
             .memory = stack,
             .pending_returns = {},

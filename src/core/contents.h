@@ -14,7 +14,7 @@ namespace dwunw::core {
 // A thread with registers.
 struct CoreThread {
     pid_t tid = 0;
-    std::array<uint64_t, kCoreRegisters> registers{};
+    arch::CoreRegisters registers{};
     std::span<const uint8_t> fp_registers; // the stopped thread's
 };
 

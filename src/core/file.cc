@@ -39,7 +39,7 @@ Result<Elf64_Ehdr> read_header(const ByteSource &source) {
         return header;
     if (header->e_type != ET_CORE)
         return Error{DWUNW_ERR_NOT_ELF, header->e_type};
-    if (header->e_machine != EM_X86_64)
+    if (header->e_machine != arch::selected::kArch.machine)
         return Error{DWUNW_ERR_UNSUPPORTED_ARCH, header->e_machine};
     return header;
 }
@@ -164,10 +164,7 @@ Status CoreFile::parse_note(uint32_t type, std::span<const uint8_t> description)
         if (description.size() != sizeof(raw))
             return malformed(description.size());
         std::memcpy(&raw, description.data(), sizeof(raw));
-        Thread thread;
-        thread.tid = raw.tid;
-        std::copy_n(raw.registers.begin(), thread.pt_regs.size(), thread.pt_regs.begin());
-        threads_.push_back(thread);
+        threads_.push_back({raw.tid, raw.registers});
         return {};
     }
     case NT_PRPSINFO: {

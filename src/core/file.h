@@ -6,15 +6,13 @@
 // still opens, because its notes come first; the missing memory cannot be read. Immutable after parse(); thread-safe.
 #pragma once
 
+#include "arch/kernel_registers.h"
 #include "base/address.h"
 #include "base/byte_source.h"
 #include "base/result.h"
 
-#include <dwunw/unwind.h>
-
 #include <sys/types.h>
 
-#include <array>
 #include <memory>
 #include <optional>
 #include <string>
@@ -42,7 +40,7 @@ class CoreFile {
     };
     struct Thread {
         pid_t tid = 0;
-        std::array<uint64_t, DWUNW_X86_64_PT_REGS> pt_regs{}; // in the kernel's order
+        arch::CoreRegisters registers{};
     };
     // A line of NT_FILE.
     struct MappedFile {

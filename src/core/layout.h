@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// The notes of an x86-64 core file in Linux's layout (struct elf_prstatus and elf_prpsinfo of <sys/procfs.h>; the
+// The notes of a 64-bit core file in Linux's layout (struct elf_prstatus and elf_prpsinfo of <sys/procfs.h>; the
 // kernel's fill_files_note for NT_FILE). Defined here, so that the layout is the same on every machine that reads a
 // core.
 #pragma once
+
+#include "arch/kernel_registers.h"
 
 #include <array>
 #include <cstddef>
@@ -11,9 +13,6 @@
 namespace dwunw::core {
 
 inline constexpr char kCoreNoteName[] = "CORE";
-
-// r15 … ss as in struct pt_regs, then fs_base gs_base ds es fs gs.
-inline constexpr size_t kCoreRegisters = 27;
 
 struct CorePrStatus {
     int32_t signal_number;
@@ -28,11 +27,12 @@ struct CorePrStatus {
     int32_t group;
     int32_t session;
     std::array<uint64_t, 8> times; // user, system, and the children's: seconds, microseconds
-    std::array<uint64_t, kCoreRegisters> registers;
+    arch::CoreRegisters registers;
     int32_t has_fp_registers;
     int32_t padding_at_end;
 };
-static_assert(sizeof(CorePrStatus) == 336 && offsetof(CorePrStatus, registers) == 112);
+static_assert(offsetof(CorePrStatus, registers) == 112);
+static_assert(sizeof(CorePrStatus) == 120 + sizeof(arch::CoreRegisters));
 
 struct CorePrPsInfo {
     char state;

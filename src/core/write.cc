@@ -197,9 +197,7 @@ Result<std::vector<CoreThread>> collect_threads(const StoppedThreads &stopped, p
         }
         CoreThread collected;
         collected.tid = thread.tid;
-        static_assert(kCoreRegisters ==
-                      std::tuple_size_v<decltype(thread.pt_regs)> + std::tuple_size_v<decltype(thread.segments)>);
-        std::ranges::copy(thread.segments, std::ranges::copy(thread.pt_regs, collected.registers.begin()).out);
+        collected.registers = thread.registers;
         collected.fp_registers = thread.fp_registers;
         threads.push_back(collected);
     }
@@ -282,7 +280,7 @@ Status write_core(Process &process, const StoppedThreads &stopped, uint64_t stac
     header.e_ident[EI_DATA] = ELFDATA2LSB;
     header.e_ident[EI_VERSION] = EV_CURRENT;
     header.e_type = ET_CORE;
-    header.e_machine = EM_X86_64;
+    header.e_machine = arch::selected::kArch.machine;
     header.e_version = EV_CURRENT;
     header.e_ehsize = sizeof(Elf64_Ehdr);
     header.e_phoff = sizeof(Elf64_Ehdr);

@@ -359,8 +359,11 @@ bool MachineOf<Registers>::execute_one(uint8_t opcode, Cursor &cursor, size_t pr
         // Only landing pads need this operand; no row depends on it.
         cursor.uleb128();
         return true;
+    case DW_CFA_AARCH64_negate_ra_state:
+        // A signature is removed from every return address, so no row depends on it. Elsewhere it is an unknown opcode:
+        // SPARC's DW_CFA_GNU_window_save.
+        return arch::selected::kSignsReturnAddresses;
     default:
-        // DW_CFA_GNU_window_save has a meaning only on SPARC and (as negate_ra_state) on AArch64.
         return false;
     }
 }

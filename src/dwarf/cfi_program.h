@@ -2,6 +2,7 @@
 // Executes a CFI program (DWARF 5 §6.4.2), which gives the rows of its FDE.
 #pragma once
 
+#include "arch/selected.h"
 #include "base/address.h"
 #include "base/result.h"
 #include "dwarf/cfi_section.h"
@@ -11,9 +12,8 @@
 
 namespace dwunw::dwarf {
 
-// The registers whose rules are kept: x86_64's sixteen and the return address. Rules of other registers (vector
-// registers, flags) are parsed and dropped: no CFA depends on them.
-inline constexpr size_t kTrackedRegisters = 17;
+// The registers whose rules are kept. Rules of other registers are parsed and dropped.
+inline constexpr size_t kTrackedRegisters = arch::selected::kRegisterCount;
 inline constexpr size_t kMaxRememberedStates = 64;
 
 enum class RuleKind : uint8_t {

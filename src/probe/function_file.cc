@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include "probe/function_file.h"
 
+#include "arch/selected_probe.h"
 #include "base/cursor.h"
 #include "dwarf/cfi_section.h"
 #include "probe/landing_pads.h"
@@ -25,12 +26,6 @@ uint32_t u32_at(const uint8_t *bytes) {
     return value;
 }
 
-// Whether two bytes end an opcode with a displacement: call, jmp, jcc, xbegin; lea of a rip-relative address.
-bool precede_displacement(uint8_t before, uint8_t last) {
-    return last == 0xe8 || last == 0xe9 || (before == 0x0f && (last & 0xf0) == 0x80) ||
-           (before == 0xc7 && last == 0xf8) || (before == 0x8d && (last & 0xc7) == 0x05);
-}
-
 } // namespace
 
 std::optional<LinkAddr> find_displacement(std::span<const uint8_t> code, LinkAddr address, EntryRange range) {
@@ -42,7 +37,7 @@ std::optional<LinkAddr> find_displacement(std::span<const uint8_t> code, LinkAdd
         const uint32_t displacement = u32_at(&code[i]);
         if (displacement + static_cast<uint32_t>(i) - from >= width)
             continue;
-        if (!precede_displacement(i >= kOpcodeBytes ? code[i - kOpcodeBytes] : 0, code[i - 1]))
+        if (!arch::selected::precede_displacement(i >= kOpcodeBytes ? code[i - kOpcodeBytes] : 0, code[i - 1]))
             continue;
         const LinkAddr at = address + i;
         if (range.contains(at + kDisplacementBytes +
@@ -56,7 +51,7 @@ Result<std::unique_ptr<FunctionFile>> FunctionFile::open(std::unique_ptr<const B
     auto image = elf::Image::parse(*source);
     if (!image)
         return image.error();
-    if (image->machine() != EM_X86_64)
+    if (image->machine() != arch::selected::kArch.machine)
         return Error{DWUNW_ERR_UNSUPPORTED_ARCH, image->machine()};
     auto symbols = elf::FunctionSymbols::read(*image, *source);
     if (!symbols)
@@ -81,8 +76,9 @@ Result<FunctionFile::Placed> FunctionFile::place(elf::FunctionSymbols::Function 
         unclear = "the function's size is beyond its segment";
     else if (function.size > kMaxFunctionBytes)
         unclear = "the function is too large to decode";
-    // An instruction has at most 15 bytes: enough to decode the entry.
-    std::vector<uint8_t> code(std::min(unclear.empty() ? function.size : uint64_t{15}, available));
+    // One instruction is enough to decode the entry.
+    std::vector<uint8_t> code(
+        std::min(unclear.empty() ? function.size : uint64_t{arch::selected::kMaxInstructionLength}, available));
     if (!source_->read_exactly(entry, code))
         return Error{DWUNW_ERR_IO, entry.value};
     if (!unclear.empty())
@@ -139,14 +135,15 @@ void FunctionFile::read_slots() {
         };
         const LinkAddr addend(static_cast<uint64_t>(relocation.r_addend));
         switch (ELF64_R_TYPE(relocation.r_info)) {
-        case R_X86_64_RELATIVE:
+        case arch::selected::kRelativeSlot:
             return in_code(addend);
-        case R_X86_64_IRELATIVE: { // the function at the addend chooses one of several; the symbol is there
+        case arch::selected::kIndirectRelative: { // the function at the addend chooses one of several; the symbol is
+                                                  // there
             const std::string_view name = symbols_.resolved_name(addend);
             return name.empty() ? CodeMap::Target{} : by_name(name);
         }
-        case R_X86_64_JUMP_SLOT:
-        case R_X86_64_GLOB_DAT: {
+        case arch::selected::kJumpSlot:
+        case arch::selected::kGlobalSlot: {
             const uint64_t index = ELF64_R_SYM(relocation.r_info);
             if (index >= (*symbols)->bytes.size() / sizeof(Elf64_Sym))
                 return {};

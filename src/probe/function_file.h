@@ -19,7 +19,7 @@ namespace dwunw::probe {
 
 class FunctionFile final : public Surroundings {
   public:
-    // elf::Image::parse's errors; DWUNW_ERR_UNSUPPORTED_ARCH: not x86-64.
+    // elf::Image::parse's errors; DWUNW_ERR_UNSUPPORTED_ARCH.
     static Result<std::unique_ptr<FunctionFile>> open(std::unique_ptr<const ByteSource> source);
 
     const elf::FunctionSymbols &symbols() const { return symbols_; }

@@ -18,7 +18,7 @@
 // the answers in real allocators, and counts calls at the entry and at the answer.
 #include "probe/placement.h"
 
-#include "probe/instruction.h"
+#include "arch/selected_probe.h"
 
 #include <algorithm>
 #include <vector>
@@ -26,6 +26,8 @@
 namespace dwunw::probe {
 
 namespace {
+
+using Instruction = arch::selected::ProbedInstruction;
 
 std::string offset_words(uint64_t offset) { return "offset " + std::to_string(offset) + ": "; }
 

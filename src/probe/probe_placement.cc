@@ -5,8 +5,8 @@
 
 #include "abi/guarded.h"
 #include "abi/sized_structs.h"
+#include "base/kernel_version.h"
 #include "probe/function_file.h"
-#include "probe/instruction.h"
 #include "process/file_source.h"
 
 #include <sys/utsname.h>
@@ -48,7 +48,7 @@ uint32_t running_kernel() {
     unsigned minor = 0;
     if (uname(&names) != 0 || std::sscanf(names.release, "%u.%u", &major, &minor) != 2)
         return 0; // the oldest kernel: all others emulate what it emulates
-    return dwunw::probe::kernel_version(major, minor);
+    return dwunw::kernel_version(major, minor);
 }
 
 using Out = dwunw::Sized<dwunw_probe_placement>;

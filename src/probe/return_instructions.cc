@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include "probe/return_instructions.h"
 
-#include "probe/instruction.h"
+#include "arch/selected_probe.h"
 
 #include <array>
 #include <cinttypes>
@@ -12,6 +12,8 @@
 namespace dwunw::probe {
 
 namespace {
+
+using Instruction = arch::selected::ProbedInstruction;
 
 std::string at(LinkAddr address) {
     std::array<char, 32> text{};
@@ -24,7 +26,7 @@ std::string at(LinkAddr address) {
 namespace {
 
 std::optional<Instruction> decode_at(const CodeMap &code, LinkAddr address) {
-    std::array<uint8_t, ZYDIS_MAX_INSTRUCTION_LENGTH> bytes{};
+    std::array<uint8_t, arch::selected::kMaxInstructionLength> bytes{};
     const size_t got = code.read(address, bytes);
     return Instruction::decode(std::span(bytes).first(got), address);
 }

@@ -7,13 +7,11 @@
 #include <sched.h>
 #include <sys/ptrace.h>
 #include <sys/uio.h>
-#include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <ctime>
 
 namespace dwunw::process {
@@ -23,7 +21,6 @@ using Clock = std::chrono::steady_clock;
 
 // A running thread gets at least this long to stop, even if the patience is used up.
 constexpr std::chrono::milliseconds kMoment(2);
-constexpr size_t kFpRegisterBytes = 512; // FXSAVE's area
 // Each round finds the threads that running threads made during the round before.
 constexpr int kMaxRounds = 64;
 constexpr int kQuietRounds = 3;
@@ -133,8 +130,7 @@ bool StoppedThreads::read_registers(const ProcDir &process) {
         StoppedThread thread;
         thread.tid = tracee.tid;
         thread.name = process.thread_name(tracee.tid);
-        user_regs_struct registers;
-        iovec buffer{&registers, sizeof(registers)};
+        iovec buffer{thread.registers.data(), sizeof(thread.registers)};
         if (tracee.state == Tracee::State::kEnded)
             thread.status = DWUNW_ERR_NO_PROCESS;
         else if (tracee.state == Tracee::State::kInterrupted)
@@ -142,15 +138,13 @@ bool StoppedThreads::read_registers(const ProcDir &process) {
         else if (::ptrace(PTRACE_GETREGSET, tracee.tid, NT_PRSTATUS, &buffer) != 0) {
             tracee.state = Tracee::State::kInterrupted;
             all = false;
-        } else if (buffer.iov_len != sizeof(registers)) // a 32-bit thread's set is shorter
+        } else if (buffer.iov_len != sizeof(thread.registers)) // a 32-bit thread's set is shorter
             thread.status = DWUNW_ERR_UNSUPPORTED_ARCH;
         else {
-            std::memcpy(thread.pt_regs.data(), &registers, sizeof(thread.pt_regs));
-            static_assert(sizeof(registers) == sizeof(thread.pt_regs) + sizeof(thread.segments));
-            std::memcpy(thread.segments.data(), &registers.fs_base, sizeof(thread.segments));
-            thread.fp_registers.resize(kFpRegisterBytes);
-            buffer = {thread.fp_registers.data(), kFpRegisterBytes};
-            if (::ptrace(PTRACE_GETREGSET, tracee.tid, NT_FPREGSET, &buffer) != 0 || buffer.iov_len != kFpRegisterBytes)
+            thread.fp_registers.resize(arch::selected::kFpRegisterBytes);
+            buffer = {thread.fp_registers.data(), arch::selected::kFpRegisterBytes};
+            if (::ptrace(PTRACE_GETREGSET, tracee.tid, NT_FPREGSET, &buffer) != 0 ||
+                buffer.iov_len != arch::selected::kFpRegisterBytes)
                 thread.fp_registers.clear();
         }
         threads_.push_back(std::move(thread));

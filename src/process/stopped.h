@@ -6,12 +6,10 @@
 // resume. A process that was stopped (SIGSTOP) stays stopped.
 #pragma once
 
+#include "arch/kernel_registers.h"
 #include "base/result.h"
 #include "process/proc_dir.h"
 
-#include <dwunw/unwind.h>
-
-#include <array>
 #include <chrono>
 #include <memory>
 #include <string>
@@ -22,12 +20,11 @@ namespace dwunw::process {
 struct StoppedThread {
     pid_t tid = 0;
     std::string name;
-    // DWUNW_OK: `pt_regs` holds its registers. DWUNW_ERR_NO_PROCESS: it has ended. DWUNW_ERR_REGISTER_UNKNOWN: it is in
-    // an uninterruptible wait in the kernel and does not stop. DWUNW_ERR_UNSUPPORTED_ARCH: not 64-bit code.
+    // DWUNW_OK: `registers` holds its registers. DWUNW_ERR_NO_PROCESS: it has ended. DWUNW_ERR_REGISTER_UNKNOWN: it is
+    // in an uninterruptible wait in the kernel and does not stop. DWUNW_ERR_UNSUPPORTED_ARCH: not 64-bit code.
     dwunw_status status = DWUNW_OK;
-    std::array<uint64_t, DWUNW_X86_64_PT_REGS> pt_regs{}; // in the kernel's order
-    std::array<uint64_t, 6> segments{};                   // the rest of NT_PRSTATUS: fs_base gs_base ds es fs gs
-    std::vector<uint8_t> fp_registers;                    // NT_FPREGSET; empty: could not be read
+    arch::CoreRegisters registers{};
+    std::vector<uint8_t> fp_registers; // NT_FPREGSET; empty: could not be read
 };
 
 class StoppedThreads {

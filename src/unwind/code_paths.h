@@ -13,7 +13,7 @@
 // not known. So each answer says how many calls its path leads over. Paths over fewer calls are followed first, and an
 // answer over more calls never overrules one over fewer.
 //
-// Proved by tests/unit/unwind_code_paths_test, and by tests/integration/frames_without_cfi.py on whole programs.
+// Proved by tests/unit/unwind_code_paths_test, and by tests/integration/frames_without_cfi_test.py on whole programs.
 #pragma once
 
 #include "arch/arch.h"

@@ -36,7 +36,8 @@
 //     never returns has no end), the words above SP are asked for their callers, and the first one with that witness is
 //     taken.
 //
-// Proved by tests/unit/unwind_frame_by_code_test, and by tests/integration/frames_without_cfi.py on whole programs.
+// Proved by tests/unit/unwind_frame_by_code_test, and by tests/integration/frames_without_cfi_test.py on whole
+// programs.
 #include "unwind/frame_by_code.h"
 
 #include <algorithm>
@@ -365,7 +366,7 @@ class StepByCode {
         Registers outer;
         const RunAddr cfa = slot + kWord;
         outer.set(arch_.sp, cfa.value);
-        outer.set(arch_.ra, address.value);
+        outer.set_return_address(address.value);
         if (way.fp == CodeValue{Base::kFp, 0}) {
             if (fp_known_)
                 outer.set(arch_.fp, fp_.value);

@@ -4,6 +4,7 @@
 // that the step from the inner frame did not mention, is not known; but its value in the inner frame is kept.
 #pragma once
 
+#include "arch/selected.h"
 #include "dwarf/cfi_program.h"
 
 #include <dwunw/dwunw_api.h>
@@ -30,6 +31,13 @@ class Registers {
         values_[reg] = value;
         known_ |= uint64_t{1} << reg;
         unmentioned_ &= ~(uint64_t{1} << reg);
+    }
+    // For the pc of the outer frame: `word` is the return address as it is stored.
+    void set_return_address(uint64_t word) {
+        const uint64_t address = arch::selected::return_address(word);
+        set(arch::selected::kReturnAddress, address);
+        if constexpr (arch::selected::kProgramCounter != arch::selected::kReturnAddress)
+            set(arch::selected::kProgramCounter, address);
     }
     // `why`: the reason why its value could not be read; otherwise DWUNW_ERR_REGISTER_UNKNOWN.
     void forget(size_t reg, dwunw_status why = DWUNW_ERR_REGISTER_UNKNOWN) {

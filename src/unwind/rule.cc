@@ -42,7 +42,7 @@ class RuleMaker {
     bool carried(uint8_t reg) const { return reg == arch_.sp || reg == arch_.fp; }
 
     std::optional<SimpleExpression> simple(int64_t offset, uint32_t length) const {
-        return dwarf::recognise(dwarf::expression_bytes(section_, offset, length), arch_.ra);
+        return dwarf::recognise(dwarf::expression_bytes(section_, offset, length), arch_.pc);
     }
 
     bool set_cfa() {

@@ -6,13 +6,13 @@
 // A lookup takes one multiplication and one load. The cache holds only the rules that nearly all code has, each in one
 // word:
 //
-//     CFA = SP + n,  FP + n  or another register + n;   RA = [CFA − 8];   FP = FP  or  [CFA − m]
+//     CFA = SP + n,  FP + n  or another register + n;   RA = [CFA − r];   FP = FP  or  [CFA − m]
 //
-// and the root (RA undefined), and the answer that a file has no rules there but code with a frame pointer. All other
-// rules are looked up each time. An entry also has the pc's place (the mapping's number in a snapshot of the process's
-// map), that snapshot's generation, and two facts about the code: whether a call is before the pc, and whether a frame
-// pointer is set up there. An entry of another generation does not match, so a new map empties the cache by its new
-// number.
+// with r = arch::selected::return_distance(m), which is 8 on x86-64; and the root (RA undefined), and the answer that a
+// file has no rules there but code with a frame pointer. All other rules are looked up each time. An entry also has the
+// pc's place (the mapping's number in a snapshot of the process's map), that snapshot's generation, and two facts about
+// the code: whether a call is before the pc, and whether a frame pointer is set up there. An entry of another
+// generation does not match, so a new map empties the cache by its new number.
 //
 // Two more tables: frames whose register has the caller's value although no rule mentions it (step.h, is_unwritten()),
 // two words each; and, for code of files without CFI, whether a call can end at an address, one word each. CodeAnswers
@@ -25,6 +25,7 @@
 // by tests/unit/unwind_walk_test, which walks everything cold and warm.
 #pragma once
 
+#include "arch/selected.h"
 #include "base/address.h"
 #include "unwind/code_answers.h"
 #include "unwind/rule.h"
@@ -59,6 +60,8 @@ class PackedRule {
     uint64_t cfa_offset() const { return (word_ >> kCfaShift & kCfaMask) * 8; }
     // The distance from the CFA down to the saved FP; 0: FP keeps its value.
     uint64_t fp_distance() const { return (word_ >> kFpShift & kFpMask) * 8; }
+    // The distance from the CFA down to the return address.
+    uint64_t return_distance() const { return arch::selected::return_distance(fp_distance()); }
     // Without CFI: true if the code proves that FP is the function's own; false if that is so only if no return address
     // lies between SP and FP.
     bool frame_is_set_up() const { return (word_ & kFrameIsSetUp) != 0; }
@@ -83,19 +86,22 @@ class PackedRule {
     static constexpr uint64_t kFrameIsSetUp = uint64_t{1} << 50; // without CFI
     static constexpr uint64_t kFromOther = kFrameIsSetUp;        // with CFI
     // The register's number takes the upper bits of the CFA's offset.
-    static constexpr unsigned kOtherShift = 16;
-    static constexpr uint64_t kOtherMask = 15;
-    static constexpr uint64_t kOtherOffsetMask = (1u << 14) - 1;
-    static_assert(kCfaShift + 14 == kOtherShift && kOtherShift + 4 == kFpShift);
+    static constexpr unsigned kOtherShift = kFpShift - arch::selected::kRegisterBits;
+    static constexpr uint64_t kOtherMask = (1u << arch::selected::kRegisterBits) - 1;
+    static constexpr uint64_t kOtherOffsetMask = (1u << (kOtherShift - kCfaShift)) - 1;
     static constexpr unsigned kBits = 51; // RuleCache uses the rest
 
     uint64_t word_ = 0;
 };
 
 class RuleCache {
+    static constexpr unsigned kPcBits = arch::selected::kAddressBits;
+    static constexpr unsigned kLowGenerationBits = 63 - kPcBits;
+    static constexpr unsigned kHighGenerationBits = 64 - kPcBits - arch::selected::kRegisterBits;
+
   public:
-    // Generations count from 1 and wrap around after 2^29. By then, the entries of the first ones are gone.
-    static constexpr unsigned kGenerationBits = 29;
+    // Generations count from 1 and wrap around after 2^29 (x86-64). By then, the entries of the first ones are gone.
+    static constexpr unsigned kGenerationBits = kLowGenerationBits + kHighGenerationBits;
 
     std::optional<PackedRule> find(CodeAddr pc, uint64_t generation) const {
         if (is_wide(pc.pc()))
@@ -157,19 +163,15 @@ class RuleCache {
     CodeAnswers &answers() { return answers_; }
 
   private:
-    // User addresses of x86-64 with 4-level paging. With 5-level paging a program can ask for wider ones. The cache
-    // does not hold those, because their keys would equal those of other addresses.
-    static constexpr unsigned kPcBits = 47;
-    static constexpr unsigned kLowGenerationBits = 16;
     static constexpr unsigned kIndexBits = 12;
-    static_assert(kPcBits + 1 + kLowGenerationBits == 64);
-    static_assert(PackedRule::kBits + kGenerationBits - kLowGenerationBits <= 64);
+    static_assert(PackedRule::kBits + kHighGenerationBits <= 64);
 
     struct alignas(16) Entry {
         std::atomic<uint64_t> key = 0;
         std::atomic<uint64_t> rule = 0;
     };
 
+    // The cache does not hold wider addresses, because their keys would equal those of other addresses.
     static bool is_wide(RunAddr address) { return address.value >> kPcBits != 0; }
     static uint64_t key_of(CodeAddr pc, uint64_t generation) {
         return pc.pc().value << (1 + kLowGenerationBits) | uint64_t{pc.is_return_address()} << kLowGenerationBits |
@@ -185,8 +187,6 @@ class RuleCache {
     static size_t index(CodeAddr pc) { return pc.pc().value * 0x9e3779b97f4a7c15u >> (64 - kIndexBits); }
 
     static constexpr unsigned kUnwrittenIndexBits = 8;
-    static constexpr unsigned kHighGenerationBits = kGenerationBits - kLowGenerationBits;
-    static_assert(kPcBits + 4 + kHighGenerationBits == 64);
     static size_t unwritten_index(RunAddr inner, RunAddr outer) {
         return mix(inner.value ^ outer.value << 20) >> (64 - kUnwrittenIndexBits);
     }

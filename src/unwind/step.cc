@@ -43,9 +43,17 @@ void restore_from_slot(uint8_t reg, RunAddr slot, RunAddr sp, const arch::Arch &
     }
 }
 
-// If the return address was popped into a register, the CFA equals SP: the end of libgcc's _Unwind_Resume.
-bool moves_up(RunAddr sp, RunAddr cfa, bool return_address_is_popped) {
-    return return_address_is_popped ? cfa >= sp : cfa > sp;
+// If the return address is in a register, the CFA may equal SP: the end of libgcc's _Unwind_Resume, which pops it; a
+// function's entry, where the call puts it there.
+bool moves_up(RunAddr sp, RunAddr cfa, bool return_address_in_register) {
+    return return_address_in_register ? cfa >= sp : cfa > sp;
+}
+
+// Whether the return address is still in the register where the call put it. No rule of this frame says otherwise. A
+// register that leads back to the pc belongs to a call that has returned.
+bool is_in_own_register(const arch::Arch &arch, const Registers &registers, RunAddr pc) {
+    return arch.ra != arch.pc && registers.known(arch.ra) &&
+           arch::selected::return_address(registers[arch.ra]) != pc.value;
 }
 
 // DWUNW_OK: the rule's registers are known.
@@ -87,7 +95,7 @@ Step step_by_rule(const Rule &rule, const arch::Arch &arch, RunAddr pc, const St
     }
     step.cfa = cfa.value;
     if (rule.cfa_kind != CfaKind::kDeref && rule.cfa_reg == arch.sp &&
-        !moves_up(sp, cfa, rule.ra_kind == ValueKind::kRegister))
+        !moves_up(sp, cfa, rule.ra_kind == ValueKind::kRegister || rule.ra_kind == ValueKind::kSame))
         return stopped(DWUNW_ERR_NO_PROGRESS, cfa.value);
 
     Registers outer = registers;
@@ -99,11 +107,17 @@ Step step_by_rule(const Rule &rule, const arch::Arch &arch, RunAddr pc, const St
         step.return_slot = registers[rule.ra_reg] + extend(rule.ra_offset);
         break;
     case ValueKind::kCfaPlus:
-        outer.set(arch.ra, (cfa + extend(rule.ra_offset)).value);
+        outer.set_return_address((cfa + extend(rule.ra_offset)).value);
         break;
     case ValueKind::kRegister:
-        outer.set(arch.ra, registers[rule.ra_reg]);
+        outer.set_return_address(registers[rule.ra_reg]);
         break;
+    case ValueKind::kSame:
+        if (is_in_own_register(arch, registers, pc)) {
+            outer.set_return_address(registers[arch.ra]);
+            break;
+        }
+        [[fallthrough]];
     default:
         // The return address is in the same place: this frame again.
         return stopped(DWUNW_ERR_NO_PROGRESS, cfa.value);
@@ -112,7 +126,7 @@ Step step_by_rule(const Rule &rule, const arch::Arch &arch, RunAddr pc, const St
         auto value = memory.read_word(RunAddr(step.return_slot));
         if (!value)
             return stopped(value.error().status, cfa.value);
-        outer.set(arch.ra, *value);
+        outer.set_return_address(*value);
     }
 
     switch (rule.fp_kind) {
@@ -150,6 +164,11 @@ Step step_by_rule(const Rule &rule, const arch::Arch &arch, RunAddr pc, const St
 
 namespace {
 
+bool is_in_register(const dwarf::RegisterRule &rule) {
+    using dwarf::RuleKind;
+    return rule.kind == RuleKind::kRegister || rule.kind == RuleKind::kUnspecified || rule.kind == RuleKind::kSameValue;
+}
+
 // A frame, as seen by the expressions of its row.
 class FrameContext final : public dwarf::ExpressionContext {
   public:
@@ -158,7 +177,7 @@ class FrameContext final : public dwarf::ExpressionContext {
         : registers_(registers), arch_(arch), pc_(pc), bias_(bias), memory_(memory) {}
 
     Result<uint64_t> read_register(uint64_t reg) override {
-        if (reg == arch_.ra)
+        if (reg == arch_.pc)
             return pc_.value;
         if (!registers_.known(reg))
             return Error{registers_.why_unknown(reg), reg};
@@ -214,7 +233,7 @@ Step step_by_interpreter(const ModuleCfi &module, const arch::Arch &arch, CodeAd
     step.cfa = *cfa;
     const RunAddr sp(registers[arch.sp]);
     if (cfa_rule.kind == dwarf::CfaRule::Kind::kRegister && cfa_rule.reg == arch.sp &&
-        !moves_up(sp, RunAddr(*cfa), state->registers[arch.ra].kind == RuleKind::kRegister))
+        !moves_up(sp, RunAddr(*cfa), is_in_register(state->registers[arch.ra])))
         return stopped(DWUNW_ERR_NO_PROGRESS, *cfa);
 
     Registers outer = registers;
@@ -226,13 +245,15 @@ Step step_by_interpreter(const ModuleCfi &module, const arch::Arch &arch, CodeAd
         std::optional<RunAddr> slot;
         switch (rule.kind) {
         case RuleKind::kUnspecified:
-            if (is_ra)
+            if (is_ra && !is_in_own_register(arch, registers, pc.pc()))
                 return stopped(DWUNW_ERR_NO_PROGRESS, *cfa);
+            if (is_ra)
+                continue;
             if (reg != arch.sp && ((arch.preserved >> reg) & 1) == 0)
                 outer.leave_unmentioned(reg);
             continue;
         case RuleKind::kSameValue:
-            if (is_ra)
+            if (is_ra && !is_in_own_register(arch, registers, pc.pc()))
                 return stopped(DWUNW_ERR_NO_PROGRESS, *cfa);
             value = context.read_register(reg);
             break;
@@ -275,6 +296,9 @@ Step step_by_interpreter(const ModuleCfi &module, const arch::Arch &arch, CodeAd
     }
     if (!outer.known(arch.sp))
         return stopped(outer.why_unknown(arch.sp), *cfa);
+    if (!outer.known(arch.ra))
+        return stopped(outer.why_unknown(arch.ra), *cfa);
+    outer.set_return_address(outer[arch.ra]);
     step.signal_frame = found->fde.cie.signal_frame;
     step.outcome = Step::Outcome::kFrame;
     registers = outer;
@@ -289,7 +313,7 @@ Step step_by_signal_trampoline(const arch::Arch &arch, const StackMemory &memory
         auto value = memory.read_word(sp + saved.sp_offset);
         if (value)
             outer.set(saved.reg, *value);
-        else if (saved.reg == arch.sp || saved.reg == arch.ra)
+        else if (saved.reg == arch.sp || saved.reg == arch.pc)
             return stopped(value.error().status);
         else
             outer.forget(saved.reg, value.error().status);
@@ -313,7 +337,7 @@ Step step_by_return_instruction(const arch::Arch &arch, const StackMemory &memor
     for (uint8_t reg = 0; reg < arch.register_count; ++reg)
         if (((arch.preserved >> reg) & 1) == 0)
             registers.forget(reg);
-    registers.set(arch.ra, *value);
+    registers.set_return_address(*value);
     registers.set(arch.sp, step.cfa);
     return step;
 }

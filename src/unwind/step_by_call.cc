@@ -23,7 +23,8 @@
 // the map always shows code if there is some. A `ret` leaves the pc just below SP, and SP a multiple of 16; a call
 // leaves SP 8 below one.
 //
-// Proved by tests/unit/unwind_step_test and unwind_walk_test, and by tests/integration/uncertain_callers.py.
+// Proved by tests/unit/unwind_step_test and unwind_walk_no_code_test, and by
+// tests/integration/uncertain_callers_test.py.
 #include "unwind/step.h"
 
 #include "unwind/rule_cache.h"
@@ -170,7 +171,7 @@ Step step_by_call(const arch::Arch &arch, AddressSpace &space, RunAddr pc, const
     step.cfa = (sp + sizeof(uint64_t)).value;
     step.no_code = true;
     step.outcome = Step::Outcome::kFrame;
-    registers.set(arch.ra, *word);
+    registers.set_return_address(*word);
     registers.set(arch.sp, step.cfa);
     return step;
 }

@@ -56,7 +56,7 @@ WalkResult walk_by_tables(const TableWalkRequest &request) {
     Registers registers = request.registers;
     WalkResult result;
     result.status = DWUNW_ERR_WOULD_BLOCK;
-    CodeAddr pc = CodeAddr::instruction(RunAddr(registers[arch.ra]));
+    CodeAddr pc = CodeAddr::instruction(RunAddr(registers[arch.pc]));
     for (uint64_t last_cfa = 0;;) {
         const TableCode *code = request.space.find(pc.lookup());
         if (code == nullptr)
@@ -81,7 +81,7 @@ WalkResult walk_by_tables(const TableWalkRequest &request) {
             inner.flags |= DWUNW_FRAME_FLAG_REGISTER_KEPT;
         if (step.outcome == Step::Outcome::kStopped && step.status == DWUNW_ERR_SLICE_EXHAUSTED)
             result.status = step.status;
-        const RunAddr outer(registers[arch.ra]);
+        const RunAddr outer(registers[arch.pc]);
         // As in walk(): every thread's start pushes a zero.
         if (step.outcome == Step::Outcome::kRoot || (step.outcome == Step::Outcome::kFrame && outer.value == 0))
             result.status = DWUNW_OK;

@@ -33,7 +33,7 @@ class TableSpace {
 struct TableWalkRequest {
     const TableSpace &space;
     const arch::Arch &arch;
-    const Registers &registers; // pc (at arch.ra) and SP known
+    const Registers &registers; // pc (at arch.pc) and SP known
     const StackMemory &memory;  // without readers
     std::span<dwunw_frame> frames;
 };

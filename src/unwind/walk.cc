@@ -41,7 +41,7 @@ WalkResult Walk::run() {
 }
 
 dwunw_status Walk::walk_frames() {
-    CodeAddr pc = CodeAddr::instruction(RunAddr(registers_[arch_.ra]));
+    CodeAddr pc = CodeAddr::instruction(RunAddr(registers_[arch_.pc]));
     if (!begin_warm(pc)) {
         locate(pc.lookup());
         write_frame(pc, DWUNW_SOURCE_REGISTERS, location_.module, location_.bias);
@@ -85,7 +85,7 @@ void Walk::note(const Step &step) {
 }
 
 std::optional<dwunw_status> Walk::arrive(const Step &step, dwunw_frame_source source, CodeAddr &pc) {
-    const RunAddr outer(registers_[arch_.ra]);
+    const RunAddr outer(registers_[arch_.pc]);
     // A return address of 0 is the root. The psABI does not say so, but every thread start without an undefined-RA row
     // pushes a zero. After a signal frame, 0 is an interrupted pc: a call through a null pointer.
     if (outer.value == 0 && !step.signal_frame)
@@ -102,7 +102,7 @@ std::optional<dwunw_status> Walk::arrive(const Step &step, dwunw_frame_source so
         const auto original = original_return(step.return_slot);
         if (!original)
             return DWUNW_ERR_UPROBE_TRAMPOLINE;
-        registers_.set(arch_.ra, *original);
+        registers_.set_return_address(*original);
         pc = CodeAddr::return_address(RunAddr(*original));
         source = DWUNW_SOURCE_TRAMPOLINE;
         if (*original == 0)
@@ -191,7 +191,7 @@ Step Walk::step_by_unmentioned(const Rule &rule, CodeAddr pc) {
     step.cfa_unmentioned = step.outcome == Step::Outcome::kFrame;
     if (!step.cfa_unmentioned)
         return step;
-    const RunAddr outer(registers_[arch_.ra]);
+    const RunAddr outer(registers_[arch_.pc]);
     if (request_.space.find(outer).kind == CodeKind::kUprobeTrampoline ||
         follows_call(arch_, request_.space, outer).value_or(false))
         return step;
@@ -259,7 +259,7 @@ std::optional<uint64_t> Walk::original_return(uint64_t slot) const {
 bool Walk::code_begins(RunAddr address, std::span<const uint8_t> expected) {
     std::array<uint8_t, 16> buffer;
     const auto code = std::span(buffer).first(expected.size());
-    return request_.space.read_code(address, code) && std::ranges::equal(code, expected);
+    return !expected.empty() && request_.space.read_code(address, code) && std::ranges::equal(code, expected);
 }
 
 void Walk::locate(RunAddr address) {

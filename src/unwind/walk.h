@@ -16,7 +16,7 @@ namespace dwunw::unwind {
 struct WalkRequest {
     AddressSpace &space;
     const arch::Arch &arch;
-    const Registers &registers; // pc (at arch.ra) and SP must be known
+    const Registers &registers; // pc (at arch.pc) and SP must be known
     const StackMemory &memory;
     std::span<const dwunw_pending_return> pending_returns;
     std::span<dwunw_frame> frames; // at least one

@@ -9,7 +9,7 @@
 //
 // If none of them is certain, the step ends with the reason why there is no rule.
 //
-// Proved by tests/unit/unwind_walk_test and unwind_frame_by_code_test.
+// Proved by tests/unit/unwind_walk_without_cfi_test and unwind_frame_by_code_test.
 #include "unwind/walk_state.h"
 
 #include <algorithm>

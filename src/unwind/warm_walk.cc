@@ -127,7 +127,13 @@ bool Walk::walk_warm(CodeAddr &pc, Step &step) {
         }
         const auto cfa = warm_cfa(*rule, pc, sp, fp, fp_known);
         uint64_t outer = 0;
-        if (!cfa || !memory.read_slice(*cfa - 8, &outer) || (outer == pc.pc().value && cfa->value == last_cfa_))
+        if (!cfa)
+            break;
+        const RunAddr slot = *cfa - rule->return_distance();
+        if (!memory.read_slice(slot, &outer))
+            break;
+        outer = arch::selected::return_address(outer);
+        if (outer == pc.pc().value && cfa->value == last_cfa_)
             break;
         const bool by_fp = rule->is_without_cfi();
         const bool unmentioned = rule->cfa_from_other() && result_.written > 1;
@@ -153,10 +159,10 @@ bool Walk::walk_warm(CodeAddr &pc, Step &step) {
         sp = cfa->value;
         rule = outer_rule;
         if (!rule || result_.written == most) {
-            registers_.set(arch_.ra, outer);
+            registers_.set_return_address(outer);
             step.outcome = Step::Outcome::kFrame;
             step.cfa = cfa->value;
-            step.return_slot = (*cfa - 8).value;
+            step.return_slot = slot.value;
             step.cfa_unmentioned = unmentioned;
             done = true;
             break;
@@ -169,8 +175,8 @@ bool Walk::walk_warm(CodeAddr &pc, Step &step) {
     registers_.set(arch_.sp, sp);
     if (fp_known)
         registers_.set(arch_.fp, fp);
-    if (!done)
-        registers_.set(arch_.ra, pc.pc().value);
+    if (!done && pc.is_return_address())
+        registers_.set_return_address(pc.pc().value);
     return done;
 }
 

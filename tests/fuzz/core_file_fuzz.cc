@@ -59,7 +59,7 @@ void walk_threads(const CoreFile &core) {
     std::array<dwunw_frame, 32> frames;
     for (size_t i = 0; i < std::min(core.threads().size(), kThreadsWalked); ++i) {
         dwunw_regset regset;
-        dwunw_regset_from_x86_64_pt_regs(&regset, core.threads()[i].pt_regs.data());
+        dwunw_regset_from_x86_64_pt_regs(&regset, core.threads()[i].registers.data());
         unwind::Registers registers;
         for (size_t reg = 0; reg < dwarf::kTrackedRegisters; ++reg)
             registers.set(reg, regset.regs[reg]);

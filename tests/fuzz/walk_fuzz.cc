@@ -10,7 +10,7 @@
 
 #include "fuzz.h"
 #include "hostile_cfi.h"
-#include "support/fake_space.h"
+#include "support/walk_space.h"
 
 namespace dwunw {
 namespace {
@@ -18,13 +18,13 @@ namespace {
 using fuzz::require;
 using testing::FakeSpace;
 using testing::FakeStack;
+using testing::kJit;
+using testing::kModule;
+using testing::kStack;
+using testing::kUprobes;
 using unwind::WalkResult;
 
-constexpr uint64_t kModule = 0x400000;
 constexpr uint64_t kModuleSize = 0x20000;
-constexpr uint64_t kJit = 0x10000;
-constexpr uint64_t kUprobes = 0x7fffffffe000;
-constexpr uint64_t kStack = 0x7ff000;
 constexpr size_t kWords = 96;
 constexpr uint64_t kEntry = 0x1f00;
 
@@ -67,9 +67,7 @@ class Target {
         }
         const auto cfi = fuzz::hostile_cfi(cursor, 16, 0x1000, kModuleSize);
         space_.add_module(kModule, kModuleSize, cfi.section, kEntry);
-        space_.add_other(unwind::CodeKind::kAnonymous, kJit, 0x1000);
-        space_.add_other(unwind::CodeKind::kUprobeTrampoline, kUprobes, 0x1000);
-        space_.add_other(unwind::CodeKind::kUnusableModule, 0x20000, 0x1000, DWUNW_ERR_MODULE_CHANGED);
+        testing::add_code_without_module(space_);
         for (size_t reg = 0; reg < dwarf::kTrackedRegisters; ++reg) {
             const uint64_t content = value(cursor);
             if ((flags & 2) == 0 || reg == testing::RSP || reg == testing::RIP)
@@ -84,21 +82,12 @@ class Target {
     void run() {
         const Walked cold = walk(stack_.bytes());
         check_frames(cold);
-        space_.rules = std::make_unique<unwind::RuleCache>();
-        same(cold, walk(stack_.bytes()), "a walk that remembers is the cold one");
-        same(cold, walk(stack_.bytes()), "a warm walk is the cold one");
-        space_.stale = true;
-        same(cold, walk(stack_.bytes()), "a walk whose places are to be looked at again is the cold one");
-        space_.stale = false;
-        space_.compile();
-        ++space_.generation;
-        same(cold, walk(stack_.bytes()), "a walk from tables is the cold one");
-        same(cold, walk(stack_.bytes()), "a warm walk from tables is the cold one");
+        testing::in_every_state(space_, [&](const char *how) { same(cold, walk(stack_.bytes()), how); });
 
         const size_t size = stack_.bytes() - std::min<size_t>(stack_.bytes(), cut_);
         const Walked cut = walk(size);
         space_.rules = nullptr;
-        same(cut, walk(size), "a cut slice is walked alike, warm and cold");
+        same(cut, walk(size), "cut, cold");
         if (registers_[testing::RSP] <= kStack + size)
             check_prefix(cold, cut);
     }
@@ -125,15 +114,11 @@ class Target {
             require(!cfi_only_ || frame.source != DWUNW_SOURCE_FRAME_POINTER, "CFI only is CFI only");
         }
     }
-    static void same(const Walked &a, const Walked &b, const char *claim) {
-        require(a.result.status == b.result.status && a.result.written == b.result.written &&
-                    a.result.frame_pointer_frames == b.result.frame_pointer_frames &&
-                    a.result.trampoline_frames == b.result.trampoline_frames &&
-                    a.result.unmentioned_frames == b.result.unmentioned_frames &&
-                    a.result.no_code_frames == b.result.no_code_frames &&
-                    a.result.used_interpreter == b.result.used_interpreter &&
-                    std::memcmp(a.frames.data(), b.frames.data(), a.result.written * sizeof(a.frames[0])) == 0,
-                claim);
+    static void same(const Walked &a, const Walked &b, const char *how) {
+        if (const char *what = testing::difference(a.result, a.frames, b.result, b.frames); what != nullptr) {
+            std::fprintf(stderr, "walked otherwise (%s): %s differs\n", how, what);
+            require(false, "a walk is the cold one, in every state");
+        }
     }
     static void check_prefix(const Walked &whole, const Walked &cut) {
         require(cut.result.written <= whole.result.written, "a cut slice has no frames of its own");

@@ -6,7 +6,7 @@ target_link_libraries(bpf_walk_user PRIVATE dwunw::bpf dwunw::dwunw dwunw_libbpf
 set_target_properties(bpf_walk_user PROPERTIES LINKER_LANGUAGE CXX)
 dwunw_add_bpf_skeleton(bpf_walk_user bpf_walk.bpf.c NAME bpf_walk)
 
-add_executable(bpf_walk_target bpf_walk_target.c)
+add_executable(bpf_walk_target bpf_walk_target.c bpf_walk_target_frames.c bpf_walk_target_maps.c)
 target_compile_options(bpf_walk_target PRIVATE
     -O2 -fomit-frame-pointer -fno-optimize-sibling-calls -fno-sanitize=all -Wno-unused-but-set-variable)
 target_link_options(bpf_walk_target PRIVATE -rdynamic -fno-sanitize=all)

@@ -6,92 +6,18 @@ stacks from libgcc's unwinder within the program, from gdb, and from dwunw_captu
 Every subject checks every stack: a complete stack is the true stack, frame for frame. An incomplete stack is the beginning
 of the true stack, and says why it ends. A counter counts everything that is lost."""
 
-import json
 import pathlib
 import re
 import subprocess
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from support import bpf_support  # noqa: E402
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
+import bpf_support  # noqa: E402
+from bpf_walk_run import Failure, Target, Walker, check  # noqa: E402
 
 COMPLETE = "reached the root"
 IN_KERNEL = "complete"
 EXACT_PC = 1
-
-
-class Failure(Exception):
-    pass
-
-
-def check(condition, message):
-    if not condition:
-        raise Failure(message)
-
-
-def child_of(pid):
-    return int(pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()[0])
-
-
-class Target:
-    def __init__(self, program, *arguments, prefix=(), generations=0):
-        """`generations`: the program is this many children further down, in a pid namespace with its own numbers."""
-        self.process = subprocess.Popen([*prefix, program, *map(str, arguments)], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, text=True)
-        self.pid = json.loads(self.process.stdout.readline())["pid"]
-        if generations:
-            self.pid = self.process.pid
-            for _ in range(generations):
-                self.pid = child_of(self.pid)
-        self.truth = {}
-        self.plugins = {}
-
-    def go(self):
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-
-    def wait(self):
-        for line in self.process.stdout:
-            record = json.loads(line)
-            if "done" in record:
-                return
-            self.truth[record["number"]] = record["returns"]
-            self.plugins[record["number"]] = record["plugin"]
-        raise Failure("the target ended early")
-
-    def end(self):
-        if self.process.poll() is None:
-            try:
-                self.process.communicate("\n", timeout=30)
-            except (BrokenPipeError, ValueError):
-                self.process.wait(timeout=30)
-
-
-class Walker:
-    def __init__(self, program, targets, *options, file, function="probe_here"):
-        pids = [option for target in targets for option in ("-p", str(target.pid))]
-        self.process = subprocess.Popen([program, *pids, *map(str, options), file, function], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, text=True)
-        line = self.process.stdout.readline()
-        check(line, f"bpf_walk_user {options} did not start")
-        self.calls = []
-        self.counters = None
-
-    def end(self):
-        output, _ = self.process.communicate("", timeout=120)
-        check(self.process.returncode == 0, f"bpf_walk_user: status {self.process.returncode}")
-        for line in output.splitlines():
-            record = json.loads(line)
-            if "number" in record:
-                self.calls.append(record)
-            elif "calls" in record:
-                self.nested = record["calls"]
-            elif "counters" in record:
-                self.counters = record["counters"]
-            else:
-                raise Failure(f"bpf_walk_user: {line}")
-        for counter in ("id_collisions", "records_malformed", "lost_to_memory", "calls_beyond"):
-            check(self.counters[counter] == 0, f"{counter}: {self.counters[counter]}")
 
 
 class Test:

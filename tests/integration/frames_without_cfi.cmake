@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
 # Code without CFI: random programs, half with and half without frame pointers, compared with their CFI.
-set(frames_without_cfi "${CMAKE_CURRENT_SOURCE_DIR}/frames_without_cfi.py" --dwunw "$<TARGET_FILE:dwunw_tool>")
+set(frames_without_cfi "${CMAKE_CURRENT_SOURCE_DIR}/frames_without_cfi_test.py" --dwunw "$<TARGET_FILE:dwunw_tool>")
 add_test(NAME integration.frames_without_cfi
     COMMAND ${frames_without_cfi} --variants gcc-O2,gcc-Os,clang-O2,g++-O2 --cores 3 --at-least 100 --right 40)
 add_test(NAME integration.frames_without_any_cfi

@@ -29,16 +29,22 @@ target_compile_options(memleak_reload PRIVATE -O1 -g0 -fno-sanitize=all -fno-omi
 target_link_options(memleak_reload PRIVATE -fno-sanitize=all)
 target_link_libraries(memleak_reload PRIVATE ${CMAKE_DL_LIBS})
 
-add_test(NAME integration.memleak_modes
-    COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/memleak_modes.py" "$<TARGET_FILE:memleak_dwunw_user>"
-            "$<TARGET_FILE:memleak_target>" "$<TARGET_FILE_DIR:memleak_target>")
+set(subjects leaks losses end errors kernel)
+set(claims reports_each_leak counts_its_losses ends_with_its_target names_each_error leaves_the_kernels_stacks)
+foreach(subject claim IN ZIP_LISTS subjects claims)
+    add_test(NAME integration.memleak_run_${claim}
+        COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/memleak_${subject}_test.py" "$<TARGET_FILE:memleak_dwunw_user>"
+                "$<TARGET_FILE:memleak_target>" "$<TARGET_FILE_DIR:memleak_target>")
+    set_tests_properties(integration.memleak_run_${claim} PROPERTIES
+        LABELS integration TIMEOUT 900 SKIP_RETURN_CODE 77)
+endforeach()
 add_test(NAME integration.memleak_is_complete
-    COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/memleak_complete.py" --memleak "$<TARGET_FILE:memleak_dwunw_user>")
-add_test(NAME integration.memleak_rows
-    COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/memleak_rows.py" "$<TARGET_FILE:memleak_dwunw_user>"
+    COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/memleak_complete_test.py" --memleak "$<TARGET_FILE:memleak_dwunw_user>")
+add_test(NAME integration.memleak_rows_mix_no_stacks
+    COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/memleak_rows_test.py" "$<TARGET_FILE:memleak_dwunw_user>"
             "$<TARGET_FILE:memleak_data_in_rbp>" "$<TARGET_FILE:memleak_reload>" "$<TARGET_FILE:memleak_plugin_a>"
             "$<TARGET_FILE:memleak_plugin_b>")
-set_tests_properties(integration.memleak_modes integration.memleak_rows integration.memleak_is_complete PROPERTIES
+set_tests_properties(integration.memleak_rows_mix_no_stacks integration.memleak_is_complete PROPERTIES
     LABELS integration TIMEOUT 1800 SKIP_RETURN_CODE 77)
 
 # memleak without dwunw's additions.
@@ -59,10 +65,10 @@ dwunw_add_bpf_skeleton(memleak_plain "${plain}/memleak_dwunw.bpf.c" NAME memleak
 target_compile_definitions(memleak_plain PRIVATE _GNU_SOURCE)
 target_link_libraries(memleak_plain PRIVATE dwunw_libbpf elf)
 
-add_test(NAME integration.memleak_plain
-    COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/memleak_plain.py" "$<TARGET_FILE:memleak_dwunw_user>" "$<TARGET_FILE:memleak_plain>"
+add_test(NAME integration.memleak_without_additions_is_plain
+    COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/memleak_plain_test.py" "$<TARGET_FILE:memleak_dwunw_user>" "$<TARGET_FILE:memleak_plain>"
             "${plain}" "${originals}" "$<TARGET_FILE:memleak_target>")
-set_tests_properties(integration.memleak_plain PROPERTIES LABELS integration TIMEOUT 120 SKIP_RETURN_CODE 77)
+set_tests_properties(integration.memleak_without_additions_is_plain PROPERTIES LABELS integration TIMEOUT 120 SKIP_RETURN_CODE 77)
 
-add_test(NAME integration.verify_memleak COMMAND "${PROJECT_SOURCE_DIR}/scripts/verify-memleak" "${PROJECT_BINARY_DIR}")
-set_tests_properties(integration.verify_memleak PROPERTIES LABELS integration TIMEOUT 300 SKIP_RETURN_CODE 77)
+add_test(NAME integration.verify_memleak_finds_it_right COMMAND "${PROJECT_SOURCE_DIR}/scripts/verify-memleak" "${PROJECT_BINARY_DIR}")
+set_tests_properties(integration.verify_memleak_finds_it_right PROPERTIES LABELS integration TIMEOUT 300 SKIP_RETURN_CODE 77)

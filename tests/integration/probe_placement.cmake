@@ -21,16 +21,16 @@ add_custom_command(OUTPUT "${musl_target}"
     VERBATIM)
 add_custom_target(probe_placement_musl ALL DEPENDS "${musl_target}")
 
-add_test(NAME integration.probe_placement
+add_test(NAME integration.moved_probes_see_the_same
     COMMAND "${Python3_EXECUTABLE}" "${CMAKE_CURRENT_SOURCE_DIR}/probe_placement_test.py"
             "$<TARGET_FILE:probe_placement_run>" "$<TARGET_FILE:probe_placement_target>" "${musl_target}")
-set_tests_properties(integration.probe_placement PROPERTIES LABELS integration TIMEOUT 180 SKIP_RETURN_CODE 77)
+set_tests_properties(integration.moved_probes_see_the_same PROPERTIES LABELS integration TIMEOUT 180 SKIP_RETURN_CODE 77)
 
 add_executable(bpf_attach_run bpf_attach_run.c)
 add_dependencies(bpf_attach_run probe_placement_run) # which makes the skeleton for both
 target_include_directories(bpf_attach_run SYSTEM PRIVATE "${CMAKE_CURRENT_BINARY_DIR}")
 target_link_libraries(bpf_attach_run PRIVATE dwunw::probe dwunw_libbpf)
 set_target_properties(bpf_attach_run PROPERTIES LINKER_LANGUAGE CXX)
-add_test(NAME integration.bpf_attach
+add_test(NAME integration.bpf_attach_in_each_form
     COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/bpf_attach_test.sh" "${PROJECT_SOURCE_DIR}" "$<TARGET_FILE:bpf_attach_run>")
-set_tests_properties(integration.bpf_attach PROPERTIES LABELS integration TIMEOUT 120 SKIP_RETURN_CODE 77)
+set_tests_properties(integration.bpf_attach_in_each_form PROPERTIES LABELS integration TIMEOUT 120 SKIP_RETURN_CODE 77)

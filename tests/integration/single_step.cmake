@@ -42,7 +42,7 @@ add_step_target(step_throw_clang "${DWUNW_CLANGXX}" target_throw.cc)
 get_property(step_target_files GLOBAL PROPERTY DWUNW_STEP_TARGETS)
 add_custom_target(step_targets DEPENDS ${step_target_files})
 
-add_executable(single_step_test single_step/instruction.cc single_step/shadow_stack.cc single_step/single_step_test.cc single_step/tracer.cc single_step/walker.cc)
+add_executable(single_step_test single_step/compare.cc single_step/instruction.cc single_step/shadow_stack.cc single_step/single_step_test.cc single_step/tracer.cc single_step/walker.cc)
 add_dependencies(single_step_test step_targets)
 target_compile_definitions(single_step_test PRIVATE "STEP_TARGETS=\"${step_targets}\"")
 target_link_libraries(single_step_test PRIVATE dwunw dwunw_symbolize Zydis::Zydis GTest::gtest_main)

@@ -8,8 +8,8 @@ endif()
 add_executable(stack_switch_target stack_switch_target.c)
 target_compile_options(stack_switch_target PRIVATE -O2 -g0 -fno-sanitize=all -fomit-frame-pointer)
 target_link_options(stack_switch_target PRIVATE -fno-sanitize=all)
-add_test(NAME integration.stack_switch
+add_test(NAME integration.stack_switches_end_walks
     COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/stack_switch_test.py" "$<TARGET_FILE:dwunw_tool>"
             "$<TARGET_FILE:memleak_dwunw_user>" "$<TARGET_FILE:stack_switch_target>"
             "${CMAKE_CURRENT_SOURCE_DIR}/stack_switch.go" "${CMAKE_CURRENT_BINARY_DIR}")
-set_tests_properties(integration.stack_switch PROPERTIES LABELS integration TIMEOUT 600 SKIP_RETURN_CODE 77)
+set_tests_properties(integration.stack_switches_end_walks PROPERTIES LABELS integration TIMEOUT 600 SKIP_RETURN_CODE 77)

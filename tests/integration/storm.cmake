@@ -20,8 +20,8 @@ endforeach()
 
 set(storm "${CMAKE_CURRENT_SOURCE_DIR}/storm_test.py" --memleak "$<TARGET_FILE:memleak_dwunw_user>"
           --target "$<TARGET_FILE:storm_target>" --plugins "$<TARGET_FILE_DIR:storm_plugin_0>")
-add_test(NAME integration.storm COMMAND ${storm} --seconds 15)
-set_tests_properties(integration.storm PROPERTIES LABELS integration TIMEOUT 300 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
+add_test(NAME integration.storm_has_no_wrong_stack COMMAND ${storm} --seconds 15)
+set_tests_properties(integration.storm_has_no_wrong_stack PROPERTIES LABELS integration TIMEOUT 300 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
 add_test(NAME storm.plugins_threads_children CONFIGURATIONS storm COMMAND ${storm})
 set_tests_properties(storm.plugins_threads_children PROPERTIES LABELS storm TIMEOUT 3600 SKIP_RETURN_CODE 77 RUN_SERIAL ON)
 # Each allocation is a record here: on a machine that stops the tool for a tenth of a second, the ring buffer fills.
@@ -36,9 +36,9 @@ target_link_options(many_mappings_target PRIVATE -rdynamic -fno-sanitize=all)
 target_link_libraries(many_mappings_target PRIVATE ${CMAKE_DL_LIBS})
 add_dependencies(many_mappings_target storm_target)
 foreach(mappings IN ITEMS 8000 9000 20000)
-    add_test(NAME integration.mappings_${mappings}
+    add_test(NAME integration.mappings_${mappings}_are_walked
         COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/many_mappings_test.py" "$<TARGET_FILE:bpf_walk_user>"
                 "$<TARGET_FILE:many_mappings_target>" "$<TARGET_FILE_DIR:storm_plugin_0>" ${mappings})
-    set_tests_properties(integration.mappings_${mappings} PROPERTIES
+    set_tests_properties(integration.mappings_${mappings}_are_walked PROPERTIES
         LABELS integration TIMEOUT 180 SKIP_RETURN_CODE 77 RESOURCE_LOCK many_mappings_target)
 endforeach()

@@ -44,7 +44,7 @@ add_test(NAME integration.table_equals_readelf_by_rule
 set_tests_properties(integration.table_equals_readelf_by_rule PROPERTIES
     PASS_REGULAR_EXPRESSION "tombstones +6\n.*covers +4\n.*start +2\n.*inside +2\n.*rows +12\n.*different +0\n")
 add_test(NAME integration.table_compare_sees_a_wrong_row
-    COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/table_compare_sees_a_wrong_row" ${compare_tables} /bin/ls)
+    COMMAND "${CMAKE_CURRENT_SOURCE_DIR}/table_compare_sees_a_wrong_row_test" ${compare_tables} /bin/ls)
 add_test(NAME exhaustive.table_equals_readelf CONFIGURATIONS exhaustive
     COMMAND ${compare_tables} ${installed})
 

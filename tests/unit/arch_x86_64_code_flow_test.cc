@@ -84,7 +84,7 @@ TEST(CodeFlow, OtherCodeIsNotFollowedForAnyRax) {
     EXPECT_FALSE(follow({}, 3, 0).always);
 }
 
-TEST(CodeFlow, CutAnywhere) {
+TEST(CodeFlow, CutCodeNeverReturnsOtherwise) {
     for (size_t size = 0; size <= kClone.size(); ++size)
         for (size_t pc = 0; pc <= size; ++pc)
             for (const uint64_t rax : {uint64_t{0}, uint64_t{1}, uint64_t{SYS_clone}, kError}) {

@@ -55,7 +55,7 @@ TEST(FrameBegins, AsGoDidIt) {
     EXPECT_EQ(frame_begins(large, large.size()), Found(0));
 }
 
-TEST(DirectCall, Target) {
+TEST(DirectCall, TargetIsTheDistanceOfTheCall) {
     EXPECT_EQ(direct_call(Bytes{0x90, 0x90, 0xe8, 0x10, 0, 0, 0}), std::optional<int64_t>(0x10));
     EXPECT_EQ(direct_call(Bytes{0xe8, 0xf0, 0xff, 0xff, 0xff}), std::optional<int64_t>(-16));
     EXPECT_FALSE(direct_call(Bytes{0x90, 0x90, 0x90, 0xff, 0xd0}));

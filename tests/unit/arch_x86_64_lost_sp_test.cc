@@ -57,7 +57,7 @@ class Code {
 const Rows kAlways8 = {{0, true, 8}};
 
 // All that Go 1.19 says of runtime.asmcgocall is CFA = rsp+8.
-TEST(LostSp, GosAsmcgocall) {
+TEST(LostSp, GosAsmcgocallLosesItsSp) {
     Code code;
     code.add({0x48, 0x89, 0xe2});       // mov %rsp,%rdx
     code.add({0x48, 0x83, 0xff, 0x00}); // cmp $0,%rdi
@@ -261,7 +261,7 @@ TEST(LostSp, ReplacementsAreFoundWhereverTheyBegin) {
 }
 
 // Any bytes and any rows: ranges ascend, lie in the code, and never touch rows by another register.
-TEST(LostSp, RandomCode) {
+TEST(LostSp, RandomCodeGivesOrderedRangesWithinIt) {
     std::mt19937_64 random(5);
     for (int round = 0; round < 20'000; ++round) {
         std::vector<uint8_t> code(random() % 64);

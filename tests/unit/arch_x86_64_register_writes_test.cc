@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // Tests which code does not write a register: by hand, and against a disassembler on every instruction of the libraries
 // that this test has loaded, and on random bytes.
+#include "arch/x86_64/register_writes.h"
+
 #include "arch/x86_64/arch.h"
+#include "every_opcode_testing.h"
 
 #include <Zydis/Zydis.h>
 #include <gtest/gtest.h>
@@ -26,7 +29,7 @@ bool alone_in(Code instruction, Register reg) {
     return alone(instruction, reg);
 }
 
-TEST(RegisterWrites, ByHand) {
+TEST(RegisterWrites, EachInstructionsWritesAreKnown) {
     EXPECT_TRUE(alone_in({0x90}, kRax));
     EXPECT_TRUE(alone_in({0x48, 0x89, 0xc3}, kRax)); // mov %rax, %rbx
     EXPECT_FALSE(alone_in({0x48, 0x89, 0xc3}, kRbx));
@@ -206,6 +209,64 @@ TEST(RegisterWrites, EveryInstructionOfTheLoadedLibrariesBesideADisassembler) {
     RecordProperty("known", std::to_string(known));
     // Most of the others are jumps and calls, which differ by their distances.
     EXPECT_GT(known, seen.size() / 4);
+}
+
+// What has all writes has those of the disassembler.
+TEST(RegisterWrites, EveryOpcodeBesideADisassembler) {
+    const Disassembler disassembler;
+    size_t complete = 0;
+    EveryOpcode::for_each([&](std::span<const uint8_t> code) {
+        Encoding encoding;
+        const auto decoded = disassembler.decode(code);
+        if (!decoded || !read_encoding(code, encoding))
+            return;
+        const RegisterWrites writes = register_writes(encoding);
+        complete += writes.complete;
+        bool leaves = writes.complete && decoded->leaves;
+        for (uint8_t reg = 0; reg < kNumbered.size(); ++reg)
+            leaves |= writes.complete && asked_for(reg) && !writes.has(kEncoded[reg]) &&
+                      decoded->written.contains(kNumbered[reg]);
+        EXPECT_FALSE(leaves) << testing::PrintToString(Code(code.begin(), code.end()));
+    });
+    EXPECT_GT(complete, 1'000'000u);
+}
+
+// Without REX, number 4 is ah, and with it spl.
+TEST(RegisterWrites, SecondBytesNameTheirRegister) {
+    EXPECT_FALSE(alone_in({0xb4, 0x01}, kRax)); // mov $1, %ah
+    EXPECT_TRUE(alone_in({0xb4, 0x01}, kRsp));
+    EXPECT_FALSE(alone_in({0x40, 0xb4, 0x01}, kRsp)); // mov $1, %spl
+    EXPECT_TRUE(alone_in({0x40, 0xb4, 0x01}, kRax));
+    EXPECT_TRUE(alone_in({0xb7, 0x01}, kRdi)); // mov $1, %bh
+    EXPECT_FALSE(alone_in({0xb7, 0x01}, kRbx));
+}
+
+// A form that no compiler writes proves nothing.
+TEST(RegisterWrites, RexBeforeAnotherPrefix) { EXPECT_FALSE(alone_in({0x48, 0x66, 0x90}, kR15)); }
+
+TEST(RegisterWrites, SumsWriteTheirTarget) {
+    const auto sum = [](const Code &code) {
+        Encoding encoding;
+        EXPECT_TRUE(read_encoding(code, encoding));
+        return register_sum(encoding);
+    };
+    const auto expect = [&](const Code &code, unsigned to, unsigned from, int64_t constant) {
+        const auto found = sum(code);
+        ASSERT_TRUE(found) << testing::PrintToString(code);
+        EXPECT_EQ(found->to, to);
+        EXPECT_EQ(found->from, from);
+        EXPECT_EQ(found->constant, constant);
+    };
+    expect({0x4c, 0x89, 0xe5}, 5, 12, 0);                        // mov %r12, %rbp
+    expect({0x4c, 0x8b, 0xe5}, 12, 5, 0);                        // mov %rbp, %r12
+    expect({0x48, 0x83, 0xec, 0x18}, 4, 4, -0x18);               // sub $0x18, %rsp
+    expect({0x48, 0x81, 0xec, 0, 0, 0, 0x80}, 4, 4, 0x80000000); // sub $-0x80000000, %rsp
+    expect({0x48, 0x8d, 0x65, 0xd8}, 4, 5, -40);                 // lea -40(%rbp), %rsp
+    EXPECT_FALSE(sum({0x89, 0xe5}));                             // mov %esp, %ebp
+    EXPECT_FALSE(sum({0x48, 0x83, 0xe4, 0xf0}));                 // and $-16, %rsp
+    EXPECT_FALSE(sum({0x48, 0x83, 0x28, 0x18}));                 // subq $0x18, (%rax)
+    EXPECT_FALSE(sum({0x48, 0x8b, 0x20}));                       // mov (%rax), %rsp
+    EXPECT_FALSE(sum({0x48, 0x8d, 0x25, 0, 0, 0, 0}));           // lea 0(%rip), %rsp
 }
 
 TEST(RegisterWrites, RandomBytesBesideADisassembler) {

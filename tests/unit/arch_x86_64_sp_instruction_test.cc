@@ -4,6 +4,7 @@
 #include "arch/x86_64/sp_instruction.h"
 
 #include "elf/image.h"
+#include "every_opcode_testing.h"
 #include "process/file_source.h"
 
 #include <Zydis/Zydis.h>
@@ -31,7 +32,7 @@ void expect(const Bytes &code, Kind kind, int64_t value = 0) {
     EXPECT_EQ(decode_sp_instruction(std::span(code).first(code.size() - 1)).kind, Kind::kUnknown);
 }
 
-TEST(SpInstruction, Constants) {
+TEST(SpInstruction, ConstantsAreAddedToSp) {
     expect({0x55}, Kind::kAdds, -8);                                  // push %rbp
     expect({0x41, 0x54}, Kind::kAdds, -8);                            // push %r12
     expect({0x54}, Kind::kAdds, -8);                                  // push %rsp
@@ -53,7 +54,7 @@ TEST(SpInstruction, Constants) {
     expect({0x48, 0x8d, 0x24, 0x24}, Kind::kAdds, 0);                 // lea (%rsp),%rsp
 }
 
-TEST(SpInstruction, Replacements) {
+TEST(SpInstruction, ReplacementsOfSpAreSeen) {
     expect({0x48, 0x8b, 0x66, 0x38}, Kind::kReplaces);                      // mov 0x38(%rsi),%rsp
     expect({0x49, 0x8b, 0x66, 0x38}, Kind::kReplaces);                      // mov 0x38(%r14),%rsp
     expect({0x48, 0x8b, 0x23}, Kind::kReplaces);                            // mov (%rbx),%rsp
@@ -82,6 +83,17 @@ TEST(SpInstruction, Replacements) {
     expect({0x66, 0x48, 0x0f, 0x7e, 0xc4}, Kind::kReplaces);                // movq %xmm0,%rsp
     expect({0x48, 0xc7, 0xc4, 1, 0, 0, 0}, Kind::kReplaces);                // mov $1,%rsp
     expect({0x48, 0xbc, 1, 2, 3, 4, 5, 6, 7, 8}, Kind::kReplaces);          // movabs
+}
+
+// Each once had another answer, which Zydis does not share.
+TEST(SpInstruction, RareInstructionsAreKnown) {
+    expect({0x48, 0x66, 0x54}, Kind::kAdds, -2);          // REX has no effect: push %sp
+    expect({0x66, 0x0f, 0x78, 0xc0, 1, 2}, Kind::kOther); // extrq has two bytes of immediate
+    expect({0x48, 0x0f, 0xb2, 0x20}, Kind::kReplaces);    // lss (%rax), %rsp
+    expect({0x40, 0x0f, 0x94, 0xc4}, Kind::kReplaces);    // sete %spl
+    expect({0x48, 0x0f, 0xc7, 0xf4}, Kind::kReplaces);    // rdrand %rsp
+    expect({0xf3, 0x0f, 0x7e, 0xc4}, Kind::kOther);       // movq %xmm4, %xmm0
+    expect({0x0f, 0x2c, 0xe0}, Kind::kOther);             // cvttps2pi %xmm0, %mm4
 }
 
 TEST(SpInstruction, InstructionsThatOnlySeemToWriteSp) {
@@ -118,7 +130,7 @@ TEST(SpInstruction, WhereItGoesOn) {
     expect({0xcc}, Kind::kStops);
 }
 
-TEST(SpInstruction, NoInstruction) {
+TEST(SpInstruction, BytesThatAreNoInstructionAreUnknown) {
     for (const Bytes &code : {Bytes{}, Bytes{0x06}, Bytes{0x0f, 0x04}, Bytes{0xd6}, Bytes{0xea, 1, 2, 3, 4, 5, 6},
                               Bytes(16, 0x66), Bytes{0x62, 0xf4, 0, 0, 0, 0}, Bytes{0x8f, 0x2b, 0, 0, 0}})
         EXPECT_EQ(decode_sp_instruction(code).kind, Kind::kUnknown) << ::testing::PrintToString(code);
@@ -169,17 +181,75 @@ Kind kind_of(const ZydisDecodedInstruction &decoded, const ZydisDecodedOperand *
     case ZYDIS_MNEMONIC_HLT:
     case ZYDIS_MNEMONIC_INT1:
     case ZYDIS_MNEMONIC_INT3:
+    case ZYDIS_MNEMONIC_IRET:
+    case ZYDIS_MNEMONIC_IRETD:
+    case ZYDIS_MNEMONIC_IRETQ:
+    case ZYDIS_MNEMONIC_RSM:
+    case ZYDIS_MNEMONIC_SYSEXIT:
+    case ZYDIS_MNEMONIC_SYSRET:
         return Kind::kStops;
+    case ZYDIS_MNEMONIC_SYSENTER: // SP is what it was when the kernel returns
+        return Kind::kOther;
+    case ZYDIS_MNEMONIC_MOV:
+        if (operands[0].reg.value == ZYDIS_REGISTER_RSP && operands[1].reg.value == ZYDIS_REGISTER_RSP)
+            return Kind::kOther;
+        [[fallthrough]];
     default:
         return writes_sp(decoded, operands) ? Kind::kReplaces : Kind::kOther;
     }
 }
 
-TEST(SpInstruction, EqualsZydisOnEveryInstructionOfLibraries) {
-    ZydisDecoder decoder;
-    ASSERT_TRUE(ZYAN_SUCCESS(ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64)));
-    size_t compared = 0;
-    size_t write_sp = 0;
+class SpInstructionBesideZydis : public testing::Test {
+  protected:
+    SpInstructionBesideZydis() { ZydisDecoderInit(&decoder_, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64); }
+
+    // The first instruction, whose length it returns; 0: there is none.
+    size_t compare(std::span<const uint8_t> code) {
+        ZydisDecodedInstruction decoded;
+        ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+        if (ZYAN_FAILED(ZydisDecoderDecodeFull(&decoder_, code.data(), code.size(), &decoded, operands)))
+            return 0;
+        // Branches that only Knights Corner processors had.
+        if (decoded.mnemonic == ZYDIS_MNEMONIC_JKZD || decoded.mnemonic == ZYDIS_MNEMONIC_JKNZD)
+            return decoded.length;
+        const Bytes bytes(code.begin(), code.begin() + decoded.length);
+        compare(decode_sp_instruction(code), decoded, operands, bytes);
+        return decoded.length;
+    }
+
+    size_t compared_ = 0;
+    size_t write_sp_ = 0;
+
+  private:
+    // Those with VEX, EVEX or XOP count as not writing SP, and the others as writing it, though they only read it.
+    static bool is_inexact(const ZydisDecodedInstruction &decoded) {
+        return decoded.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX ||
+               decoded.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX ||
+               decoded.encoding == ZYDIS_INSTRUCTION_ENCODING_XOP || decoded.mnemonic == ZYDIS_MNEMONIC_WRSSD ||
+               decoded.mnemonic == ZYDIS_MNEMONIC_WRSSQ;
+    }
+
+    void compare(const SpInstruction &found, const ZydisDecodedInstruction &decoded,
+                 const ZydisDecodedOperand *operands, const Bytes &bytes) {
+        ASSERT_EQ(found.length, decoded.length) << testing::PrintToString(bytes);
+        const Kind expected = kind_of(decoded, operands);
+        if (found.kind == Kind::kAdds)
+            ASSERT_EQ(expected, Kind::kReplaces) << testing::PrintToString(bytes);
+        else if (is_inexact(decoded))
+            ASSERT_TRUE(found.kind == Kind::kOther || found.kind == Kind::kReplaces) << testing::PrintToString(bytes);
+        else
+            ASSERT_EQ(found.kind, expected) << testing::PrintToString(bytes);
+        if (expected == Kind::kJumps || expected == Kind::kBranches) {
+            ASSERT_EQ(found.value, decoded.raw.imm[0].value.s) << testing::PrintToString(bytes);
+        }
+        write_sp_ += expected == Kind::kReplaces;
+        ++compared_;
+    }
+
+    ZydisDecoder decoder_;
+};
+
+TEST_F(SpInstructionBesideZydis, EveryInstructionOfLibraries) {
     for (const std::string &path : loaded_files()) {
         SCOPED_TRACE(path);
         auto source = process::FileSource::open(path.c_str());
@@ -189,33 +259,19 @@ TEST(SpInstruction, EqualsZydisOnEveryInstructionOfLibraries) {
         auto text = image->read_section(*source, ".text");
         ASSERT_TRUE(text && *text);
         std::span<const uint8_t> code = (*text)->bytes;
-        while (!code.empty()) {
-            ZydisDecodedInstruction decoded;
-            ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
-            if (ZYAN_FAILED(ZydisDecoderDecodeFull(&decoder, code.data(), code.size(), &decoded, operands))) {
-                code = code.subspan(1); // data
-                continue;
-            }
-            const SpInstruction found = decode_sp_instruction(code);
-            const auto bytes = [&] {
-                return ::testing::PrintToString(Bytes(code.begin(), code.begin() + decoded.length));
-            };
-            ASSERT_EQ(found.length, decoded.length) << bytes();
-            const Kind expected = kind_of(decoded, operands);
-            if (found.kind == Kind::kAdds)
-                ASSERT_EQ(expected, Kind::kReplaces) << bytes();
-            else
-                ASSERT_EQ(found.kind, expected) << bytes();
-            if (expected == Kind::kJumps || expected == Kind::kBranches) {
-                ASSERT_EQ(found.value, decoded.raw.imm[0].value.s) << bytes();
-            }
-            write_sp += expected == Kind::kReplaces;
-            ++compared;
-            code = code.subspan(decoded.length);
-        }
+        while (!code.empty() && !HasFatalFailure())
+            code = code.subspan(std::max<size_t>(compare(code), 1)); // what is none is data
     }
-    EXPECT_GT(compared, 500'000u);
-    EXPECT_GT(write_sp, 50'000u);
+    EXPECT_GT(compared_, 500'000u);
+    EXPECT_GT(write_sp_, 50'000u);
+}
+
+TEST_F(SpInstructionBesideZydis, EveryOpcodeIsAsZydisSays) {
+    EveryOpcode::for_each([&](std::span<const uint8_t> code) {
+        if (!HasFatalFailure())
+            compare(code);
+    });
+    EXPECT_GT(compared_, 1'500'000u);
 }
 
 } // namespace

@@ -12,7 +12,7 @@ namespace {
 
 using testing::Bytes;
 
-TEST(Cursor, FixedSizes) {
+TEST(Cursor, FixedSizesAreLittleEndian) {
     const Bytes bytes = Bytes().u8(0x12).u16(0x3456).u32(0x789abcde).u64(0x0123456789abcdef);
     Cursor cursor(bytes.data());
     EXPECT_EQ(cursor.u8(), 0x12u);
@@ -57,7 +57,7 @@ TEST(Cursor, TakeAndSkip) {
     EXPECT_FALSE(huge.ok());
 }
 
-TEST(Cursor, Uleb128) {
+TEST(Cursor, Uleb128IsReadOrRefusedWhole) {
     for (const uint64_t value : {uint64_t{0}, uint64_t{1}, uint64_t{127}, uint64_t{128}, uint64_t{129}, uint64_t{16383},
                                  uint64_t{624485}, uint64_t{1} << 63, ~uint64_t{0}}) {
         const Bytes bytes = Bytes().uleb(value);
@@ -85,7 +85,7 @@ TEST(Cursor, Uleb128) {
     EXPECT_EQ(read({0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01}), 0xbadu);
 }
 
-TEST(Cursor, Sleb128) {
+TEST(Cursor, Sleb128IsReadOrRefusedWhole) {
     for (const int64_t value :
          {int64_t{0}, int64_t{1}, int64_t{-1}, int64_t{63}, int64_t{64}, int64_t{-64}, int64_t{-65}, int64_t{-123456},
           int64_t{1} << 62, std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min()}) {
@@ -111,7 +111,7 @@ TEST(Cursor, Sleb128) {
     EXPECT_EQ(read({0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00}), 0xbad);
 }
 
-TEST(Cursor, CStrings) {
+TEST(Cursor, CStringsEndWithANul) {
     const Bytes bytes = Bytes().text("zR").text("").u8('x');
     Cursor cursor(bytes.data());
     EXPECT_EQ(cursor.c_string(), "zR");

@@ -85,7 +85,7 @@ TEST_F(MapHistoryTest, ALostTimeIsUnknown) {
     EXPECT_EQ(at(150, kAlways), "b");
 }
 
-TEST_F(MapHistoryTest, Forgets) {
+TEST_F(MapHistoryTest, ForgetsWhatWasReplacedBeforeATime) {
     came(10, 100, 200, "a");
     came(20, 100, 200, "b");
     came(10, 300, 400, "c");
@@ -117,7 +117,7 @@ TEST_F(MapHistoryTest, TheLastExecBeforeAMoment) {
     EXPECT_EQ(history_.executed(kAlways), 100 + MapHistory::kMostExecs);
 }
 
-TEST_F(MapHistoryTest, IsBounded) {
+TEST_F(MapHistoryTest, ItsSizeIsBounded) {
     for (uint64_t i = 1; i <= 3 * MapHistory::kMost; ++i)
         came(i, i % 7 * 1000, i % 7 * 1000 + 1500, "p");
     EXPECT_LE(history_.size(), MapHistory::kMost);

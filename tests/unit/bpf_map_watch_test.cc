@@ -40,7 +40,7 @@ std::vector<uint8_t> record(uint32_t protection, const std::string &name, uint64
     return made;
 }
 
-TEST(MapWatch, ARecord) {
+TEST(MapWatch, ARecordIsReadWhole) {
     int32_t pid = 0;
     const auto mapped = MapWatch::parse(record(PROT_READ | PROT_EXEC, "/lib/plugin.so", 99), pid);
     ASSERT_NE(mapped, nullptr);
@@ -121,7 +121,7 @@ class LiveMapWatch : public ::testing::Test {
 };
 
 // All that a program maps comes after its exec, and a new name is no exec.
-TEST_F(LiveMapWatch, AnExec) {
+TEST_F(LiveMapWatch, AnExecComesBeforeItsMappings) {
     ::prctl(PR_SET_NAME, "another");
     const pid_t child = ::fork();
     ASSERT_GE(child, 0);

@@ -27,7 +27,7 @@ TEST(PollBudget, RecordsThatTakeTime) {
     EXPECT_EQ(portion.taken(), 3u);
 }
 
-TEST(PollBudget, NoRecords) {
+TEST(PollBudget, WithoutRecordsItIsNotFull) {
     const PollBudget portion;
     EXPECT_FALSE(portion.full());
     EXPECT_EQ(portion.taken(), 0u);

@@ -221,7 +221,7 @@ for i in range(3):
 deep(5)
 )";
 
-TEST_F(ProcessWalk, LivePrograms) {
+TEST_F(ProcessWalk, LiveProgramsAreWalkedAlike) {
     const Child python({"python3", "-c", kPython});
     EXPECT_GT(walk_live(python.pid(), 20), 20u * 20);
     const Child shell(
@@ -234,7 +234,7 @@ TEST_F(ProcessWalk, LivePrograms) {
     EXPECT_GT(walk_live(perl.pid(), 20), 20u * 4);
 }
 
-TEST_F(ProcessWalk, CoreFiles) {
+TEST_F(ProcessWalk, CoreFilesAreWalkedAlike) {
     const Child python({"python3", "-c", kPython});
     const std::string path =
         (std::filesystem::temp_directory_path() / ("dwunw_bpf_" + std::to_string(python.pid()))).string();

@@ -68,6 +68,12 @@ TEST(RuleWord, ARuleThatDoesNotFitIsForUserSpace) {
     EXPECT_EQ(kind(rule), DWUNW_RULE_CFA_ELSEWHERE);
 }
 
+TEST(RuleWord, AReturnAddressInItsRegisterIsForUserSpace) {
+    Rule rule = usual(8);
+    rule.ra_kind = ValueKind::kSame;
+    EXPECT_EQ(kind(rule), DWUNW_RULE_CFA_ELSEWHERE);
+}
+
 TEST(RuleWord, OtherRegistersAndExpressionsAreLeftToUserSpace) {
     Rule rule = usual(8);
     rule.cfa_reg = R10;

@@ -6,8 +6,8 @@ set_target_properties(capi_c_test PROPERTIES C_STANDARD 11 C_EXTENSIONS ON LINKE
 target_compile_definitions(capi_c_test PRIVATE _GNU_SOURCE)
 target_compile_options(capi_c_test PRIVATE -Wall -Wextra -Wpedantic -Werror -O2 -fomit-frame-pointer -fno-sanitize=all)
 target_link_libraries(capi_c_test PRIVATE dwunw)
-add_test(NAME unit.capi_c COMMAND capi_c_test)
-set_tests_properties(unit.capi_c PROPERTIES LABELS unit TIMEOUT 120)
+add_test(NAME unit.capi_serves_c_programs COMMAND capi_c_test)
+set_tests_properties(unit.capi_serves_c_programs PROPERTIES LABELS unit TIMEOUT 120)
 
 # It has its own malloc and locks, which no sanitizer's can stand beside.
 if(NOT DWUNW_SANITIZE)

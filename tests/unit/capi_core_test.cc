@@ -150,7 +150,7 @@ TEST_F(CoreTest, WrongFilesAreNotWalked) {
     EXPECT_GT(walk(dwunw_core_process(core_), thread.regs, true).size(), frames.size());
 }
 
-TEST_F(CoreTest, Arguments) {
+TEST_F(CoreTest, ArgumentsAreChecked) {
     EXPECT_EQ(open(), DWUNW_ERR_NO_FILE);
     path_ = "/bin/true";
     EXPECT_EQ(open(), DWUNW_ERR_NOT_ELF);

@@ -44,7 +44,7 @@ TEST(DwunwApi, InitTakesNoConfigOrAKnownOne) {
     dwunw_shutdown(nullptr);
 }
 
-TEST(DwunwApi, ContextCounters) {
+TEST(DwunwApi, ContextCountersCheckTheirArguments) {
     dwunw_context *context = nullptr;
     ASSERT_EQ(dwunw_init(nullptr, &context), DWUNW_OK);
     dwunw_wait_for_tables(context);

@@ -50,7 +50,7 @@ class ProcessTest : public ::testing::Test {
     dwunw_process *process_ = nullptr;
 };
 
-TEST_F(ProcessTest, ItsModules) {
+TEST_F(ProcessTest, ItsModulesAreFoundByAddress) {
     ASSERT_EQ(open(::getpid()), DWUNW_OK);
     Dl_info libc{}; // of a function that no sanitizer takes over
     ASSERT_NE(::dladdr(reinterpret_cast<void *>(&::gnu_get_libc_version), &libc), 0);
@@ -107,7 +107,7 @@ TEST_F(ProcessTest, MapsWithoutAProcess) {
     EXPECT_NE(dwunw_process_stop(process_, &stopped), DWUNW_OK);
 }
 
-TEST_F(ProcessTest, MalformedMaps) {
+TEST_F(ProcessTest, MalformedMapsAreRefused) {
     for (const char *maps : {"x", "1-0 r-xp 0 0:0 0 \n", "0040000000500000 r-xp 00000000 00:00 0 \n"})
         EXPECT_EQ(open(0, maps), DWUNW_ERR_MAPS_MALFORMED) << maps;
     EXPECT_EQ(process_, nullptr);
@@ -159,7 +159,7 @@ TEST_F(ProcessTest, OptionsOfOtherSizes) {
     EXPECT_EQ(dwunw_process_open(context_, &options.known, &process_), DWUNW_ERR_STRUCT_SIZE);
 }
 
-TEST_F(ProcessTest, Memory) {
+TEST_F(ProcessTest, MemoryIsReadUpToItsEnd) {
     Child child([](const Child::Line &line) {
         const uint64_t words[2] = {0x1122334455667788, 0x99};
         line.say(reinterpret_cast<uint64_t>(words));
@@ -238,7 +238,7 @@ TEST_F(ProcessTest, AChainFoundByAnotherWalk) {
     EXPECT_EQ(dwunw_process_check_frame_chain(process_, &here, 1, frames.data(), nullptr), DWUNW_ERR_INVALID_ARGUMENT);
 }
 
-TEST_F(ProcessTest, StoppedThreads) {
+TEST_F(ProcessTest, StoppedThreadsHaveTheirRegisters) {
     Child child([](const Child::Line &line) {
         line.say();
         line.hear();
@@ -293,7 +293,7 @@ TEST_F(ProcessTest, StoppingAloneReadsNoMap) {
     EXPECT_EQ(dwunw_process_stop_threads(nullptr, 0, &stopped), DWUNW_ERR_INVALID_ARGUMENT);
 }
 
-TEST_F(ProcessTest, InvalidArguments) {
+TEST_F(ProcessTest, InvalidArgumentsAreRefused) {
     dwunw_process_options options{.size = sizeof(options),
                                   .pid = 0,
                                   .maps = nullptr,

@@ -155,7 +155,7 @@ TEST_F(TableTest, FilesThatCannotBeOpened) {
     EXPECT_EQ(dwunw_table_get_summary(table_, nullptr), DWUNW_ERR_INVALID_ARGUMENT);
 }
 
-TEST_F(TableTest, RegisterNames) {
+TEST_F(TableTest, RegistersHaveTheirNames) {
     EXPECT_STREQ(dwunw_register_name(DWUNW_ARCH_X86_64, RBP), "rbp");
     EXPECT_STREQ(dwunw_register_name(DWUNW_ARCH_X86_64, RIP), "rip");
     EXPECT_EQ(dwunw_register_name(DWUNW_ARCH_X86_64, 17), nullptr);
@@ -163,7 +163,7 @@ TEST_F(TableTest, RegisterNames) {
 }
 
 // A system program, cut short and damaged: there is a table or a typed error, and every row lies where rows may.
-TEST_F(TableTest, DamagedFiles) {
+TEST_F(TableTest, DamagedFilesGiveATableOrATypedError) {
     const std::string whole = dwunw::testing::read_file("/bin/true");
     ASSERT_GT(whole.size(), 10'000u);
     size_t opened = 0;

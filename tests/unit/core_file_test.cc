@@ -40,8 +40,8 @@ TEST(CoreFile, AnOrdinaryCoreIsReadCompletely) {
     EXPECT_EQ(core->name(), "worker");
     ASSERT_EQ(core->threads().size(), 2u);
     EXPECT_EQ(core->threads()[0].tid, 71); // in the core's order
-    EXPECT_EQ(core->threads()[0].pt_regs[16], 71016u);
-    EXPECT_EQ(core->threads()[1].pt_regs[19], 70019u);
+    EXPECT_EQ(core->threads()[0].registers[16], 71016u);
+    EXPECT_EQ(core->threads()[1].registers[19], 70019u);
     EXPECT_EQ(core->auxiliary(AT_ENTRY), 0x401020u);
     EXPECT_EQ(core->auxiliary(AT_PHDR), std::nullopt);
     EXPECT_EQ(core->auxiliary(AT_BASE), std::nullopt) << "behind the end";
@@ -54,7 +54,7 @@ TEST(CoreFile, AnOrdinaryCoreIsReadCompletely) {
     EXPECT_FALSE(core->segments()[0].writable);
 }
 
-TEST(CoreFile, Memory) {
+TEST(CoreFile, MemoryIsWhatTheSegmentsHold) {
     const auto core = parse(ordinary().build());
     ASSERT_TRUE(core);
     std::vector<uint8_t> buffer(0x4000);
@@ -94,7 +94,7 @@ TEST(CoreFile, MoreSegmentsThan16BitsCount) {
     EXPECT_EQ(status_of(bytes), DWUNW_ERR_ELF_MALFORMED);
 }
 
-TEST(CoreFile, OtherFiles) {
+TEST(CoreFile, OtherFilesAreNotCores) {
     EXPECT_EQ(status_of({}), DWUNW_ERR_NOT_ELF);
     EXPECT_EQ(status_of(std::vector<uint8_t>(1000, 'x')), DWUNW_ERR_NOT_ELF);
     const auto with = [](auto change) {

@@ -44,7 +44,7 @@ std::vector<Line> lines_of(const CoreTarget &target) {
     return lines;
 }
 
-TEST(CoreTarget, TheMap) {
+TEST(CoreTarget, TheMapIsThatOfTheProcess) {
     CoreBuilder builder;
     builder.add_files({{0x10000, 0x12000, 0, "/a"}, {0x12000, 0x14000, 2, "/a"}, {0x40000, 0x41000, 0, "/memfd:x"}});
     builder.add_auxiliary({{AT_SYSINFO_EHDR, 0x60000}});
@@ -209,7 +209,7 @@ TEST(CoreTarget, TheTextInTheCore) {
 
 // A program moves its code to memory without a file, to have it in large pages. A kernel's core holds such memory;
 // where one does not, nothing says what it was.
-TEST(CoreTarget, MovedCode) {
+TEST(CoreTarget, MovedCodeIsKnownOnlyByItsBytes) {
     const Mapped mapped(PLUGIN_A);
     constexpr uint64_t kAll = 1 << 20;
     const auto code_of = [&](uint64_t held, bool changed) {

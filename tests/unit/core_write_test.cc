@@ -84,7 +84,7 @@ TEST_F(CoreWrite, ThreadsAndNotes) {
     EXPECT_EQ(core->threads()[0].tid, child.pid());
     for (size_t i = 0; i < 2; ++i) {
         EXPECT_EQ(core->threads()[i].tid, stopped.threads->threads()[i].tid);
-        EXPECT_EQ(core->threads()[i].pt_regs, stopped.threads->threads()[i].pt_regs);
+        EXPECT_EQ(core->threads()[i].registers, stopped.threads->threads()[i].registers);
     }
     EXPECT_EQ(core->auxiliary(AT_SYSINFO_EHDR), ::getauxval(AT_SYSINFO_EHDR));
     EXPECT_EQ(core->auxiliary(AT_ENTRY), ::getauxval(AT_ENTRY));
@@ -189,7 +189,7 @@ TEST_F(CoreWrite, EveryByteIsTheProcesss) {
     EXPECT_GT(compared, 1u << 20);
 }
 
-TEST_F(CoreWrite, StackBytes) {
+TEST_F(CoreWrite, StackBytesLimitEachStack) {
     const Child child([](const Child::Line &line) {
         std::array<volatile char, 256 << 10> room{};
         room[0] = 1;
@@ -197,7 +197,7 @@ TEST_F(CoreWrite, StackBytes) {
     });
     child.hear();
     Stopped stopped(child.pid());
-    const uint64_t sp = stopped.threads->threads().front().pt_regs[kRsp];
+    const uint64_t sp = stopped.threads->threads().front().registers[kRsp];
     const RunAddr top = newest(*stopped.process).maps.find(RunAddr(sp))->end;
     const RunAddr bottom(sp - DWUNW_RED_ZONE);
     const auto whole = write(stopped);

@@ -96,7 +96,7 @@ TEST(CfiProgram, TheCiesRowAlone) {
     EXPECT_EQ(result.rule(RBX).kind, RuleKind::kUnspecified);
 }
 
-TEST(CfiProgram, Locations) {
+TEST(CfiProgram, LocationsAdvanceByEachOpcode) {
     const std::vector<std::pair<Bytes, uint64_t>> steps = {
         {Bytes(), 0},
         {Bytes().advance(1), 1},
@@ -167,7 +167,7 @@ TEST(CfiProgram, SetLocIsEncodedAsTheFdesPointers) {
     EXPECT_EQ(rows.seen[1].start, LinkAddr(kStart + 0x40));
 }
 
-TEST(CfiProgram, CfaRules) {
+TEST(CfiProgram, CfaRulesAreThoseOfTheStandard) {
     const auto cfa = [](const Bytes &instructions) { return run(instructions).last().cfa; };
     const auto of = [](uint8_t reg, int64_t offset) { return CfaRule{CfaRule::Kind::kRegister, reg, 0, offset}; };
     EXPECT_EQ(cfa(Bytes().def_cfa(RBP, 16)), of(RBP, 16));
@@ -180,7 +180,7 @@ TEST(CfiProgram, CfaRules) {
     EXPECT_EQ(expression.expression_length, 2u);
 }
 
-TEST(CfiProgram, RegisterRules) {
+TEST(CfiProgram, RegisterRulesAreThoseOfTheStandard) {
     const auto rule = [](const Bytes &instructions) { return run(instructions).rule(RBX); };
     EXPECT_EQ(rule(Bytes().offset(RBX, 2)), saved(-16));
     EXPECT_EQ(rule({DW_CFA_offset_extended, RBX, 2}), saved(-16));
@@ -301,7 +301,7 @@ TEST(CfiProgram, ACfaRegisterAfterAnExpressionKeepsTheOffset) {
     EXPECT_EQ(cfa(Bytes(expression).add(to_rsp), Bytes()), CfaRule{});
 }
 
-TEST(CfiProgram, TruncatedOperands) {
+TEST(CfiProgram, TruncatedOperandsAreMalformed) {
     for (const Bytes &instruction :
          {Bytes().u8(DW_CFA_advance_loc4).u32(1), Bytes().u8(DW_CFA_advance_loc2).u16(1), Bytes().def_cfa(RSP, 300),
           Bytes().u8(DW_CFA_offset_extended).uleb(RBX).uleb(300), Bytes().u8(DW_CFA_set_loc).u64(kStart + 1)}) {
@@ -353,7 +353,7 @@ TEST(CfiProgram, AVisitorStopsIt) {
     EXPECT_EQ(rows.seen.size(), 1u);
 }
 
-TEST(CfiProgram, RowAt) {
+TEST(CfiProgram, RowAtExecutesUpToTheAddress) {
     FrameSection bytes;
     const size_t offset =
         bytes.fde(bytes.cie(), kStart, 0x100, Bytes().advance(4).def_cfa_offset(16).advance(4).u8(0x3f));

@@ -91,7 +91,7 @@ TEST(CfiSection, NoEntriesBehindTheTerminator) {
     EXPECT_EQ(eh_frame(bytes.data()).entry_at(cie)->kind, Kind::kCie);
 }
 
-TEST(CfiSection, Augmentations) {
+TEST(CfiSection, OnlyKnownAugmentationsAreRead) {
     const auto with = [](const std::string &augmentation, const Bytes &data) {
         Bytes body = Bytes().u8(1).text(augmentation);
         if (augmentation.starts_with("eh"))
@@ -119,7 +119,7 @@ TEST(CfiSection, Augmentations) {
     EXPECT_FALSE(with("zP", {0x0f, 0, 0, 0, 0}));   // a pointer of a form that is none
 }
 
-TEST(CfiSection, Versions) {
+TEST(CfiSection, OnlyKnownVersionsAreRead) {
     EXPECT_TRUE(parse_cie(Bytes().u8(3).text("").uleb(1).sleb(-8).uleb(RIP)));
     // One byte in version 1, a number of any length since.
     EXPECT_EQ(parse_cie(Bytes().u8(1).text("").uleb(1).sleb(-8).u8(0x90).u8(0))->return_address_register, 0x90u);
@@ -160,7 +160,7 @@ TEST(CfiSection, SixtyFourBitLengths) {
     EXPECT_FALSE(eh_frame(Bytes().u32(0xffffffff).u64(~uint64_t{0}).u32(0).data()).entry_at(0));
 }
 
-TEST(CfiSection, DebugFrame) {
+TEST(CfiSection, DebugFrameHasAbsoluteCiePointers) {
     FrameSection bytes(true);
     const size_t cie = bytes.cie();
     const size_t offset = bytes.fde(cie, 0x1000, 0x10);
@@ -196,7 +196,7 @@ TEST(CfiSection, PcRelativePointers) {
     EXPECT_EQ(parsed->end, LinkAddr(0x1010));
 }
 
-TEST(CfiSection, MalformedFdes) {
+TEST(CfiSection, MalformedFdesAreRefused) {
     FrameSection bytes;
     const size_t cie = bytes.cie();
     const size_t wraps = bytes.fde(cie, ~uint64_t{0} - 4, 0x10);
@@ -277,7 +277,7 @@ TEST(CfiSection, ACieThatCannotBeRead) {
     EXPECT_EQ(fde.error().value, 0u);
 }
 
-TEST(CfiSection, CutAnywhere) {
+TEST(CfiSection, CutAnywhereIsMalformed) {
     FrameSection bytes;
     const size_t cie = bytes.cie();
     const size_t offset = bytes.fde(cie, 0x1000, 0x10, Bytes().advance(1).def_cfa_offset(16));

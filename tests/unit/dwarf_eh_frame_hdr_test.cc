@@ -48,7 +48,7 @@ TEST(EhFrameHdr, FindsTheFdeThatBeginsAtOrBefore) {
     EXPECT_EQ(found->entry(2)->start, LinkAddr(kAddress + 0x1010));
 }
 
-TEST(EhFrameHdr, Empty) {
+TEST(EhFrameHdr, AnEmptyTableFindsNothing) {
     const LazySection of = section(header(0).data());
     const auto found = EhFrameHdr::parse(of);
     ASSERT_TRUE(found);

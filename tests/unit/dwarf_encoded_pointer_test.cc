@@ -56,7 +56,7 @@ TEST(EncodedPointer, EveryFormatRelativeToEachBase) {
     }
 }
 
-TEST(EncodedPointer, Truncated) {
+TEST(EncodedPointer, TruncatedPointersAreMalformed) {
     for (const Format &format : formats()) {
         for (size_t size = 0; size < format.bytes.size(); ++size) {
             Bytes cut = format.bytes;
@@ -69,7 +69,7 @@ TEST(EncodedPointer, Truncated) {
     }
 }
 
-TEST(EncodedPointer, Aligned) {
+TEST(EncodedPointer, AlignedPointersSkipTheirPadding) {
     const Bytes bytes = Bytes({1, 2, 3, 4, 5, 6, 7, 8}).u64(0x1234);
     for (size_t offset = 1; offset <= 8; ++offset) {
         const auto value = read(DW_EH_PE_aligned, bytes, offset);

@@ -47,7 +47,7 @@ uint64_t value_of(const Bytes &expression, std::optional<uint64_t> initial = std
 
 constexpr auto kMinus = [](uint64_t value) { return -value; };
 
-TEST(Expression, Constants) {
+TEST(Expression, ConstantsAreTheirValues) {
     for (int n = 0; n < 32; ++n)
         EXPECT_EQ(value_of({DW_OP_lit0 + n}), static_cast<uint64_t>(n));
     EXPECT_EQ(value_of(Bytes().u8(DW_OP_addr).u64(0x1234)), 0x401234u);
@@ -78,7 +78,7 @@ TEST(Expression, RegistersAndMemory) {
     EXPECT_EQ(value_of({DW_OP_plus_uconst, 5}, 0x100), 0x105u); // the CFA comes first
 }
 
-TEST(Expression, StackOperators) {
+TEST(Expression, StackOperatorsMoveTheTop) {
     EXPECT_EQ(value_of({DW_OP_lit0 + 3, DW_OP_dup, DW_OP_plus}), 6u);
     EXPECT_EQ(value_of({DW_OP_lit0 + 3, DW_OP_lit0 + 4, DW_OP_drop}), 3u);
     EXPECT_EQ(value_of({DW_OP_lit0 + 3, DW_OP_lit0 + 4, DW_OP_over}), 3u);
@@ -91,7 +91,7 @@ TEST(Expression, StackOperators) {
     EXPECT_EQ(value_of({DW_OP_lit0 + 7, DW_OP_nop}), 7u);
 }
 
-TEST(Expression, Arithmetic) {
+TEST(Expression, ArithmeticIsThatOfTheStandard) {
     const auto binary = [](int op, int64_t left, int64_t right) {
         return evaluated(
             Bytes().u8(DW_OP_consts).sleb(left).u8(DW_OP_consts).sleb(right).u8(static_cast<uint64_t>(op)));
@@ -137,7 +137,7 @@ TEST(Expression, Arithmetic) {
     EXPECT_EQ(value_of({DW_OP_lit0, DW_OP_not}), ~uint64_t{0});
 }
 
-TEST(Expression, Branches) {
+TEST(Expression, BranchesGoToTheirTargets) {
     // if (1) skip a lit2
     EXPECT_EQ(value_of({DW_OP_lit0 + 9, DW_OP_lit0 + 1, DW_OP_bra, 1, 0, DW_OP_lit0 + 2}), 9u);
     EXPECT_EQ(value_of({DW_OP_lit0 + 9, DW_OP_lit0, DW_OP_bra, 1, 0, DW_OP_lit0 + 2}), 2u);
@@ -157,7 +157,7 @@ TEST(Expression, Branches) {
         EXPECT_EQ(evaluated(expression).error().status, DWUNW_ERR_CFI_MALFORMED);
 }
 
-TEST(Expression, Malformed) {
+TEST(Expression, MalformedExpressionsAreRefused) {
     Bytes deep;
     for (size_t i = 0; i < kMaxExpressionStack; ++i)
         deep.u8(DW_OP_lit0);

@@ -36,7 +36,7 @@ Vector compressed(Compression method, const Vector &plain) {
 
 class Decompress : public ::testing::TestWithParam<Compression> {};
 
-TEST_P(Decompress, Exactly) {
+TEST_P(Decompress, ExactlyThePlainBytesComeOut) {
     for (const size_t size : {1u, 100u, 100'000u}) {
         const Vector plain = plain_bytes(size);
         const auto result = decompress(GetParam(), compressed(GetParam(), plain), size);
@@ -75,13 +75,13 @@ TEST_P(Decompress, MoreThanTheInputCanExpandTo) {
     }
 }
 
-TEST_P(Decompress, CutAnywhere) {
+TEST_P(Decompress, CutAnywhereIsRefused) {
     const Vector input = compressed(GetParam(), plain_bytes(1000));
     for (size_t size = 0; size < input.size(); ++size)
         EXPECT_FALSE(decompress(GetParam(), std::span(input).first(size), 1000)) << size;
 }
 
-TEST_P(Decompress, ChangedAnywhere) {
+TEST_P(Decompress, ChangedAnywhereIsRefusedOrBounded) {
     const Vector plain = plain_bytes(1000);
     const Vector input = compressed(GetParam(), plain);
     size_t refused = 0;

@@ -180,7 +180,7 @@ TEST(ImageLimits, AFileThatShrinks) {
     EXPECT_EQ(Image::parse(source).error().status, DWUNW_ERR_IO);
 }
 
-TEST(ImageLimits, ExtendedNumbering) {
+TEST(ImageLimits, ExtendedNumberingIsFollowedWithinLimits) {
     // More sections than 16 bits count: the number and the names' index are in section 0.
     Vector file = ElfBuilder().add({".eh_frame", kFrames, 0x2000}).build();
     Elf64_Ehdr header;

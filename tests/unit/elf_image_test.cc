@@ -94,7 +94,7 @@ TEST(Image, ASeparateDebugFileHasNoEhFrame) {
     EXPECT_FALSE(*frames);
 }
 
-TEST(Image, BuildId) {
+TEST(Image, BuildIdIsFoundInEitherNote) {
     const Vector id(64, 0xde);
     for (const bool in_section : {true, false}) {
         ElfBuilder builder;
@@ -135,7 +135,7 @@ Vector with_header(uint32_t type, uint64_t size, const Vector &compressed) {
     return out;
 }
 
-TEST(Image, CompressedSections) {
+TEST(Image, CompressedSectionsAreUnpacked) {
     Vector plain(5000);
     for (size_t i = 0; i < plain.size(); ++i)
         plain[i] = static_cast<uint8_t>(i / 100);
@@ -223,7 +223,7 @@ TEST(Image, EhFrameWithoutSectionHeaders) {
     }
 }
 
-TEST(Image, NotElf) {
+TEST(Image, OtherFilesAreNotElf) {
     for (const Vector &file : {Vector(), Vector{0x7f}, Vector{'#', '!', '/', 'b'}, Vector(100, 0)})
         EXPECT_EQ(parse(file).error().status, DWUNW_ERR_NOT_ELF);
     Vector file = ElfBuilder().build();
@@ -283,7 +283,7 @@ Vector busy_file() {
     return builder.build();
 }
 
-TEST(Image, CutAnywhere) {
+TEST(Image, CutAnywhereIsATypedError) {
     const Vector whole = busy_file();
     for (size_t size = 0; size < whole.size(); ++size) {
         SCOPED_TRACE(size);
@@ -291,7 +291,7 @@ TEST(Image, CutAnywhere) {
     }
 }
 
-TEST(Image, ChangedAnywhere) {
+TEST(Image, ChangedAnywhereIsATypedError) {
     const Vector whole = busy_file();
     std::mt19937_64 random(5);
     for (size_t at = 0; at < whole.size(); ++at) {

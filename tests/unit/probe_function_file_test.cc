@@ -203,7 +203,7 @@ void add_landing_pad(File &file, uint64_t start, uint64_t pad, uint64_t lsda = k
     file.except_table = Bytes().u8(DW_EH_PE_omit).u8(DW_EH_PE_udata4).uleb(9).u8(DW_EH_PE_uleb128).block(sites).data();
 }
 
-TEST(FunctionFile, LandingPads) {
+TEST(FunctionFile, LandingPadsAreOtherWaysIn) {
     // Of the function itself, and of another whose table leads here.
     for (const uint64_t start : {kFunction, kFunction - 0x40}) {
         for (uint64_t at = 1; at <= kProbe + 1; ++at) {

@@ -15,7 +15,7 @@ add_process_plugin(process_plugin_moved 3 -Wl,-Ttext=0x5000000)
 foreach(name IN ITEMS core_contents core_file core_target core_write process_compile_queue process_debug_file
                       process_file_source process_held_tables process_live_target process_maps process_memory_image
                       process_modified_pages process_module process_module_locator process_module_store
-                      process_moved_code process_proc_dir process_process process_process_memory process_recent_page
+                      process_moved_code process_proc_dir process_process process_process_changes process_process_memory process_recent_page
                       process_refresh_budget process_stopped)
     set(test ${name}_test)
     add_executable(${test} ${test}.cc)

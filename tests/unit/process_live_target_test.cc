@@ -58,7 +58,7 @@ TEST(LiveTarget, WithoutAnAddressSpaceTheMapIsEmpty) {
     EXPECT_TRUE(maps->mappings().empty());
 }
 
-TEST(LiveTarget, NoRights) {
+TEST(LiveTarget, WithoutRightsItIsNotOpened) {
     if (const auto why = testing::rights_missing(); !why.empty())
         GTEST_SKIP() << why;
     const pid_t other = ::getpid();

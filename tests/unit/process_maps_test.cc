@@ -82,7 +82,7 @@ TEST(Maps, AFileIsNotTheKernelsForItsName) {
     EXPECT_EQ(maps->mappings()[1].kind, Kind::kFile);
 }
 
-TEST(Maps, MemoryFiles) {
+TEST(Maps, MemoryFilesAreToldByTheirNames) {
     auto maps = parse("1000-2000 r-xs 00000000 00:01 12 /memfd:jit (deleted)\n"
                       "2000-3000 r-xs 00000000 00:01 13 /dev/shm/x\n"
                       "3000-4000 r-xs 00000000 00:01 14 /usr/lib/libx.so\n"
@@ -248,13 +248,13 @@ TEST(Maps, OverlapIsMalformedInATextAndSettledInALiveMap) {
     EXPECT_TRUE(live->find(RunAddr(0x4000))->writable);
 }
 
-TEST(Maps, TooLong) {
+TEST(Maps, ATextTooLongIsRefused) {
     const auto maps = Maps::parse(std::vector<char>(kMaxMapsBytes + 1, '\n'), Maps::Order::kStrict);
     ASSERT_FALSE(maps);
     EXPECT_EQ(maps.error().status, DWUNW_ERR_LIMIT);
 }
 
-TEST(Maps, OwnMap) {
+TEST(Maps, ItsOwnMapIsRead) {
     const UniqueFd fd = open_maps(::getpid());
     auto maps = Maps::read(fd.get());
     ASSERT_TRUE(maps);

@@ -44,7 +44,7 @@ class DeletedPlugin {
     void *handle_;
 };
 
-TEST(MemoryImage, TheVdso) {
+TEST(MemoryImage, TheVdsoIsCopiedWhole) {
     const Self self;
     const auto *vdso = reinterpret_cast<const uint8_t *>(::getauxval(AT_SYSINFO_EHDR));
     auto copy = self.copy(vdso);
@@ -166,7 +166,7 @@ TEST(MemoryImage, BeyondTheFilesEndThereIsNothingToRead) {
     ::munmap(address, 2 * page);
 }
 
-TEST(MemoryImage, TooLarge) {
+TEST(MemoryImage, AnImageTooLargeIsRefused) {
     const UniqueFd file(::memfd_create("large", MFD_CLOEXEC));
     const size_t size = kMaxMemoryImageBytes + testing::page_size();
     ASSERT_EQ(::ftruncate(file.get(), static_cast<off_t>(size)), 0);

@@ -266,7 +266,7 @@ TEST(OpenModule, OfAMapWithoutAProcess) {
     EXPECT_EQ(open(plugin.folder / "fifo", 0, 0), DWUNW_ERR_NOT_ELF);
 }
 
-TEST(OpenModule, TheVdso) {
+TEST(OpenModule, TheVdsoIsAModule) {
     const ProcDir self = testing::take(ProcDir::open(::getpid()));
     const auto target = testing::take(LiveTarget::open(self));
     const Maps maps = testing::take(Maps::read(target->maps_fd()));
@@ -280,7 +280,7 @@ TEST(OpenModule, TheVdso) {
     EXPECT_EQ(without.error().status, DWUNW_ERR_NO_FILE);
 }
 
-TEST(OpenModule, AMemfd) {
+TEST(OpenModule, AMemfdIsAModule) {
     const UniqueFd file(::memfd_create("library", MFD_CLOEXEC));
     const std::string bytes = testing::read_file(PLUGIN_A);
     ASSERT_EQ(::write(file.get(), bytes.data(), bytes.size()), static_cast<ssize_t>(bytes.size()));

@@ -121,8 +121,8 @@ TEST(StoppedThreads, EveryThreadWithItsNameAndRegisters) {
         EXPECT_GT(thread.tid, last);
         last = thread.tid;
         EXPECT_EQ(thread.status, DWUNW_OK);
-        EXPECT_NE(thread.pt_regs[kRip], 0u);
-        EXPECT_NE(thread.pt_regs[kRsp], 0u);
+        EXPECT_NE(thread.registers[kRip], 0u);
+        EXPECT_NE(thread.registers[kRsp], 0u);
         if (thread.tid == counting.child.pid()) {
             EXPECT_EQ(thread.name, "leader");
             continue;
@@ -130,8 +130,8 @@ TEST(StoppedThreads, EveryThreadWithItsNameAndRegisters) {
         for (size_t i = 0; i < 3; ++i)
             if (counting.shared->tids[i] == thread.tid) {
                 EXPECT_EQ(thread.name, "worker-" + std::to_string(i));
-                EXPECT_EQ(thread.pt_regs[kRbx], 0x1000 + i);
-                EXPECT_EQ(thread.pt_regs[kR12], 0x1000 + i);
+                EXPECT_EQ(thread.registers[kRbx], 0x1000 + i);
+                EXPECT_EQ(thread.registers[kR12], 0x1000 + i);
                 ++workers;
             }
     }

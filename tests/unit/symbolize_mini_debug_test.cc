@@ -47,7 +47,7 @@ Vector file_with(const Vector &table, const Vector &strings, uint64_t flags = 0)
 
 const Vector kStrings = {0, 'o', 'n', 'e', 0, 't', 'w', 'o', 0, 'c', 'u', 't'};
 
-TEST(MiniDebug, Symbols) {
+TEST(MiniDebug, SymbolsComeOutUnpacked) {
     const Vector file = file_with(bytes_of({symbol(1, 0x1000), symbol(5, 0x1008)}), kStrings);
     const auto unpacked = MiniDebug::unpack(xz_of(file));
     ASSERT_TRUE(unpacked);
@@ -150,7 +150,7 @@ TEST(MiniDebug, ATableCompressedWithinIsNotRead) {
     EXPECT_LT(grown, uint64_t{8} << 20);
 }
 
-TEST(MiniDebug, SurvivesDamage) {
+TEST(MiniDebug, DamageIsRefusedOrHarmless) {
     const Vector good = xz_of(file_with(bytes_of({symbol(1, 0x1000), symbol(5, 0x1008)}), kStrings));
     std::mt19937 random(1);
     size_t refused = 0;

@@ -76,7 +76,7 @@ void expect_symbol(ModuleSymbols &symbols, LinkAddr start, const std::string &na
     }
 }
 
-TEST(ModuleSymbols, ReadsSymtab) {
+TEST(ModuleSymbols, TheSymtabIsRead) {
     auto symbols = open_path(kPlain);
     ASSERT_TRUE(symbols) << dwunw_status_string(symbols.error().status);
     expect_symbol(**symbols, address_of(kPlain, SHT_SYMTAB, kHidden), "fixture::hidden_function(int)", kHidden);
@@ -148,7 +148,7 @@ TEST(ModuleSymbols, ReadsAnImageWithoutSectionHeaders) {
                   kExported);
 }
 
-TEST(ModuleSymbols, ReadsLibc) {
+TEST(ModuleSymbols, LibcsSymbolsAreRead) {
     void *function = dlsym(RTLD_DEFAULT, "malloc");
     Dl_info info;
     link_map *map = nullptr;

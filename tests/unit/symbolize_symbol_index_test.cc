@@ -20,7 +20,7 @@ SymbolRange label(uint64_t start, uint64_t section_end, SymbolBinding binding = 
     return {LinkAddr(start), 0, LinkAddr(section_end), binding};
 }
 
-TEST(SymbolIndex, Empty) {
+TEST(SymbolIndex, AnEmptyIndexFindsNothing) {
     EXPECT_EQ(SymbolIndex().find(LinkAddr(0)), std::nullopt);
     EXPECT_EQ(SymbolIndex(std::vector<SymbolRange>{}).find(LinkAddr(42)), std::nullopt);
 }

@@ -2,7 +2,8 @@
 #
 # Tests of src/unwind.
 foreach(name IN ITEMS allocations code_answers code_paths code_state fde_list fde_search frame_by_code frame_chain lost_sp module_cfi rule
-                      rule_cache stack_memory step table table_walk table_writer walk)
+                      rule_cache stack_memory step table table_walk table_writer walk walk_no_code walk_unmentioned_register
+                      walk_without_cfi)
     set(test unwind_${name}_test)
     add_executable(${test} ${test}.cc ../support/reference_cfi.cc)
     target_include_directories(${test} PRIVATE "${PROJECT_SOURCE_DIR}/src")

@@ -170,7 +170,7 @@ TEST_F(CodePathsTest, WhereTheOuterFramePointerIs) {
 }
 
 // Loops, and code without an end: every walk ends.
-TEST_F(CodePathsTest, Bounds) {
+TEST_F(CodePathsTest, LoopsAndEndlessCodeAreBounded) {
     set(0, {0x50, 0xeb, 0xfd}); // push %rax for ever
     EXPECT_EQ(exits(0).count, 0u);
     for (uint64_t at = 0x1000; at < 0x4000; ++at)

@@ -233,7 +233,7 @@ TEST_F(FrameByCodeTest, AJumpTableKeepsTheFrame) {
 }
 
 // A stack that ends too early says so, and no frame comes of it.
-TEST_F(FrameByCodeTest, CutStacks) {
+TEST_F(FrameByCodeTest, CutStacksGiveNoFrame) {
     set(0x100, {0x48, 0x83, 0xc4, 0x18, 0xc3});
     call_by_pointer(0x200);
     stack_.set(kSp + 24, kCode + 0x200);

@@ -288,7 +288,7 @@ TEST_F(StackSwitchWalk, GoesOnBeforeTheSwitch) {
     expect(at(kPlain, 0), DWUNW_OK, {at(kPlain, 0), at(kSwitches, kBeforeSwitch), at(kRoot, 0x20)});
 }
 
-TEST_F(StackSwitchWalk, InnermostFrames) {
+TEST_F(StackSwitchWalk, InnermostFramesEndWhereTheStackIsSwitched) {
     stack_.set(kSp, at(kRoot, 0x20));
     expect(at(kSwitches, 0), DWUNW_OK, {at(kSwitches, 0), at(kRoot, 0x20)});
     expect(at(kSwitches, 6), DWUNW_ERR_STACK_SWITCHED, {at(kSwitches, 6)});

@@ -59,7 +59,7 @@ TEST(PackedRule, UnpacksToTheSameRule) {
     EXPECT_EQ(packed->place(), 7u);
 }
 
-TEST(PackedRule, WithoutCfi) {
+TEST(PackedRule, ARuleWithoutCfiKeepsItsFacts) {
     for (const bool set_up : {false, true}) {
         auto packed = PackedRule::without_cfi(7, set_up);
         ASSERT_TRUE(packed);

@@ -93,7 +93,7 @@ TEST(Rule, TheDrapPrologue) {
     EXPECT_FALSE(rule.needs_interpreter);
 }
 
-TEST(Rule, LibcryptosEpilogue) {
+TEST(Rule, LibcryptosEpilogueIsADeref) {
     // CFA = *(rsp − 8) + 8
     const Rule rule =
         good_rule(Bytes({DW_CFA_def_cfa_expression, 5, DW_OP_breg0 + 7, 0x78, DW_OP_deref, DW_OP_plus_uconst, 8}));
@@ -103,7 +103,7 @@ TEST(Rule, LibcryptosEpilogue) {
     EXPECT_EQ(rule.cfa_addend, 8);
 }
 
-TEST(Rule, ThePlt) {
+TEST(Rule, ThePltHasAKind) {
     const Rule rule =
         good_rule(Bytes({DW_CFA_def_cfa_expression, 11, DW_OP_breg0 + 7, 8, DW_OP_breg0 + 16, 0, DW_OP_lit0 + 15,
                          DW_OP_and, DW_OP_lit0 + 11, DW_OP_ge, DW_OP_lit0 + 3, DW_OP_shl, DW_OP_plus}));
@@ -138,7 +138,7 @@ TEST(Rule, ASignalFrame) {
 
 TEST(Rule, TheOutermostFrame) { EXPECT_EQ(good_rule(Bytes({DW_CFA_undefined, RIP})).ra_kind, ValueKind::kUndefined); }
 
-TEST(Rule, Refusals) {
+TEST(Rule, OffsetsBeyondTheFormatAreRefused) {
     auto rule = rule_of(Bytes().def_cfa_offset(uint64_t{1} << 31));
     ASSERT_FALSE(rule);
     EXPECT_EQ(rule.error().status, DWUNW_ERR_LIMIT);

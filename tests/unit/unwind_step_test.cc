@@ -88,7 +88,7 @@ TEST(StepByRule, ThePltCountsItsPush) {
     }
 }
 
-TEST(StepByRule, ThroughMemory) {
+TEST(StepByRule, TheCfaMayLieInMemory) {
     // DRAP: CFA = *(rbp − 8).
     Rule rule = usual_rule();
     rule.cfa_kind = CfaKind::kDeref;
@@ -141,7 +141,7 @@ TEST(StepByRule, ARestoredRegisterBelowSpKeepsItsValue) {
     EXPECT_FALSE(regs.known(RBP));
 }
 
-TEST(StepByRule, Ends) {
+TEST(StepByRule, EachEndHasItsStatus) {
     const FakeStack memory = stack();
     Registers regs = registers({{RSP, kSp}, {RBP, 0}, {RIP, kPc.value}});
     const Registers before = regs;
@@ -215,7 +215,7 @@ TEST_F(Interpreter, EveryKindOfRegisterRule) {
     EXPECT_FALSE(regs.known(RAX));
 }
 
-TEST_F(Interpreter, Ends) {
+TEST_F(Interpreter, EachEndHasItsStatus) {
     const FakeStack memory = stack();
     const auto status = [&](const Bytes &instructions) {
         Registers regs = registers({{RSP, kSp}, {RIP, kPc.value}});
@@ -236,7 +236,7 @@ TEST_F(Interpreter, Ends) {
     EXPECT_EQ(run(Bytes({DW_CFA_undefined, RIP}), regs, memory.memory()).outcome, Step::Outcome::kRoot);
 }
 
-TEST(StepBySignalTrampoline, EveryRegister) {
+TEST(StepBySignalTrampoline, EveryRegisterIsThatOfTheSignalFrame) {
     FakeStack memory = stack();
     // struct ucontext's registers, in the order of sigcontext: r8 is first, at SP + 40.
     const std::array order = {R8, R9, R10, R11, R12, R13, R14, R15, RDI, RSI, RBP, RBX, RDX, RAX, RCX, RSP, RIP};

@@ -197,7 +197,7 @@ TEST(Table, ForeignReturnAddressColumnsAreRefused) {
     EXPECT_EQ(table.lookup(LinkAddr(0x1000)).status, DWUNW_ERR_CFI_MALFORMED);
 }
 
-TEST(Table, OverlappingFdes) {
+TEST(Table, OfOverlappingFdesTheInnermostHolds) {
     FrameSection bytes;
     const size_t cie = bytes.cie();
     bytes.fde(cie, 0x1000, 0x100, Bytes().def_cfa_offset(16));
@@ -303,7 +303,7 @@ TEST(Table, RandomBytesEndInTypedRefusals) {
     EXPECT_GT(refused, 1000u);
 }
 
-TEST(Table, Empty) {
+TEST(Table, AnEmptyTableFindsNothing) {
     const Table table = Table::build({}, FdeList(), x86_64());
     EXPECT_EQ(table.lookup(LinkAddr(0x1000)).status, DWUNW_ERR_NO_CFI);
     EXPECT_EQ(table.row_at(LinkAddr(0x1000)).rule, nullptr);

@@ -8,7 +8,8 @@
 // Reading a process's memory or files can take for ever: a page of a userfaultfd or of a FUSE file is there only once
 // someone answers. Only SIGKILL ends that wait, and with FUSE sometimes not even SIGKILL. So the reader is a child. The
 // parent can let the target run on and end at any time. The reader's output goes through the parent, so that a program
-// that waits for the end of our output does not wait for a reader that hangs. tests/integration/no_answer.py proves it.
+// that waits for the end of our output does not wait for a reader that hangs. tests/integration/no_answer_test.py
+// proves it.
 #pragma once
 
 #include "command.h"

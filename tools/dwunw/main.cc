@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-// dwunw: complete user-space call stacks, on the command line. Each command has its own file.
+// dwunw: complete user-space call stacks, on the command line. Each command has its own file or folder.
 #include "command.h"
 #include "output.h"
 

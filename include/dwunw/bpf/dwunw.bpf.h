@@ -52,10 +52,10 @@
 
 #include "dwunw_types.h"
 
-#include "detail/arch_x86_64.bpf.h" /* registers in pt_regs, bytes of code */
-#include "detail/slices.bpf.h"      /* stacks that user space walks */
-#include "detail/step.bpf.h"        /* from a frame to its caller */
-#include "detail/validity.bpf.h"    /* whether the published map is valid */
+#include "detail/arch.bpf.h"     /* registers in pt_regs, bytes of code */
+#include "detail/slices.bpf.h"   /* stacks that user space walks */
+#include "detail/step.bpf.h"     /* from a frame to its caller */
+#include "detail/validity.bpf.h" /* whether the published map is valid */
 
 /* Executes the return instruction that ctx stands at: pops the return address, or takes the pending return in its
    place. 1: the return address cannot be read; nothing changes. */
@@ -67,10 +67,10 @@ static __noinline int dwunw_return_now(struct dwunw_walk *walk) {
     walk->pending_begun = 0;
     walk->slot = walk->sp;
     if (outer != dwunw_return_trampoline())
-        walk->pc = outer;
+        walk->pc = DWUNW_RETURN_ADDRESS(outer);
     else if (!dwunw_take_pending(walk))
         return 1;
-    walk->sp += 8;
+    walk->sp += DWUNW_RETURN_POPS;
     return 0;
 }
 
@@ -144,7 +144,7 @@ static __noinline __attribute__((unused)) __s64 dwunw_get_stackid(void *ctx, __u
     __s64 id;
 
     dwunw_count(DWUNW_BPF_WALKS, 1);
-    if ((regs[DWUNW_PT_CS] & 0xffff) != DWUNW_USER_CS) {
+    if (!DWUNW_IS_USER(regs)) {
         id = -DWUNW_BPF_NOT_USER;
     } else if (!(walk = dwunw_scratch(1))) {
         id = -DWUNW_BPF_NO_SCRATCH;

@@ -316,7 +316,8 @@ static __always_inline struct dwunw_call *dwunw_call_begin(void *ctx, __u64 flag
 
 /* Call it at a return. 1: *out is the call, which has ended. 0: no call that was seen ends here. */
 static __always_inline int dwunw_call_end(void *ctx, struct dwunw_call *out, __u64 flags) {
-    const __u64 sp = ((const __u64 *)ctx)[DWUNW_PT_SP], popped = flags & DWUNW_CALL_BY_INSTRUCTION ? 0 : 8;
+    const __u64 sp = ((const __u64 *)ctx)[DWUNW_PT_SP],
+                popped = flags & DWUNW_CALL_BY_INSTRUCTION ? 0 : DWUNW_RETURN_POPS;
     struct dwunw_call *call = dwunw_call_of_thread(0);
 
     if (!call || !call->sp || call->sp + popped != sp)
@@ -325,10 +326,6 @@ static __always_inline int dwunw_call_end(void *ctx, struct dwunw_call *out, __u
     dwunw_forget_call(call);
     return 1;
 }
-
-/* musl keeps SP in a jmp_buf as it is. glibc keeps it XORed with a word of the thread control block and rotated. */
-#define DWUNW_JMP_BUF_SP 48
-#define DWUNW_POINTER_GUARD 0x30
 
 /* Whether a jump to SP `target` ends the call with this slot: the jump goes up on the call's own stack, or from the
    alternate stack to the thread's. */
@@ -350,7 +347,7 @@ DWUNW_SHARED __noinline int dwunw_note_jump(__u64 buffer) {
     if (bpf_probe_read_user(&guard, sizeof(guard), (void *)(block + DWUNW_POINTER_GUARD)))
         guard = 0;
     slot = call->sp;
-    if (dwunw_leaves_frame(slot, plain) || dwunw_leaves_frame(slot, (plain >> 17 | plain << 47) ^ guard))
+    if (dwunw_leaves_frame(slot, plain) || dwunw_leaves_frame(slot, DWUNW_JMP_BUF_PLAIN(plain, guard)))
         dwunw_abandon_call(call);
     return 0;
 }

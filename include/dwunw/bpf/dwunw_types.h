@@ -19,6 +19,8 @@
 #include <linux/types.h>
 #endif
 
+#include "detail/arch.bpf.h"
+
 #ifdef __cplusplus
 #define DWUNW_ASSERT(condition) static_assert(condition, #condition)
 #elif __STDC_VERSION__ >= 201112L
@@ -108,10 +110,8 @@ DWUNW_ASSERT(DWUNW_BPF_REASONS <= DWUNW_BPF_WALKS);
 #define DWUNW_BPF_MAX_MAPPINGS ((1u << DWUNW_BPF_MAPPING_STEPS) - 1) /* of one process */
 #define DWUNW_BPF_BLOCK_STEPS 11                                     /* a block has at most 1,024 rows */
 #define DWUNW_BPF_OVERFLOW_STEPS 24
-#define DWUNW_BPF_WINDOW 2048 /* bytes of stack read at a time */
-#define DWUNW_BPF_RED_ZONE 128
-#define DWUNW_BPF_PENDING_MAX 64 /* the kernel's MAX_URETPROBE_DEPTH */
-#define DWUNW_BPF_PT_REGS 21
+#define DWUNW_BPF_WINDOW 2048       /* bytes of stack read at a time */
+#define DWUNW_BPF_PENDING_MAX 64    /* the kernel's MAX_URETPROBE_DEPTH */
 #define DWUNW_BPF_PID_NAMESPACES 33 /* nested: the kernel's MAX_PID_NS_LEVEL, and the initial one */
 #define DWUNW_BPF_PAGE 4096
 #define DWUNW_BPF_SLICE_MAX 65536
@@ -119,18 +119,13 @@ DWUNW_ASSERT(DWUNW_BPF_SLICE_MAX / DWUNW_BPF_PAGE + 1 <= 32); /* dwunw_walk_even
 DWUNW_ASSERT((DWUNW_BPF_MAX_FRAMES & (DWUNW_BPF_MAX_FRAMES - 1)) == 0);
 DWUNW_ASSERT(DWUNW_BPF_WINDOW <= DWUNW_BPF_PAGE);
 
-/* The most bits that a user address has: 47 with 4-level paging, 56 with 5-level paging. */
-#define DWUNW_BPF_ADDRESS_BITS 56
-
 /* log2 of the number of entries of the pc → rule cache. */
 #ifndef DWUNW_BPF_CACHE_BITS
 #define DWUNW_BPF_CACHE_BITS 13
 #endif
-/* The bits of a pc in an entry's key. 5-level paging has addresses with more bits; the cache does not hold those. */
-#define DWUNW_BPF_PC_BITS 47
 #define DWUNW_BPF_GENERATION_BITS 16
 #define DWUNW_BPF_MAX_GENERATION ((1u << DWUNW_BPF_GENERATION_BITS) - 1)
-DWUNW_ASSERT(DWUNW_BPF_PC_BITS + 1 + DWUNW_BPF_GENERATION_BITS == 64);
+DWUNW_ASSERT(DWUNW_BPF_PC_BITS + 1 + DWUNW_BPF_GENERATION_BITS <= 64); /* an entry's key */
 
 struct dwunw_cached_rule {
     __u64 key; /* pc, exact, generation; combined with a hash of `rule` */
@@ -150,7 +145,8 @@ DWUNW_ASSERT(sizeof(struct dwunw_cached_rule) == 16);
  *     3      signal frame
  *     2–0    cfa: enum dwunw_rule_cfa
  *
- * No rule is encoded as 0.
+ * No rule is encoded as 0. What a rule does not say (doc/table_format.md, "Another architecture"): whether the return
+ * address is signed.
  */
 enum dwunw_rule_cfa {
     DWUNW_RULE_CFA_SP,        /* SP + offset */
@@ -173,6 +169,8 @@ enum dwunw_rule_ra {
     DWUNW_RULE_RA_AT_CFA,
     DWUNW_RULE_RA_AT_SP,
     DWUNW_RULE_RA_AT_FP,
+    DWUNW_RULE_RA_IN_REGISTER, /* reserved: where the call put it. No table has it yet; the kernel does not execute it
+                                */
 };
 #define DWUNW_RULE_SIGNAL (1u << 3)
 #define DWUNW_RULE_FP_SHIFT 4

@@ -3,37 +3,11 @@
 #pragma once
 
 #include "arch/arch.h"
+#include "arch/x86_64/registers.h"
 
 #include <array>
 
 namespace dwunw::arch::x86_64 {
-
-// DWARF register numbers, psABI figure 3.36.
-enum Register : uint8_t {
-    kRax = 0,
-    kRdx = 1,
-    kRcx = 2,
-    kRbx = 3,
-    kRsi = 4,
-    kRdi = 5,
-    kRbp = 6,
-    kRsp = 7,
-    kR8 = 8,
-    kR9 = 9,
-    kR10 = 10,
-    kR11 = 11,
-    kR12 = 12,
-    kR13 = 13,
-    kR14 = 14,
-    kR15 = 15,
-    kRip = 16, // "RA"
-    kRegisterCount = 17,
-};
-
-// DWARF numbers in the order of the kernel's struct pt_regs; orig_rax, cs, eflags and ss have none here.
-inline constexpr uint8_t kNone = 0xff;
-inline constexpr std::array<uint8_t, 21> kPtRegs = {kR15, kR14, kR13, kR12, kRbp,  kRbx, kR11,  kR10,  kR9,  kR8,  kRax,
-                                                    kRcx, kRdx, kRsi, kRdi, kNone, kRip, kNone, kNone, kRsp, kNone};
 
 // The register numbers that instructions use, by DWARF number, and the reverse.
 inline constexpr std::array<uint8_t, 16> kEncoded = {0, 2, 1, 3, 6, 7, 5, 4, 8, 9, 10, 11, 12, 13, 14, 15};

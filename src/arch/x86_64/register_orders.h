@@ -3,12 +3,18 @@
 // that has no number here.
 #pragma once
 
-#include "arch/x86_64/arch.h"
+#include "arch/x86_64/registers.h"
 
 #include <array>
 #include <cstddef>
 
 namespace dwunw::arch::x86_64 {
+
+inline constexpr uint8_t kNone = 0xff;
+
+// struct pt_regs. NT_PRSTATUS begins with the same. orig_rax, cs, eflags and ss have no number here.
+inline constexpr std::array<uint8_t, 21> kPtRegs = {kR15, kR14, kR13, kR12, kRbp,  kRbx, kR11,  kR10,  kR9,  kR8,  kRax,
+                                                    kRcx, kRdx, kRsi, kRdi, kNone, kRip, kNone, kNone, kRsp, kNone};
 
 // enum perf_event_x86_regs of <asm/perf_regs.h>, up to the vector registers: ax bx cx dx si di bp sp ip flags cs ss ds
 // es fs gs r8…r15.

@@ -16,6 +16,7 @@
 //     leaves the library in another way, the chain was wrong.
 #include "tracer.h"
 
+#include "compare.h"
 #include "instruction.h"
 #include "shadow_stack.h"
 #include "walker.h"
@@ -287,32 +288,13 @@ class Tracer {
     void land(Thread &thread) {
         const auto landed = thread.shadow.chain(thread.regs.rip, thread.regs.rsp);
         for (const Deferred &deferred : thread.deferred) {
-            if (jumps_to(deferred, landed))
+            if (jumps_to(deferred.walked, deferred.shadow, landed, end_))
                 ++report_.before_jumps;
             else
                 wrong(deferred.text);
         }
         thread.deferred.clear();
         thread.moved = false;
-    }
-    // The frame that is jumped to may still be at its call, and its SP not yet the right one: libgcc rewrites its own
-    // return address before it knows the landing pad, and its own CFA stays what it was.
-    bool jumps_to(const Deferred &deferred, const std::vector<TrueFrame> &landed) const {
-        const auto &frames = deferred.walked.frames;
-        if (deferred.walked.status != end_ || frames.size() <= landed.size())
-            return false;
-        const size_t inner = frames.size() - landed.size();
-        for (size_t i = 0; i < frames.size(); ++i) {
-            const TrueFrame &truth = i < inner ? deferred.shadow[i] : landed[i - inner];
-            const auto at_its_call = [&](const TrueFrame &frame) {
-                return frame.sp == truth.sp && frame.call == frames[i].pc;
-            };
-            if (i == inner ? frames[i].pc != truth.pc &&
-                                 std::none_of(deferred.shadow.begin(), deferred.shadow.end(), at_its_call)
-                           : frames[i].pc != truth.pc || frames[i].sp != truth.sp)
-                return false;
-        }
-        return true;
     }
     void flush_deferred(Thread &thread) {
         for (const Deferred &deferred : thread.deferred)
@@ -361,36 +343,6 @@ class Tracer {
             else
                 wrong(thread, "cut to " + std::to_string(size) + " bytes", part);
         }
-    }
-
-    // Whether the frames are the truth's as far as to one that libgcc means to return to by force. It has then begun to
-    // write the registers of that frame over those that it saved itself; what CFI says of the frames outside is void.
-    static bool into_a_rewritten_frame(const Walked &walked, const std::vector<TrueFrame> &truth) {
-        const auto rewritten = [](const TrueFrame &frame) { return frame.pc != frame.call; };
-        const auto first = std::find_if(truth.begin(), truth.end(), rewritten);
-        const auto count = static_cast<size_t>(first - truth.begin()) + 1;
-        return first != truth.end() && walked.frames.size() >= count && matches(walked, truth, count);
-    }
-    // Whether the frames are the truth's innermost.
-    static bool matches(const Walked &walked, const std::vector<TrueFrame> &truth) {
-        return matches(walked, truth, walked.frames.size());
-    }
-    static bool matches(const Walked &walked, const std::vector<TrueFrame> &truth, size_t count) {
-        if (count == 0 || count > truth.size())
-            return false;
-        for (size_t i = 0; i < count; ++i) {
-            const dwunw_frame &frame = walked.frames[i];
-            // What libgcc wrote over a return address may be seen to be none.
-            const bool landing_pad = truth[i].pc != truth[i].call;
-            const bool exact = (frame.flags & DWUNW_FRAME_FLAG_EXACT_PC) != 0 && !landing_pad;
-            const bool signal = (frame.flags & DWUNW_FRAME_FLAG_SIGNAL) != 0;
-            // Where the walk stopped it has not looked what kind of frame it is.
-            const bool last = i + 1 == walked.frames.size() && walked.status != DWUNW_OK;
-            if (frame.pc != truth[i].pc || frame.sp != truth[i].sp || exact != truth[i].exact ||
-                (signal != truth[i].signal && !last))
-                return false;
-        }
-        return true;
     }
 
     // Registers, the instruction to come, and the slice.

@@ -9,8 +9,8 @@
 //   refusals      an FDE that dwunw refuses has no rows; libdw must refuse it, too
 //
 // Then number, bounds and rules of the rows must be equal. If they are not, libdw judges address by address: either it
-// agrees with dwunw (then readelf is wrong), or the difference stands. tests/integration/table_compare_sees_a_wrong_row
-// proves that a wrong row is found.
+// agrees with dwunw (then readelf is wrong), or the difference stands.
+// tests/integration/table_compare_sees_a_wrong_row_test proves that a wrong row is found.
 #include "compare.h"
 
 #include "dwunw_table.h"

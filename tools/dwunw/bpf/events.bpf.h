@@ -3,7 +3,7 @@
 #ifndef DWUNW_TOOL_EVENTS_BPF_H
 #define DWUNW_TOOL_EVENTS_BPF_H
 
-#include "memleak_types.h"
+#include "memleak/kernel_types.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -2,7 +2,7 @@
 /*
  * The kernel half of `dwunw memleak`: keeps the outstanding blocks, each with the stack of its allocation.
  *
- * One program serves all functions. Its probe's cookie says what the function does (memleak_types.h):
+ * One program serves all functions. Its probe's cookie says what the function does (memleak/kernel_types.h):
  *
  *     calloc(n, size)         ALLOCATE, size: argument 2, factor: argument 1
  *     free(p)                 FREE, pointer: argument 1
@@ -28,7 +28,7 @@
 #include <dwunw/bpf/dwunw.bpf.h>
 #include <dwunw/bpf/dwunw_calls.bpf.h>
 
-#include "memleak_types.h"
+#include "memleak/kernel_types.h"
 
 typedef _Bool bool;
 #define true 1

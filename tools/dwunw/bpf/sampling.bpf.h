@@ -21,7 +21,7 @@
 #ifndef DWUNW_TOOL_SAMPLING_BPF_H
 #define DWUNW_TOOL_SAMPLING_BPF_H
 
-#include "memleak_types.h"
+#include "memleak/kernel_types.h"
 
 /* ln 2, with 16 fraction bits */
 #define MEMLEAK_LN2 45426

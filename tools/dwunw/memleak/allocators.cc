@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "allocators.h"
+#include "memleak/allocators.h"
 
-#include "../bpf/memleak_types.h"
-#include "../command.h"
+#include "memleak/kernel_types.h"
+#include "command.h"
 
 #include <sys/stat.h>
 

@@ -9,7 +9,7 @@
 // and free, and probes on both would cost twice. glibc's dynamic linker has a malloc for itself, which is left out.
 #pragma once
 
-#include "functions.h"
+#include "memleak/functions.h"
 
 #include <dwunw/bpf_attach.h>
 #include <dwunw/probe_placement.h>

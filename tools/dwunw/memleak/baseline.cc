@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "baseline.h"
+#include "memleak/baseline.h"
 
 #include <dwunw/process.h>
 

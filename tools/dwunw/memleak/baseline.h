@@ -9,7 +9,7 @@
 // frame without a module is "?".
 #pragma once
 
-#include "rows.h"
+#include "memleak/rows.h"
 
 #include <cstdint>
 #include <map>

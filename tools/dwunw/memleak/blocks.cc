@@ -13,7 +13,7 @@
 // reading, so no program that has not seen T takes out a block afterwards.
 //
 // The tables are mapped piece by piece, so that they do not count as memory of this program.
-#include "blocks.h"
+#include "memleak/blocks.h"
 
 #include <bpf/bpf.h>
 

@@ -10,7 +10,7 @@ namespace dwunw_tool::memleak {
 
 struct Function {
     std::string_view name;   // without the allocator's prefix
-    uint64_t cookie;         // memleak_types.h
+    uint64_t cookie;         // memleak/kernel_types.h
     unsigned int arguments;  // the number that the probe reads
     bool returns;            // its return is probed, too
     bool throws;             // an exception may pass through it, so it gets no return probe

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "kernel.h"
+#include "memleak/kernel.h"
 
-#include "sampling.h"
+#include "memleak/sampling.h"
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>

@@ -2,8 +2,8 @@
 // The BPF programs of `dwunw memleak`, loaded: their settings, maps, events and counters, and the stacks.
 #pragma once
 
-#include "blocks.h"
-#include "options.h"
+#include "memleak/blocks.h"
+#include "memleak/options.h"
 
 #include <dwunw/bpf_attach.h>
 #include <dwunw/bpf_stacks.h>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // dwunw memleak: outstanding memory by complete stack, of running processes or of a command.
-#include "../command.h"
-#include "options.h"
-#include "session.h"
+#include "command.h"
+#include "memleak/options.h"
+#include "memleak/session.h"
 
 #include <memory>
 

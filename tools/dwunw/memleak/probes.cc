@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "probes.h"
+#include "memleak/probes.h"
 
-#include "../output.h"
+#include "output.h"
 
 #include <algorithm>
 #include <cerrno>

@@ -2,8 +2,8 @@
 // Which files are probed already, and the probes themselves.
 #pragma once
 
-#include "allocators.h"
-#include "kernel.h"
+#include "memleak/allocators.h"
+#include "memleak/kernel.h"
 
 #include <map>
 #include <set>

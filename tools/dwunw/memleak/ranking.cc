@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "ranking.h"
+#include "memleak/ranking.h"
+
+#include "frame_text.h"
 
 #include <dwunw/process.h>
 
@@ -33,11 +35,9 @@ bool Ranking::is_suppressed(const Rows &rows, const Row &row) const {
     if (suppressions_.empty())
         return false;
     for (const dwunw_frame &frame : rows.frames(row)) {
-        dwunw_symbol symbol{};
-        symbol.size = sizeof symbol;
-        const bool is_named = dwunw_symbolize_frame(symbolizer_, &frame, &symbol) == DWUNW_OK;
+        const auto symbol = symbol_of(symbolizer_, frame);
         const char *module = frame.module == nullptr ? "" : dwunw_module_path(frame.module);
-        if (suppressions_.find(is_named ? symbol.name : "", module) != nullptr)
+        if (suppressions_.find(symbol ? symbol->name : "", module) != nullptr)
             return true;
     }
     return false;

@@ -2,12 +2,12 @@
 // Which rows a report shows, in which order, and what it says about each beside its size.
 #pragma once
 
-#include "baseline.h"
-#include "history.h"
-#include "options.h"
-#include "rows.h"
-#include "sampling.h"
-#include "suppressions.h"
+#include "memleak/baseline.h"
+#include "memleak/history.h"
+#include "memleak/options.h"
+#include "memleak/rows.h"
+#include "memleak/sampling.h"
+#include "memleak/suppressions.h"
 
 #include <dwunw/symbolize.h>
 

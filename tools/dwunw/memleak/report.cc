@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "report.h"
+#include "memleak/report.h"
 
-#include "../output.h"
+#include "output.h"
 
 #include <cinttypes>
 #include <cmath>
@@ -80,10 +80,8 @@ void Report::frame(size_t index, const dwunw_frame &frame) const {
         print("<null sym>%s\n", source_mark(frame));
         return;
     }
-    dwunw_symbol symbol{};
-    symbol.size = sizeof symbol;
-    if (dwunw_symbolize_frame(symbolizer_, &frame, &symbol) == DWUNW_OK)
-        print("%s+0x%" PRIx64 " ", printable(symbol.name).c_str(), symbol.offset);
+    if (const auto symbol = symbol_of(symbolizer_, frame))
+        print("%s+0x%" PRIx64 " ", printable(symbol->name).c_str(), symbol->offset);
     print("[%s]%s\n", printable(dwunw_module_path(frame.module)).c_str(), source_mark(frame));
 }
 

@@ -8,19 +8,16 @@
 //     memleak: 3072 bytes in 3 allocations, 1 stacks; …
 #pragma once
 
-#include "kernel.h"
-#include "rows.h"
-#include "sampling.h"
-
-#include <dwunw/symbolize.h>
+#include "frame_text.h"
+#include "memleak/kernel.h"
+#include "memleak/rows.h"
+#include "memleak/sampling.h"
 
 #include <array>
 #include <string>
 #include <vector>
 
 namespace dwunw_tool::memleak {
-
-using Symbolizer = Handle<dwunw_symbolizer, dwunw_symbolizer_close>;
 
 // What the report does not show, and why. Names are as shown.
 struct Loss {

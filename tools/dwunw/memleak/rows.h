@@ -2,7 +2,7 @@
 // The rows of a report: one for each call chain, whatever ids its stacks have, and for each kind of memory.
 #pragma once
 
-#include "blocks.h"
+#include "memleak/blocks.h"
 
 #include <dwunw/bpf_stacks.h>
 

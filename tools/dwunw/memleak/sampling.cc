@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "sampling.h"
+#include "memleak/sampling.h"
 
-#include "../bpf/memleak_types.h"
+#include "memleak/kernel_types.h"
 
 #include <cmath>
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
-#include "session.h"
+#include "memleak/session.h"
 
-#include "../output.h"
-#include "../target.h"
+#include "output.h"
+#include "target.h"
 
 #include <sys/mman.h>
 #include <sys/signalfd.h>

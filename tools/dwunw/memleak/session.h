@@ -2,14 +2,14 @@
 // One run of `dwunw memleak`: starts, waits, reports, ends.
 #pragma once
 
-#include "kernel.h"
-#include "mappings.h"
-#include "probes.h"
-#include "ranking.h"
-#include "report.h"
-#include "rows.h"
+#include "memleak/kernel.h"
+#include "memleak/mappings.h"
+#include "memleak/probes.h"
+#include "memleak/ranking.h"
+#include "memleak/report.h"
+#include "memleak/rows.h"
 
-#include "../recorder/watched.h"
+#include "recorder/watched.h"
 
 #include <map>
 #include <optional>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 // A session's reports: collects the blocks, has them ranked, prints them, drops what is gone.
-#include "session.h"
+#include "memleak/session.h"
 
-#include "../output.h"
+#include "output.h"
 
 #include <algorithm>
 #include <cinttypes>

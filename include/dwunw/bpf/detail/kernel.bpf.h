@@ -32,7 +32,7 @@ struct mm_struct___dwunw {
     struct uprobes_state___dwunw uprobes_state;
 };
 struct thread_struct___dwunw {
-    unsigned long fsbase;
+    DWUNW_THREAD_FIELDS
 };
 struct signal_struct___dwunw {
     struct {
@@ -119,7 +119,7 @@ static __always_inline __u64 dwunw_main_stack_end(void) {
 static __always_inline __u64 dwunw_thread_block(void) {
     struct task_struct___dwunw *task = dwunw_task();
 
-    return BPF_CORE_READ(task, thread.fsbase);
+    return BPF_CORE_READ(task, DWUNW_THREAD_BLOCK);
 }
 
 /* The thread's pending uretprobes, innermost first. Both functions return the next one; 0: there is none. */

@@ -9,7 +9,7 @@
 #ifndef DWUNW_BPF_DETAIL_STEP_H
 #define DWUNW_BPF_DETAIL_STEP_H
 
-#include "arch_x86_64.bpf.h"
+#include "arch.bpf.h"
 #include "table.bpf.h"
 #include "words.bpf.h"
 
@@ -227,6 +227,8 @@ static __always_inline int dwunw_step(struct dwunw_walk *walk) {
     } else if (kind == DWUNW_RULE_RA_AT_SP) {
         slot += sp;
     } else {
+        if (kind != DWUNW_RULE_RA_AT_FP)
+            return dwunw_stop(walk, DWUNW_BPF_COMPLEX);
         if (!fp_known)
             return dwunw_stop(walk, DWUNW_BPF_REGISTER);
         slot += fp;
@@ -254,6 +256,7 @@ static __always_inline int dwunw_step(struct dwunw_walk *walk) {
     }
     if (dwunw_read_word(walk, slot, &outer))
         return dwunw_stop(walk, DWUNW_BPF_UNREADABLE);
+    outer = DWUNW_RETURN_ADDRESS(outer);
     /* A return address of 0 is the root. But a signal may have interrupted a call through a null pointer: then 0 is
        the interrupted pc. */
     if (!outer && !(rule & DWUNW_RULE_SIGNAL))
