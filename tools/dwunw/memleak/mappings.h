@@ -30,9 +30,9 @@ class Mappings {
     // before the call returns; unmap_failed() of the same thread brings them back.
     void unmap(uint32_t process, uint32_t tid, uint64_t address, uint64_t length);
     void unmap_failed(uint32_t process, uint32_t tid);
-    // The thread's mremap, of which unmap() told, has succeeded. What was not known at `old` becomes known at `address`,
-    // with the mremap's stack; the rest keeps the stack and birth of its mmap if the length stays, and gets the mremap's
-    // if the mapping grows. `old_length` 0: the old mapping stays.
+    // The thread's mremap, of which unmap() told, has succeeded. What was not known at `old` becomes known at
+    // `address`, with the mremap's stack; the rest keeps the stack and birth of its mmap if the length stays, and gets
+    // the mremap's if the mapping grows. `old_length` 0: the old mapping stays.
     void remap(uint32_t process, uint32_t tid, uint64_t old, uint64_t old_length, uint64_t address, uint64_t length,
                int64_t stack, uint64_t born);
     // The process's memory is gone.

@@ -99,9 +99,8 @@ void Probes::forget(int32_t pid) {
 
 bool Probes::has_heap(int32_t pid) const {
     const auto found = files_of_.find(pid);
-    return found != files_of_.end() && std::any_of(found->second.begin(), found->second.end(), [&](const Key &key) {
-               return files_.at(key).has_heap;
-           });
+    return found != files_of_.end() && std::any_of(found->second.begin(), found->second.end(),
+                                                   [&](const Key &key) { return files_.at(key).has_heap; });
 }
 
 std::vector<std::string> Probes::looked_at(int32_t pid) const {
