@@ -2,7 +2,7 @@
 /*
  * The outstanding blocks: address and process → size, stack, birth.
  *
- *     tables     0          1                  2            each twice as large as the one before
+ *     tables     0          1                  2            sizes: tools/dwunw/memleak/blocks.cc
  *     buckets    |.|.|.|    |.|.|.|.|.|.|      …
  *     a bucket   8 keys, then 8 blocks
  *
@@ -41,8 +41,8 @@ struct {
 	__array(values, struct memleak_table);
 } memleak_tables SEC(".maps");
 
-/* The number of buckets of each table, less 1; set by user space, before it raises the number of tables. */
-__u32 memleak_table_masks[MEMLEAK_TABLES] = {};
+/* The number of buckets of each table; set by user space, before it raises the number of tables. */
+__u32 memleak_table_buckets[MEMLEAK_TABLES] = {};
 __u32 memleak_table_count = 0;
 
 /* While a report reads: its beginning. Otherwise 0. */
@@ -60,7 +60,9 @@ static __always_inline struct memleak_bucket *memleak_bucket_at(__u32 table, __u
 /* The two buckets of a key in table `table`. */
 static __always_inline __u32 memleak_bucket_of(__u64 hash, __u32 table, __u32 second)
 {
-	return (second ? hash >> 32 : hash) & memleak_table_masks[table];
+	const __u64 part = second ? hash >> 32 : hash & 0xffffffff;
+
+	return part * memleak_table_buckets[table] >> 32;
 }
 
 static __always_inline __u32 memleak_slot_of(const struct memleak_bucket *bucket, __u64 key)

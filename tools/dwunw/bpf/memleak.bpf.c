@@ -46,8 +46,8 @@ const volatile __u32 memleak_logarithms[MEMLEAK_LOG_SIZE] = {};
 /* Every allocation is recorded, so a free of an unknown block is one of a block from before the attach. */
 const volatile bool memleak_sees_all = true;
 
-/* User space disarms the probes. */
-__u32 memleak_paused = 0;
+/* Of the allocations that would be recorded, one in 1 << memleak_sampling_shift is: --max-overhead. */
+__u32 memleak_sampling_shift = 0;
 
 extern bool bpf_session_is_return(void) __ksym __weak;
 
@@ -83,7 +83,11 @@ static __always_inline __u64 memleak_result(struct pt_regs *ctx, __u64 cookie)
 
 static __always_inline int memleak_is_wanted(__u64 size)
 {
+	const __u32 shift = memleak_sampling_shift & 31;
+
 	if (size < memleak_min_size || size > memleak_max_size)
+		return 0;
+	if (shift && bpf_get_prandom_u32() >> (32 - shift))
 		return 0;
 	if (memleak_sample_bytes)
 		return memleak_has_point(bpf_get_prandom_u32(), size, memleak_sample_bytes, memleak_logarithms);
@@ -126,7 +130,7 @@ static __noinline int memleak_free_unknown(__u64 address, __u64 cookie, __u32 fl
 	struct dwunw_call *call;
 	__u64 word;
 
-	if (!memleak_sees_all || !(flags & MEMLEAK_PROCESS_ATTACHED))
+	if (!memleak_sees_all || memleak_sampling_shift || !(flags & MEMLEAK_PROCESS_ATTACHED))
 		return 0;
 	/* Within an allocator's call, or behind a delete, the block is not the program's own. */
 	call = dwunw_call_of_thread(0);
@@ -228,11 +232,10 @@ static __always_inline int memleak_enter(struct pt_regs *ctx)
 	struct memleak_process *process;
 	struct dwunw_call *call;
 
-	if (memleak_paused)
-		return 1;
 	process = memleak_current();
 	if (!process)
 		return 1;
+	memleak_count(MEMLEAK_CALLS, 1);
 	switch (operation) {
 	case MEMLEAK_JUMP:
 		dwunw_call_jump(ctx);
@@ -285,17 +288,18 @@ static __always_inline void memleak_record(struct pt_regs *ctx, __u64 cookie, __
 		memleak_count(MEMLEAK_ADDRESSES_LOST, 1);
 		return;
 	}
-	block.size = (size & MEMLEAK_SIZE_MASK) | MEMLEAK_KIND(cookie) << MEMLEAK_KIND_SHIFT;
+	block.size = (size & MEMLEAK_SIZE_MASK) | MEMLEAK_KIND(cookie) << MEMLEAK_KIND_SHIFT |
+		     (__u64)(memleak_sampling_shift & MEMLEAK_SHIFT_MASK) << MEMLEAK_SHIFT_SHIFT;
 	block.stack = memleak_stack(ctx, cookie);
 	block.born = bpf_ktime_get_ns();
 	memleak_count(MEMLEAK_ALLOCATIONS, 1);
 	memleak_count(MEMLEAK_ALLOCATED_BYTES, size);
 	place = memleak_store(memleak_key(address, process), &block);
-	/* Slots are taken from the last one down. Half of this bucket of the last table is taken, so half of the others,
-	   too: two choices keep buckets even. */
+	/* Slots are taken from the last one down. Three quarters of this bucket of the last table are taken, so of the
+	   others, too: two choices keep buckets even. */
 	if (memleak_growth_asked < memleak_table_count &&
 	    (!place || (MEMLEAK_PLACE_TABLE(place) + 1 == memleak_table_count &&
-			MEMLEAK_PLACE_SLOT(place) < MEMLEAK_SLOTS / 2))) {
+			MEMLEAK_PLACE_SLOT(place) < MEMLEAK_SLOTS / 4))) {
 		memleak_growth_asked = memleak_table_count;
 		memleak_send_process(MEMLEAK_EVENT_GROW, process, 0);
 	}

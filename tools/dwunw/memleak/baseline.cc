@@ -18,20 +18,6 @@ namespace {
 using nlohmann::json;
 constexpr const char *kFormat = "dwunw-memleak-1";
 
-const char *name_of(Memory memory) {
-    switch (memory) {
-    case Memory::kMapping:
-        return "mapped";
-    case Memory::kThreadStack:
-        return "thread stacks";
-    case Memory::kAllocator:
-        return "allocator";
-    case Memory::kHeap:
-        break;
-    }
-    return "heap";
-}
-
 std::vector<std::string> texts_of(const Rows &rows, const Row &row) {
     std::vector<std::string> texts;
     for (const dwunw_frame &frame : rows.frames(row)) {

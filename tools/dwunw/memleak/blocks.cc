@@ -32,6 +32,14 @@ namespace {
 constexpr uint64_t kPieceBuckets = 1 << 14; // 4 MiB
 constexpr int kBusyTries = 1000;
 
+// The first three tables have room for a million blocks, in 42 MB. Then each doubles the room: few tables, because a
+// free looks into each.
+uint64_t buckets_of(uint32_t number, uint64_t so_far) {
+    constexpr uint64_t kFirst[] = {1 << 15, 1 << 16, 1 << 16};
+    constexpr uint64_t kMost = 1 << 24; // 4 GiB: the kernel's limit of an array
+    return number < std::size(kFirst) ? kFirst[number] : std::min(so_far, kMost - 1);
+}
+
 uint64_t now_ns() {
     timespec now{};
     ::clock_gettime(CLOCK_MONOTONIC, &now);
@@ -68,6 +76,7 @@ Block make_block(uint64_t key, const memleak_block &block) {
             static_cast<uint32_t>(key & MEMLEAK_PROCESSES),
             block.size & MEMLEAK_SIZE_MASK,
             static_cast<uint32_t>(block.size >> MEMLEAK_KIND_SHIFT & MEMLEAK_KIND_MASK),
+            static_cast<uint32_t>(block.size >> MEMLEAK_SHIFT_SHIFT & MEMLEAK_SHIFT_MASK),
             block.stack,
             block.born};
 }
@@ -81,7 +90,7 @@ Blocks::~Blocks() {
 
 bool Blocks::grow() {
     const uint32_t number = static_cast<uint32_t>(tables_.size());
-    const uint64_t buckets = uint64_t(1) << (MEMLEAK_FIRST_BITS + number);
+    const uint64_t buckets = buckets_of(number, bytes() / sizeof(memleak_bucket));
     if (number == MEMLEAK_TABLES || bytes() + buckets * sizeof(memleak_bucket) > max_bytes_) {
         errno = ENOSPC;
         return false;
@@ -98,13 +107,13 @@ bool Blocks::grow() {
         return false;
     }
     tables_.push_back({fd, buckets});
-    kernel_.masks[number] = static_cast<uint32_t>(buckets - 1);
+    kernel_.buckets[number] = static_cast<uint32_t>(buckets);
     __atomic_store_n(kernel_.count, number + 1, __ATOMIC_RELEASE);
     return true;
 }
 
 void Blocks::make_room(uint64_t live) {
-    while (live > slots() / 3 * 2 && grow()) {
+    while (live > slots() / 10 * 9 && grow()) {
     }
 }
 

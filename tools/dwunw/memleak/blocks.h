@@ -18,7 +18,8 @@ struct Block {
     uint64_t address;
     uint32_t process; // its number
     uint64_t size;
-    uint32_t kind; // enum memleak_kind
+    uint32_t kind;  // enum memleak_kind
+    uint32_t shift; // one in 1 << shift was recorded when it was
     int64_t stack;
     uint64_t born; // CLOCK_MONOTONIC, ns
 };
@@ -30,7 +31,7 @@ class Blocks {
     // The maps' descriptors, and the words in the BPF program's memory. `max_bytes` limits the memory of all tables.
     struct Kernel {
         int tables_fd;
-        uint32_t *masks;
+        uint32_t *buckets;
         uint32_t *count;
         uint64_t *report_began;
     };
@@ -41,7 +42,7 @@ class Blocks {
 
     // Adds a table. False: the kernel refused (errno), or the limit is reached (ENOSPC).
     bool grow();
-    // Grows until `live` blocks fill at most two thirds of the slots, and as long as there is room.
+    // Grows until `live` blocks fill at most nine tenths of the slots, and as long as there is room.
     void make_room(uint64_t live);
 
     uint64_t slots() const;

@@ -104,7 +104,7 @@ void Kernel::load(dwunw_context *context, const Options &options, uint64_t cgrou
     for (uint32_t number = 1; number <= MEMLEAK_PROCESSES; ++number)
         return_number(number);
     blocks_ = std::make_unique<Blocks>(Blocks::Kernel{::bpf_map__fd(skeleton_->maps.memleak_tables),
-                                                      skeleton_->bss->memleak_table_masks,
+                                                      skeleton_->bss->memleak_table_buckets,
                                                       &skeleton_->bss->memleak_table_count,
                                                       reinterpret_cast<uint64_t *>(
                                                           &skeleton_->bss->memleak_report_began)},
@@ -203,6 +203,10 @@ std::array<uint64_t, MEMLEAK_COUNTERS> Kernel::counters() const {
 uint64_t Kernel::live_blocks() const {
     const auto sums = counters();
     return sums[MEMLEAK_STORED] - std::min(sums[MEMLEAK_STORED], sums[MEMLEAK_REMOVED]);
+}
+
+void Kernel::set_sampling_shift(unsigned shift) {
+    __atomic_store_n(&skeleton_->bss->memleak_sampling_shift, shift, __ATOMIC_RELEASE);
 }
 
 void Kernel::make_room() {

@@ -58,6 +58,8 @@ class Kernel {
 
     std::array<uint64_t, MEMLEAK_COUNTERS> counters() const;
     uint64_t live_blocks() const;
+    // Records one in 1 << shift of the allocations that would be recorded.
+    void set_sampling_shift(unsigned shift);
     // The blocks' tables: the kernel half asked for more room.
     void note_growth() { growth_wanted_ = true; }
     void make_room();

@@ -12,14 +12,15 @@
 
 #define MEMLEAK_SLOTS 8 /* of a bucket */
 #define MEMLEAK_TABLES 12
-/* log2 of the first table's buckets. Each further table is twice as large as the one before. */
-#define MEMLEAK_FIRST_BITS 14
 
-/* memleak_block.size: the size in the lower bits, the kind above, the flag on top. */
+/* memleak_block.size: the size in the lower bits, then the kind, log2 of the number of allocations that the recorded one
+   stands for, and the flag. */
 #define MEMLEAK_SIZE_BITS 48
 #define MEMLEAK_SIZE_MASK ((1ull << MEMLEAK_SIZE_BITS) - 1)
 #define MEMLEAK_KIND_SHIFT MEMLEAK_SIZE_BITS
-#define MEMLEAK_KIND_MASK 0x7full
+#define MEMLEAK_KIND_MASK 7ull
+#define MEMLEAK_SHIFT_SHIFT 52
+#define MEMLEAK_SHIFT_MASK 0x3full
 /* A realloc of the block is under way. */
 #define MEMLEAK_MOVING (1ull << 63)
 
@@ -141,6 +142,7 @@ enum memleak_counter {
 	MEMLEAK_PROCESSES_LOST,	    /* processes for which there was no number */
 	MEMLEAK_ADDRESSES_LOST,	    /* blocks at addresses that a key has no room for */
 	MEMLEAK_MISMATCHES,
+	MEMLEAK_CALLS, /* entries of probed functions, by watched processes */
 	MEMLEAK_COUNTERS = 32,
 };
 

@@ -55,6 +55,11 @@ void add_options(CLI::App &command, Options &options) {
         ->transform(CLI::AsSizeValue(false))
         ->check(not_negative)
         ->type_name("BYTES");
+    command
+        .add_option("--max-overhead", options.max_overhead,
+                    "Most percent of a core that the probes may cost: records less, and ends if that is not enough")
+        ->check(CLI::PositiveNumber)
+        ->type_name("PCT");
     const std::map<std::string, Sort> sorts{{"bytes", Sort::kBytes},
                                             {"count", Sort::kCount},
                                             {"age", Sort::kAge},

@@ -33,6 +33,7 @@ struct Options {
     std::string object;                  // the file with the allocator; empty: every allocator that is found
     std::optional<std::string> prefix;   // of its functions' names; nullopt: every known one
     uint64_t max_memory = 0;             // bytes for blocks; 0: a tenth of the machine's memory
+    std::optional<double> max_overhead;  // percent of a core that the probes may cost
     Sort sort = Sort::kBytes;
     bool diff = false;                   // only what has changed since the report before
     std::string diff_from;               // only what has changed since this saved report

@@ -99,15 +99,18 @@ void Probes::forget(int32_t pid) {
 
 bool Probes::has_heap(int32_t pid) const {
     const auto found = files_of_.find(pid);
-    return found != files_of_.end() && std::any_of(found->second.begin(), found->second.end(),
-                                                   [&](const Key &key) { return files_.at(key).has_heap; });
+    return found != files_of_.end() && std::any_of(found->second.begin(), found->second.end(), [&](const Key &key) {
+               const auto file = files_.find(key);
+               return file != files_.end() && file->second.has_heap;
+           });
 }
 
 std::vector<std::string> Probes::looked_at(int32_t pid) const {
     std::vector<std::string> paths;
     if (const auto found = files_of_.find(pid); found != files_of_.end())
         for (const Key &key : found->second)
-            paths.push_back(files_.at(key).path);
+            if (const auto file = files_.find(key); file != files_.end())
+                paths.push_back(file->second.path);
     return paths;
 }
 

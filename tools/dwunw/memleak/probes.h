@@ -24,6 +24,8 @@ class Probes {
     void look(int32_t pid);
     // Takes the probes of a process away that has ended.
     void forget(int32_t pid);
+    // Takes all probes away.
+    void detach() { files_.clear(); }
 
     // Whether the process has a malloc that is probed.
     bool has_heap(int32_t pid) const;

@@ -43,10 +43,10 @@ bool Ranking::is_suppressed(const Rows &rows, const Row &row) const {
     return false;
 }
 
-std::string Ranking::mark(const Row &row, const Trend &trend, int64_t change) const {
+std::string Ranking::mark(const Row &row, const Trend &trend, int64_t change, bool is_sampled) const {
     std::string mark;
     char text[128];
-    if (sampling_.is_on() && row.bytes > 0) {
+    if (is_sampled && row.variance > 0) {
         std::snprintf(text, sizeof text, " [estimated, +-%.0f %%]",
                       100 * std::sqrt(row.variance) / static_cast<double>(row.bytes));
         mark += text;
@@ -61,7 +61,7 @@ std::string Ranking::mark(const Row &row, const Trend &trend, int64_t change) co
     return mark;
 }
 
-std::vector<Ranked> Ranking::rank(Rows &rows, uint64_t now_ns, Totals &totals) {
+std::vector<Ranked> Ranking::rank(Rows &rows, uint64_t now_ns, bool is_sampled, Totals &totals) {
     totals = {};
     totals.stacks = rows.rows().size();
     struct Candidate {
@@ -72,7 +72,7 @@ std::vector<Ranked> Ranking::rank(Rows &rows, uint64_t now_ns, Totals &totals) {
     std::vector<Candidate> candidates;
     std::vector<Sighting> sightings;
     for (Row &row : rows.rows()) {
-        if (sampling_.is_on())
+        if (is_sampled)
             estimate(row);
         sightings.push_back({row.key, row.bytes, row.count, row.oldest});
         if (row.memory == Memory::kThreadStack) {
@@ -124,7 +124,7 @@ std::vector<Ranked> Ranking::rank(Rows &rows, uint64_t now_ns, Totals &totals) {
     for (const Candidate &candidate : candidates) {
         if (ranked.size() == options_.top)
             break;
-        ranked.push_back({candidate.row, mark(*candidate.row, candidate.trend, candidate.change)});
+        ranked.push_back({candidate.row, mark(*candidate.row, candidate.trend, candidate.change, is_sampled)});
     }
     return ranked;
 }

@@ -6,7 +6,6 @@
 #include "memleak/history.h"
 #include "memleak/options.h"
 #include "memleak/rows.h"
-#include "memleak/sampling.h"
 #include "memleak/suppressions.h"
 
 #include <dwunw/symbolize.h>
@@ -34,22 +33,20 @@ struct Totals {
 
 class Ranking {
   public:
-    Ranking(const Options &options, Sampling sampling, dwunw_symbolizer *symbolizer)
-        : options_(options), sampling_(sampling), symbolizer_(symbolizer) {}
+    Ranking(const Options &options, dwunw_symbolizer *symbolizer) : options_(options), symbolizer_(symbolizer) {}
 
     // Reads the files that the options name. Returns the problem; empty: none.
     std::string open();
 
     // Takes in a report of the moment `now_ns`, and ranks its rows. With sampling, the rows' bytes and counts become
     // estimates of all. The result refers to `rows`.
-    std::vector<Ranked> rank(Rows &rows, uint64_t now_ns, Totals &totals);
+    std::vector<Ranked> rank(Rows &rows, uint64_t now_ns, bool is_sampled, Totals &totals);
 
   private:
     bool is_suppressed(const Rows &rows, const Row &row) const;
-    std::string mark(const Row &row, const Trend &trend, int64_t change) const;
+    std::string mark(const Row &row, const Trend &trend, int64_t change, bool is_sampled) const;
 
     const Options &options_;
-    Sampling sampling_;
     dwunw_symbolizer *symbolizer_;
     Suppressions suppressions_;
     Baseline baseline_;

@@ -21,18 +21,8 @@ const char *source_mark(const dwunw_frame &frame) {
     }
 }
 
-const char *memory_mark(Memory memory) {
-    switch (memory) {
-    case Memory::kMapping:
-        return " [mapped]";
-    case Memory::kThreadStack:
-        return " [thread stacks]";
-    case Memory::kAllocator:
-        return " [allocator]";
-    case Memory::kHeap:
-        break;
-    }
-    return "";
+std::string memory_mark(Memory memory) {
+    return memory == Memory::kHeap ? "" : std::string(" [") + name_of(memory) + "]";
 }
 
 void add(std::vector<Loss> &losses, const char *what, uint64_t count, const char *advice = "") {
@@ -87,7 +77,7 @@ void Report::frame(size_t index, const dwunw_frame &frame) const {
 
 void Report::row(const Rows &rows, const Row &row, const std::string &mark) const {
     print("%" PRIu64 " bytes in %" PRIu64 " allocations from stack%s%s\n", row.bytes, row.count,
-          memory_mark(row.memory), mark.c_str());
+          memory_mark(row.memory).c_str(), mark.c_str());
     for (const Block &block : row.blocks)
         print("\taddr = 0x%" PRIx64 " size = %" PRIu64 "\n", block.address, block.size);
     stack(rows, row);

@@ -20,6 +20,20 @@ uint64_t hash_of(const std::vector<dwunw_frame> &frames, size_t count) {
 
 } // namespace
 
+const char *name_of(Memory memory) {
+    switch (memory) {
+    case Memory::kMapping:
+        return "mapped";
+    case Memory::kThreadStack:
+        return "thread stacks";
+    case Memory::kAllocator:
+        return "allocator";
+    case Memory::kHeap:
+        break;
+    }
+    return "heap";
+}
+
 size_t Rows::read_frames(int64_t stack, std::vector<dwunw_frame> &frames, dwunw_bpf_stack &out) const {
     frames.resize(kMaxFrames);
     out = {};

@@ -37,6 +37,9 @@ struct Row {
 // The stack is not known: neither an id nor a reason that the kernel half gave.
 constexpr int64_t kStackNotKept = -1000;
 
+// "heap", "mapped", "thread stacks", "allocator"
+const char *name_of(Memory memory);
+
 class Rows {
   public:
     // The frames come from `bpf`. Outlived by it.

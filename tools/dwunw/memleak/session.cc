@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include "memleak/session.h"
 
+#include "memleak/calibration.h"
+
 #include "output.h"
 #include "target.h"
 
@@ -39,7 +41,8 @@ uint64_t now_ns() {
 }
 
 Session::Session(Options options)
-    : options_(std::move(options)), sampling_{options_.sample_rate, options_.sample_bytes} {}
+    : options_(std::move(options)), sampling_{options_.sample_rate, options_.sample_bytes},
+      is_sampled_(sampling_.is_on()) {}
 
 Session::~Session() {
     if (signals_ >= 0)
@@ -185,7 +188,7 @@ int Session::run() {
     if (!open() || !find_targets(cgroup))
         return kExitFailure;
     const uint64_t max_memory = options_.max_memory ? options_.max_memory : machine_memory() / 10;
-    ranking_ = std::make_unique<Ranking>(options_, sampling_, symbolizer_.get());
+    ranking_ = std::make_unique<Ranking>(options_, symbolizer_.get());
     if (const std::string problem = ranking_->open(); !problem.empty()) {
         std::fprintf(stderr, "dwunw: %s\n", printable(problem).c_str());
         return kExitFailure;
@@ -198,6 +201,20 @@ int Session::run() {
     if (options_.verbose)
         std::fprintf(stderr, "%s", kernel_->describe().c_str());
 
+    // Standard output belongs to the reports; with both on a terminal they share it.
+    shows_status_ = ::isatty(STDERR_FILENO) != 0;
+    if (options_.max_overhead || shows_status_) {
+        std::string problem;
+        const auto cost = calibrate(
+            *kernel_, [this] { kernel_->take_events([this](const memleak_event &event) { take(event); }); }, problem);
+        if (!cost && options_.max_overhead)
+            return fail("--max-overhead", problem);
+        if (cost)
+            overhead_.emplace(*cost, options_.max_overhead);
+        if (cost && options_.verbose)
+            std::fprintf(stderr, "cost of a call: %.2f us recorded, %.2f us not recorded\n", cost->recorded / 1000,
+                         cost->unrecorded / 1000);
+    }
     if (!options_.command.empty()) {
         int exit_code = kExitFailure;
         if (!start_command(exit_code))
@@ -304,7 +321,7 @@ void Session::take_signals() {
 }
 
 bool Session::is_over() {
-    if (interrupted_ || output_is_lost())
+    if (interrupted_ || gave_up_ || output_is_lost())
         return true;
     if (child_ && child_->has_ended())
         return true;
@@ -318,6 +335,43 @@ void Session::take_stacks(uint64_t for_ns) {
     do
         taken = 0;
     while (dwunw_bpf_poll(kernel_->stacks(), 0, &taken) == DWUNW_OK && taken > 0 && now_ns() < until);
+}
+
+// Once a second.
+void Session::watch_overhead() {
+    const uint64_t now = now_ns();
+    if (!overhead_ || now - overhead_looked_ns_ < kSecond)
+        return;
+    overhead_looked_ns_ = now;
+    const auto counters = kernel_->counters();
+    const auto action =
+        overhead_->update(now, {counters[MEMLEAK_CALLS], counters[MEMLEAK_ALLOCATIONS] + counters[MEMLEAK_FREES]});
+    if (action == Overhead::Action::kRecordLess) {
+        kernel_->set_sampling_shift(overhead_->shift());
+        std::fprintf(stderr, "dwunw: memleak: the probes cost %.1f %% of a core: now 1 allocation in %u is recorded\n",
+                     overhead_->percent(), 1u << overhead_->shift());
+    } else if (action == Overhead::Action::kGiveUp) {
+        probes_->detach();
+        gave_up_ = true;
+        fail("memleak", overhead_->why());
+    }
+    if (shows_status_)
+        show_status();
+}
+
+// One line on the terminal, which the next one and the next report overwrite.
+void Session::show_status() {
+    const auto counters = kernel_->counters();
+    dwunw_bpf_counters stacks{};
+    stacks.size = sizeof stacks;
+    dwunw_bpf_get_counters(kernel_->stacks(), &stacks);
+    uint64_t lost = 0;
+    for (const Loss &loss : losses(stacks, counters, kernel_->blocks().unreadable()))
+        lost += loss.count;
+    std::fprintf(stderr,
+                 "\r%.0f calls/s, %" PRIu64 " blocks, %" PRIu64 " stacks, %" PRIu64 " lost, probes %.1f %% of a core\033[K\r",
+                 overhead_->calls_per_second(), kernel_->live_blocks(), stacks.distinct_stacks, lost,
+                 overhead_->percent());
 }
 
 void Session::wait(uint64_t until_ns) {
@@ -346,6 +400,7 @@ void Session::wait(uint64_t until_ns) {
         }
         dwunw_bpf_poll(kernel_->stacks(), 0, nullptr);
         kernel_->make_room();
+        watch_overhead();
         dwunw_bpf_counters counters{};
         counters.size = sizeof counters;
         if (dwunw_bpf_get_counters(kernel_->stacks(), &counters) == DWUNW_OK &&
@@ -367,6 +422,8 @@ void Session::loop() {
 }
 
 int Session::exit_status() {
+    if (shows_status_)
+        std::fprintf(stderr, "\033[K");
     if (child_ && !child_->has_ended())
         child_->end();
     if (options_.fail_on && outstanding_bytes_ >= *options_.fail_on) {
@@ -374,6 +431,8 @@ int Session::exit_status() {
                      *options_.fail_on);
         return options_.error_exitcode;
     }
+    if (gave_up_)
+        return kExitFailure;
     if (options_.strict && lost_something_)
         return fail("memleak", "something was lost (--strict)");
     if (!child_)

@@ -4,6 +4,7 @@
 
 #include "memleak/kernel.h"
 #include "memleak/mappings.h"
+#include "memleak/overhead.h"
 #include "memleak/probes.h"
 #include "memleak/ranking.h"
 #include "memleak/report.h"
@@ -50,6 +51,8 @@ class Session {
     void loop();
     void wait(uint64_t until_ns);
     void take_signals();
+    void watch_overhead();
+    void show_status();
     bool is_over();
     void take(const memleak_event &event);
     void take_stacks(uint64_t for_ns);
@@ -83,6 +86,11 @@ class Session {
     bool interrupted_ = false;
     uint64_t outstanding_bytes_ = 0; // in the last report
     bool lost_something_ = false;
+    std::optional<Overhead> overhead_; // nullopt: nobody asks for it
+    uint64_t overhead_looked_ns_ = 0;
+    bool gave_up_ = false;
+    bool is_sampled_;           // not every allocation is recorded
+    bool shows_status_ = false; // on a terminal
     bool has_executed_ = false; // the command stands at the start of another program
     std::vector<uint64_t> ids_; // of the last report
 };

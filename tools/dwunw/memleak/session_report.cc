@@ -26,11 +26,12 @@ void Session::collect(Rows &rows) {
         if (block.born > latest)
             return;
         Sum &sum = sums[block.stack];
-        const double probability = sampling_.probability(block.size);
+        const double probability = sampling_.probability(block.size) / static_cast<double>(UINT64_C(1) << block.shift);
+        is_sampled_ |= block.shift > 0;
         sum.bytes += block.size;
         sum.count++;
         sum.oldest = std::min(sum.oldest, block.born);
-        if (sampling_.is_on() && probability > 0) {
+        if (probability > 0) {
             const double size = static_cast<double>(block.size);
             sum.estimated_bytes += size / probability;
             sum.estimated_count += 1 / probability;
@@ -69,7 +70,7 @@ void Session::collect(Rows &rows) {
         row.estimated_bytes += static_cast<double>(size);
         row.estimated_count += 1;
         if (options_.show_blocks)
-            row.blocks.push_back({mapping.start, number, size, 0, mapping.stack, mapping.born});
+            row.blocks.push_back({mapping.start, number, size, 0, 0, mapping.stack, mapping.born});
     });
     ids_ = rows.ids();
     for (const auto &[mismatch, count] : mismatches_)
@@ -103,7 +104,7 @@ void Session::print_end(const Totals &totals) {
           totals.stacks);
     if (totals.mapped > 0)
         print(", of these %" PRIu64 " bytes mapped", totals.mapped);
-    if (sampling_.is_on() && totals.bytes > 0)
+    if (is_sampled_ && totals.bytes > 0)
         print("; estimated, +-%.1f %%", 100 * std::sqrt(totals.variance) / static_cast<double>(totals.bytes));
     print("\n");
     if (totals.thread_stacks > 0)
@@ -158,7 +159,7 @@ void Session::report() {
     collect(rows);
     mark_allocators(rows);
     Totals totals;
-    const std::vector<Ranked> ranked = ranking_->rank(rows, now, totals);
+    const std::vector<Ranked> ranked = ranking_->rank(rows, now, is_sampled_, totals);
     const Report report(symbolizer_.get());
     report.header(ranked.size());
     for (const Ranked &entry : ranked)
