@@ -46,8 +46,10 @@ void begin_output() {
 
 bool output_is_lost() { return first_error != 0; }
 
+void flush_output() { note_result(std::fflush(stdout) != 0); }
+
 bool finish_output() {
-    note_result(std::fflush(stdout) != 0);
+    flush_output();
     if (first_error == 0)
         return true;
     // The reader of the output has left (`| head` with SIGPIPE ignored): no message is needed.

@@ -20,6 +20,9 @@ void begin_output();
 // Whether some output is lost already; a long report can then stop.
 bool output_is_lost();
 
+// Writes out what was printed so far. A failure is kept for finish_output().
+void flush_output();
+
 // Writes all output out. False, with a message on stderr: some of it was lost.
 bool finish_output();
 

@@ -186,6 +186,11 @@ static __always_inline int memleak_write(__u64 place, __u64 from, __u64 key, con
  * not have read that slot yet. The event is reserved before the block goes: a reader that misses the block and then
  * empties the ring buffer finds the event.
  */
+static __always_inline int memleak_empty(struct memleak_bucket *bucket, __u32 slot, __u64 key)
+{
+	return __sync_val_compare_and_swap(&bucket->keys[slot], key, 0) == key;
+}
+
 static __always_inline int memleak_take(__u64 key, struct memleak_block *block)
 {
 	const __u64 place = memleak_find(key), began = *(volatile __u64 *)&memleak_report_began;
@@ -199,24 +204,25 @@ static __always_inline int memleak_take(__u64 key, struct memleak_block *block)
 	if (!bucket)
 		return 0;
 	*block = bucket->blocks[slot];
-	if (began && block->born < began) {
+	if (began && block->born < began)
 		event = memleak_reserve(MEMLEAK_EVENT_FREED, MEMLEAK_SNAPSHOTS_LOST);
-		if (event) {
-			event->process = key & MEMLEAK_PROCESSES;
-			event->address = key >> MEMLEAK_PROCESS_BITS;
-			event->length = block->size;
-			event->stack = block->stack;
-			event->detail = block->born;
-			event->old = place;
-		}
-	}
-	if (__sync_val_compare_and_swap(&bucket->keys[slot], key, 0) != key) {
-		if (event)
+	/* Two paths, each with its exchange: where they meet, the verifier of Linux 6.1 forgets whether there is an event. */
+	if (event) {
+		event->process = key & MEMLEAK_PROCESSES;
+		event->address = key >> MEMLEAK_PROCESS_BITS;
+		event->length = block->size;
+		event->stack = block->stack;
+		event->detail = block->born;
+		event->old = place;
+		barrier();
+		if (!memleak_empty(bucket, slot, key)) {
 			bpf_ringbuf_discard(event, 0);
+			return 0;
+		}
+		bpf_ringbuf_submit(event, 0);
+	} else if (!memleak_empty(bucket, slot, key)) {
 		return 0;
 	}
-	if (event)
-		bpf_ringbuf_submit(event, 0);
 	memleak_count(MEMLEAK_REMOVED, 1);
 	return 1;
 }

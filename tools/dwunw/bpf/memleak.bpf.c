@@ -179,15 +179,18 @@ static __noinline int memleak_mark(__u64 key, int moving)
 	return 1;
 }
 
-/* Takes the old block of a realloc that has succeeded. */
-static __always_inline void memleak_end_old(__u64 address, __u64 cookie, const struct memleak_process *process)
+/* Takes the old block of a realloc that has succeeded. `old`: its address, with MEMLEAK_MOVING if it was known. A realloc
+   may have called free for it: then it is gone already. */
+static __always_inline void memleak_end_old(__u64 old, __u64 cookie, const struct memleak_process *process)
 {
+	const __u64 address = old & ~MEMLEAK_MOVING;
 	const __u64 key = memleak_key(address, process->number), place = memleak_find(key);
 	struct memleak_bucket *bucket = place ? memleak_bucket_of_place(place) : 0;
 	struct memleak_block block;
 
 	if (!bucket) {
-		memleak_free_unknown(address, cookie, process->flags);
+		if (!(old & MEMLEAK_MOVING))
+			memleak_free_unknown(address, cookie, process->flags);
 		return;
 	}
 	if (!(bucket->blocks[MEMLEAK_PLACE_SLOT(place)].size & MEMLEAK_MOVING))
@@ -197,6 +200,9 @@ static __always_inline void memleak_end_old(__u64 address, __u64 cookie, const s
 		block.size &= ~MEMLEAK_MOVING;
 		}
 }
+
+/* A flag of mremap: the old mapping stays. */
+#define MEMLEAK_DONTUNMAP 4
 
 static __always_inline __u64 memleak_call_flags(__u64 cookie)
 {
@@ -222,7 +228,7 @@ static __always_inline int memleak_enter(struct pt_regs *ctx)
 	const __u32 operation = MEMLEAK_OPERATION(cookie);
 	__u64 size = memleak_argument(ctx, MEMLEAK_SIZE_ARGUMENT(cookie));
 	const __u64 pointer = memleak_argument(ctx, MEMLEAK_POINTER_ARGUMENT(cookie));
-	__u64 other = pointer;
+	__u64 other = pointer, old_length = 0;
 	struct memleak_process *process;
 	struct dwunw_call *call;
 
@@ -244,8 +250,9 @@ static __always_inline int memleak_enter(struct pt_regs *ctx)
 		other = PT_REGS_PARM4(ctx); /* flags */
 		break;
 	case MEMLEAK_REMAP:
+		old_length = PT_REGS_PARM4(ctx) & MEMLEAK_DONTUNMAP ? 0 : PT_REGS_PARM2(ctx);
 		/* Old and new length, in pages: 2³² of them are 16 TiB. */
-		size = PT_REGS_PARM2(ctx) / DWUNW_BPF_PAGE | (size + DWUNW_BPF_PAGE - 1) / DWUNW_BPF_PAGE << 32;
+		size = old_length / DWUNW_BPF_PAGE | (size + DWUNW_BPF_PAGE - 1) / DWUNW_BPF_PAGE << 32;
 		break;
 	default:
 		if (MEMLEAK_FACTOR_ARGUMENT(cookie))
@@ -259,8 +266,11 @@ static __always_inline int memleak_enter(struct pt_regs *ctx)
 		return 1;
 	call->values[0] = size;
 	call->values[1] = other;
-	if (operation == MEMLEAK_REALLOCATE && pointer)
-		memleak_mark(memleak_key(pointer, process->number), 1);
+	/* As munmap: another thread's mmap may get the old address before this call returns. */
+	if (old_length)
+		memleak_send_unmapping(pointer, old_length, process->number);
+	if (operation == MEMLEAK_REALLOCATE && pointer && memleak_mark(memleak_key(pointer, process->number), 1))
+		call->values[1] |= MEMLEAK_MOVING;
 	return 0;
 }
 
@@ -306,8 +316,11 @@ static __always_inline void memleak_map(struct pt_regs *ctx, __u64 cookie, __u32
 			memleak_send_process(MEMLEAK_EVENT_UNMAP_FAILED, process, 0);
 		return;
 	}
-	if (!result || result == (__u64)-1)
+	if (!result || result == (__u64)-1) {
+		if (operation == MEMLEAK_REMAP)
+			memleak_send_process(MEMLEAK_EVENT_UNMAP_FAILED, process, 0);
 		return;
+	}
 	stack = memleak_stack(ctx, cookie);
 	event = memleak_reserve(operation == MEMLEAK_MAP ? MEMLEAK_EVENT_MAPPED : MEMLEAK_EVENT_REMAPPED,
 				MEMLEAK_EVENTS_LOST);
@@ -359,7 +372,7 @@ static __always_inline int memleak_leave(struct pt_regs *ctx)
 		if (!call.values[1])
 			break;
 		if (!result && size) {
-			memleak_mark(memleak_key(call.values[1], process->number), 0);
+			memleak_mark(memleak_key(call.values[1] & ~MEMLEAK_MOVING, process->number), 0);
 			memleak_count(MEMLEAK_FAILED, 1);
 			return 0;
 		}

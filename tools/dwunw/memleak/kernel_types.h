@@ -83,9 +83,9 @@ enum memleak_operation {
 
 enum memleak_event_type {
 	MEMLEAK_EVENT_MAPPED = 1,   /* address, length, stack, detail: mmap's flags */
-	MEMLEAK_EVENT_UNMAPPING,    /* address, length: munmap begins */
-	MEMLEAK_EVENT_UNMAP_FAILED, /* what this thread began to unmap is still mapped */
-	MEMLEAK_EVENT_REMAPPED,	    /* address: new, length: new, detail: old length, old: old address */
+	MEMLEAK_EVENT_UNMAPPING,    /* address, length: munmap or mremap begins */
+	MEMLEAK_EVENT_UNMAP_FAILED, /* what this thread began to unmap or remap is still mapped */
+	MEMLEAK_EVENT_REMAPPED,	    /* address: new, length: new, detail: old length (0: the old one stays), old: its address */
 	MEMLEAK_EVENT_FREED,	    /* while a report reads: a block that was alive when it began; old: its place */
 	MEMLEAK_EVENT_PROCESS,	    /* a process was seen for the first time; detail: its tgid */
 	MEMLEAK_EVENT_REPLACED,	    /* the process has executed another program: the number's blocks are gone */

@@ -60,7 +60,7 @@ void Mappings::unmap(uint32_t process, uint32_t tid, uint64_t address, uint64_t 
         unmapped_.erase(tid);
         return;
     }
-    unmapped_[tid] = {process, cut(found->second, address, end_of(address, length))};
+    unmapped_[tid] = {process, address, cut(found->second, address, end_of(address, length))};
 }
 
 void Mappings::unmap_failed(uint32_t process, uint32_t tid) {
@@ -72,10 +72,15 @@ void Mappings::unmap_failed(uint32_t process, uint32_t tid) {
     unmapped_.erase(found);
 }
 
-void Mappings::remap(uint32_t process, uint64_t old, uint64_t old_length, uint64_t address, uint64_t length,
-                     int64_t stack, uint64_t born) {
+void Mappings::remap(uint32_t process, uint32_t tid, uint64_t old, uint64_t old_length, uint64_t address,
+                     uint64_t length, int64_t stack, uint64_t born) {
     Pieces &pieces = processes_[process];
-    const std::vector<Mapping> taken = cut(pieces, old, end_of(old, old_length));
+    std::vector<Mapping> taken;
+    if (const auto found = unmapped_.find(tid); found != unmapped_.end()) {
+        if (old_length > 0 && found->second.process == process && found->second.start == old)
+            taken = std::move(found->second.pieces);
+        unmapped_.erase(found);
+    }
     const uint64_t end = end_of(address, length);
     if (end <= address)
         return;

@@ -26,13 +26,15 @@ class Mappings {
   public:
     // `mapping` replaces what was mapped there. `length` is rounded up to pages.
     void map(uint32_t process, uint64_t address, uint64_t length, int64_t stack, uint64_t born, bool is_thread_stack);
-    // A thread's munmap begins. It ends the pages at once; unmap_failed() of the same thread brings them back.
+    // A thread's munmap or mremap begins. It ends the pages at once, because another thread may get their addresses
+    // before the call returns; unmap_failed() of the same thread brings them back.
     void unmap(uint32_t process, uint32_t tid, uint64_t address, uint64_t length);
     void unmap_failed(uint32_t process, uint32_t tid);
-    // mremap. What was not known at `old` becomes known at `address`, with the mremap's stack; the rest keeps the stack
-    // and birth of its mmap if the length stays, and gets the mremap's if the mapping grows.
-    void remap(uint32_t process, uint64_t old, uint64_t old_length, uint64_t address, uint64_t length, int64_t stack,
-               uint64_t born);
+    // The thread's mremap, of which unmap() told, has succeeded. What was not known at `old` becomes known at
+    // `address`, with the mremap's stack; the rest keeps the stack and birth of its mmap if the length stays, and gets
+    // the mremap's if the mapping grows. `old_length` 0: the old mapping stays.
+    void remap(uint32_t process, uint32_t tid, uint64_t old, uint64_t old_length, uint64_t address, uint64_t length,
+               int64_t stack, uint64_t born);
     // The process's memory is gone.
     void drop(uint32_t process);
 
@@ -46,9 +48,10 @@ class Mappings {
     std::map<uint32_t, Pieces> processes_;
     struct Unmapped {
         uint32_t process;
+        uint64_t start;
         std::vector<Mapping> pieces;
     };
-    std::map<uint32_t, Unmapped> unmapped_; // by thread: what its last munmap ended
+    std::map<uint32_t, Unmapped> unmapped_; // by thread: what its last munmap or mremap ended
 };
 
 } // namespace dwunw_tool::memleak

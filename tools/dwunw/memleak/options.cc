@@ -5,7 +5,17 @@
 
 namespace dwunw_tool::memleak {
 
+namespace {
+
+// CLI11 makes a large number of −1.
+std::string refuse_minus(const std::string &text) {
+    return text.starts_with('-') ? text + " is negative" : std::string();
+}
+
+} // namespace
+
 void add_options(CLI::App &command, Options &options) {
+    const CLI::Validator not_negative(refuse_minus, "");
     const CLI::Range positive(uint64_t(1), uint64_t(INT32_MAX));
     command.add_option("-p,--pid", options.pids, "Watch this process; may be given several times")
         ->check(CLI::Range(1, INT32_MAX))
@@ -21,23 +31,29 @@ void add_options(CLI::App &command, Options &options) {
         ->type_name("COMMAND");
     command.add_flag("--follow", options.follow, "Watch children, too, and the programs they execute");
     command.add_flag("-a,--show-allocs", options.show_blocks, "Show each block with its address");
-    command.add_option("-o,--older", options.older_ms, "Only blocks of at least this age (500)")->type_name("MS");
+    command.add_option("-o,--older", options.older_ms, "Only blocks of at least this age (500)")
+        ->check(not_negative)
+        ->type_name("MS");
     command.add_option("-s,--sample-rate", options.sample_rate, "Record one allocation in N, at random")
         ->check(positive)
         ->type_name("N");
     command
-        .add_option("--sample-bytes", options.sample_bytes,
-                    "Record one byte in N on average, and the block it lies in")
+        .add_option("--sample-bytes", options.sample_bytes, "Record one byte in N on average, and the block it lies in")
         ->check(CLI::Range(uint64_t(1), uint64_t(1) << 40))
         ->type_name("N");
     command.add_option("-T,--top", options.top, "Print so many stacks (10)")->check(positive)->type_name("N");
-    command.add_option("-z,--min-size", options.min_size, "Only blocks of at least this size")->type_name("BYTES");
-    command.add_option("-Z,--max-size", options.max_size, "Only blocks of at most this size")->type_name("BYTES");
+    command.add_option("-z,--min-size", options.min_size, "Only blocks of at least this size")
+        ->check(not_negative)
+        ->type_name("BYTES");
+    command.add_option("-Z,--max-size", options.max_size, "Only blocks of at most this size")
+        ->check(not_negative)
+        ->type_name("BYTES");
     command.add_option("-O,--obj", options.object, "Probe only this file, by its path or name")->type_name("FILE");
     command.add_option("-S,--symbols-prefix", options.prefix, "Probe only functions with this prefix")
         ->type_name("PREFIX");
     command.add_option("--max-memory", options.max_memory, "Most memory for blocks (a tenth of the machine's)")
         ->transform(CLI::AsSizeValue(false))
+        ->check(not_negative)
         ->type_name("BYTES");
     command
         .add_option("--max-overhead", options.max_overhead,
@@ -60,6 +76,7 @@ void add_options(CLI::App &command, Options &options) {
     command.add_flag("--strict", options.strict, "Fail if anything was lost");
     command.add_option("--fail-on", options.fail_on, "Fail if at least so many bytes are outstanding at the end")
         ->transform(CLI::AsSizeValue(false))
+        ->check(not_negative)
         ->type_name("BYTES");
     command.add_option("--error-exitcode", options.error_exitcode, "The exit status for --fail-on (1)")
         ->check(CLI::Range(1, 255))

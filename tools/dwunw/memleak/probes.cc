@@ -43,11 +43,13 @@ void Probes::attach(int32_t pid, const std::string &path, const MappedFile &mapp
     file.has_heap |= found.has_heap;
 }
 
-void Probes::probe(int32_t pid, const MappedFile &mapped, File &file) {
+// False: there was a problem.
+bool Probes::probe(int32_t pid, const MappedFile &mapped, File &file) {
     const std::string path = reachable_path(pid, mapped);
+    const size_t problems = problems_.size();
     if (path.empty()) {
         problems_.push_back(mapped.path + ": cannot be opened");
-        return;
+        return false;
     }
     const Allocator found =
         find_allocator(path, options_.prefix ? &*options_.prefix : nullptr, kernel_.all_by_instruction());
@@ -58,6 +60,14 @@ void Probes::probe(int32_t pid, const MappedFile &mapped, File &file) {
         only_allocators_.insert(mapped.path);
     attach(pid, path, mapped, found, true, file);
     attach(pid, path, mapped, found, false, file);
+    return problems_.size() == problems;
+}
+
+bool Probes::is_mapped(int32_t pid, const MappedFile &file) {
+    const std::vector<MappedFile> files = mapped_files(pid);
+    return std::any_of(files.begin(), files.end(), [&](const MappedFile &other) {
+        return other.inode == file.inode && other.device == file.device;
+    });
 }
 
 void Probes::look(int32_t pid) {
@@ -70,8 +80,14 @@ void Probes::look(int32_t pid) {
         if (!is_new)
             continue;
         at->second.path = mapped.path;
-        if (is_asked_for(mapped))
-            probe(pid, mapped, at->second);
+        const size_t problems = problems_.size();
+        if (!is_asked_for(mapped) || probe(pid, mapped, at->second) || !at->second.attachments.empty() ||
+            is_mapped(pid, mapped))
+            continue;
+        // The process has ended meanwhile, or executed another program. Another one may still map the file.
+        problems_.resize(problems);
+        files_.erase(at);
+        std::erase(seen, key);
     }
 }
 

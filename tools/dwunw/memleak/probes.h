@@ -48,7 +48,8 @@ class Probes {
         std::vector<Attachment> attachments;
     };
     bool is_asked_for(const MappedFile &file) const;
-    void probe(int32_t pid, const MappedFile &mapped, File &file);
+    static bool is_mapped(int32_t pid, const MappedFile &file);
+    bool probe(int32_t pid, const MappedFile &mapped, File &file);
     void attach(int32_t pid, const std::string &path, const MappedFile &mapped, const Allocator &found,
                 bool by_instruction, File &file);
     int32_t owner(int32_t pid) const { return everywhere_ ? 0 : pid; }

@@ -246,7 +246,7 @@ int Session::run() {
     print("Tracing outstanding memory allocs...  Hit Ctrl-C to end\n");
     if (options_.verbose)
         print("room for blocks: up to %s\n", in_mib(max_memory).c_str());
-    std::fflush(stdout);
+    flush_output();
     look_again();
     loop();
     return exit_status();
@@ -281,7 +281,8 @@ void Session::take(const memleak_event &event) {
         mappings_.unmap_failed(event.process, event.tid);
         break;
     case MEMLEAK_EVENT_REMAPPED:
-        mappings_.remap(event.process, event.old, event.detail, event.address, event.length, event.stack, event.time);
+        mappings_.remap(event.process, event.tid, event.old, event.detail, event.address, event.length, event.stack,
+                        event.time);
         break;
     case MEMLEAK_EVENT_FREED:
         kernel_->blocks().note_freed(event);

@@ -170,8 +170,7 @@ void Session::report() {
     if (!options_.save.empty())
         if (const std::string problem = Baseline::write(options_.save, rows); !problem.empty())
             std::fprintf(stderr, "dwunw: %s\n", printable(problem).c_str());
-    if (std::fflush(stdout) != 0)
-        finish_output();
+    flush_output();
     drop_ended();
     dwunw_bpf_retain(kernel_->stacks(), ids_.data(), ids_.size());
 }
