@@ -1,6 +1,12 @@
 # SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #
 # Tests of single files of tools/dwunw.
+foreach(name IN ITEMS history overhead suppressions)
+    set(test tools_memleak_${name}_test)
+    add_executable(${test} ${test}.cc)
+    target_link_libraries(${test} PRIVATE dwunw_tool_parts GTest::gtest_main)
+    gtest_discover_tests(${test} TEST_PREFIX unit. PROPERTIES LABELS unit TIMEOUT 120)
+endforeach()
 foreach(name IN ITEMS frame_text waits_for)
     set(test dwunw_${name}_test)
     add_executable(${test} ${test}.cc)
