@@ -144,11 +144,13 @@ def returns_to(pid, tid, pc):
 
 
 def leaves_out_the_caller(theirs, ours, pid):
-    """Whether eu-stack's stack lacks just the innermost one's caller, which the code, or the `ret` there, says is one."""
+    """Whether eu-stack's stack lacks just the innermost one's caller, which the code, or the `ret` there, says is one. Behind
+    that caller dwunw may end with a reason."""
     their_pcs = [frame.pc for frame in theirs.frames]
     our_pcs = [frame.pc for frame in ours.frames]
     without_caller = our_pcs[:1] + our_pcs[2:]
-    if their_pcs != without_caller or len(our_pcs) < 2:
+    compared = their_pcs[: len(without_caller)] if ours.problem else their_pcs
+    if compared != without_caller or len(our_pcs) < 2:
         return False
     return ours.frames[1].by_code or returns_to(pid, ours.tid, our_pcs[0]) == our_pcs[1]
 
