@@ -21,7 +21,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
 import bpf_support  # noqa: E402
 import dwunw_memleak  # noqa: E402
-import workloads  # noqa: E402
+import workload  # noqa: E402
 
 DWUNW = SITES = SITES_STATIC = LEAKS = ""
 PAST_THE_END = dwunw_memleak.PAST_THE_END
@@ -266,7 +266,7 @@ class Ends(unittest.TestCase):
                 shown = subprocess.run([BPFTOOL, "link", "show"], capture_output=True, text=True, check=True).stdout
                 return not links & set(re.findall(r"^(\d+):", shown, re.M))
 
-            workloads.wait_for(are_gone, "the end of the links")
+            workload.wait_for(are_gone, "the end of the links")
             self.assertIn("leaked 1001 11 leak_malloc\n", work(process))
             process.stdin.write("\n")
             self.assertEqual(process.wait(30), 0)
