@@ -22,7 +22,6 @@ import dwunw_memleak  # noqa: E402
 DWUNW = TARGET = SECONDS = ""
 THREADS = "8"
 PAGE = 4096
-NOT_FOLLOWED = "calls not followed, because another may be pending on another stack"
 # What the C library and the dynamic linker hold for themselves.
 NOT_THE_PROGRAMS = ("pthread_create", "__pthread_create_2_1", "pthread_create@@GLIBC_2.34", "timer_create")
 
@@ -106,12 +105,11 @@ class GroundTruth(unittest.TestCase):
                     blocks[address, size] = where
         self.assertEqual(strange, [])
         known_blocks, known_pages = target.known()
-        self.assertGreater(len(known_blocks), 1000)
-        self.assertGreater(len(known_pages), 1000)
+        self.assertGreater(len(known_blocks), 500)
+        self.assertGreater(len(known_pages), 500)
         self.compare("blocks", blocks, known_blocks)
         self.compare("pages", pages, known_pages)
-        # Counted, but it shows in no block: a call for which nobody could tell that a jump had left the one before.
-        self.assertLessEqual(report.lost.keys(), {NOT_FOLLOWED})
+        self.assertEqual(report.lost, {})
         self.assertEqual(report.bytes, sum(row.bytes for row in report.rows if "thread stacks" not in row.marks))
         print(f"{len(blocks)} blocks, {len(pages)} pages, {len(report.rows)} rows; {' '.join(report.remarks)}", flush=True)
 

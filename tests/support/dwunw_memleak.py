@@ -17,6 +17,7 @@ EVERYTHING = ("-o", "0", "-T", "1000000")
 
 HEAD = re.compile(r"(\d+) bytes in (\d+) allocations from stack((?: \[[^]]*\])*)")
 TOTAL = re.compile(r"memleak: (\d+) bytes in (\d+) allocations from (\d+) stacks(.*)")
+MISMATCH = re.compile(r"(\d+) blocks of (.+) were freed by (.+)\. Allocated at")
 LOST = re.compile(r"memleak: lost: (.+): (\d+)(?:; .+)?")
 
 
@@ -36,21 +37,29 @@ class Report:
 
     def __init__(self, header):
         self.top = int(memleak_report.HEADER.fullmatch(header)[1])
-        self.rows, self.remarks, self.lost = [], [], {}
+        self.rows, self.remarks, self.lost, self.mismatches = [], [], {}, []
+        self.at = None  # whose frames come
         self.bytes = self.count = self.stacks = None
 
     def add(self, line):
         if match := HEAD.fullmatch(line):
             self.rows.append(Row(match))
+            self.at = self.rows[-1]
+        elif match := MISMATCH.fullmatch(line):
+            self.at = memleak_report.Stack(0, int(match[1]))
+            self.mismatches.append((match[2], match[3], self.at))
+        elif line == "    freed at":
+            self.at = memleak_report.Stack(0, self.at.count)
+            self.mismatches[-1] += (self.at,)
         elif match := memleak_report.BLOCK.fullmatch(line):
-            self.rows[-1].blocks.append((int(match[1], 16), int(match[2])))
+            self.at.blocks.append((int(match[1], 16), int(match[2])))
         elif match := memleak_report.FRAME.fullmatch(line):
-            frames = self.rows[-1].frames
+            frames = self.at.frames
             assert int(match[1]) == len(frames), line
             name, offset = match[3] or match[6], match[4] or match[7]
             frames.append(memleak_report.Frame(int(match[2], 16), name, offset and int(offset, 16), match[5], match[8]))
         elif match := re.fullmatch(r"\t\[(.*)\]", line):
-            self.rows[-1].notes.append(match[1])
+            self.at.notes.append(match[1])
         elif match := TOTAL.fullmatch(line):
             self.bytes, self.count, self.stacks = (int(match[i]) for i in (1, 2, 3))
             self.remarks.append(match[4])

@@ -76,6 +76,7 @@ struct dwunw_call {
     __u64 sp; /* SP at its entry, which is its slot; 0: no call is pending */
     __u64 values[2];
     __u64 left;  /* the slot of the last call that was proved to be abandoned, until another call uses the slot */
+    __u64 stack; /* the start of the thread's own stack, once it was seen; 0: not yet */
     __u32 inner; /* the number of calls that came while this one was pending, on the thread's own stack */
     __u32 reserved;
 };
@@ -167,6 +168,7 @@ struct dwunw_stack_query {
     __u64 arguments; /* the program's arguments, which the main thread's stack holds; 0: not the main thread */
     __u64 block;     /* the thread control block; another thread's stack ends below it */
     __u64 address;
+    __u64 start; /* of the mapping that has the address */
     __u32 stacks;
 };
 
@@ -175,6 +177,7 @@ static long dwunw_on_mapping(void *task, struct vm_area_struct___dwunw *mapping,
     const __u64 start = mapping->vm_start, size = mapping->vm_end - start;
 
     (void)task;
+    query->start = start;
     if (query->other - start >= size)
         query->stacks = DWUNW_STACKS_DIFFERENT;
     else if (query->arguments
@@ -185,7 +188,10 @@ static long dwunw_on_mapping(void *task, struct vm_area_struct___dwunw *mapping,
 }
 #endif
 
-/* Compares by mappings only. */
+/*
+ * Compares by mappings only. The kernel does not tell of them while another thread maps or unmaps. So what was learnt
+ * of the thread's own stack is kept: where it starts stays true as long as the thread lives, and its end is known.
+ */
 static __always_inline __u32 dwunw_compare_mappings(__u64 address, __u64 other) {
 #ifndef DWUNW_BPF_OLD
     struct task_struct___dwunw_calls *task = (struct task_struct___dwunw_calls *)bpf_get_current_task();
@@ -197,9 +203,17 @@ static __always_inline __u32 dwunw_compare_mappings(__u64 address, __u64 other) 
         .address = address,
         .stacks = DWUNW_STACKS_UNKNOWN,
     };
+    const __u64 end = query.arguments ? query.arguments : query.block;
+    struct dwunw_call *call = dwunw_call_of_thread(0);
 
-    if (dwunw_settings.use_find_vma && !bpf_find_vma(bpf_get_current_task_btf(), address, dwunw_on_mapping, &query, 0))
+    if (call && call->stack && address >= call->stack && address < end && other >= call->stack && other < end)
+        return DWUNW_STACKS_SAME;
+    if (dwunw_settings.use_find_vma &&
+        !bpf_find_vma(bpf_get_current_task_btf(), address, dwunw_on_mapping, &query, 0)) {
+        if (call && query.stacks == DWUNW_STACKS_SAME)
+            call->stack = query.start;
         return query.stacks;
+    }
 #endif
     return DWUNW_STACKS_UNKNOWN;
 }

@@ -158,7 +158,8 @@ static __always_inline void memleak_free(void *ctx, __u64 address, __u64 cookie,
 	}
 	memleak_count(MEMLEAK_FREES, 1);
 	kind = block.size >> MEMLEAK_KIND_SHIFT & MEMLEAK_KIND_MASK;
-	if (MEMLEAK_KIND(cookie) < MEMLEAK_KINDS && MEMLEAK_KIND(cookie) != kind)
+	/* A block of malloc may be one of a new that called malloc. */
+	if (kind != MEMLEAK_HEAP && MEMLEAK_KIND(cookie) < MEMLEAK_KINDS && MEMLEAK_KIND(cookie) != kind)
 		memleak_send_mismatch(ctx, address, process->number, &block, MEMLEAK_KIND(cookie));
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
 #include "memleak/allocators.h"
 
-#include "memleak/kernel_types.h"
 #include "command.h"
+#include "memleak/kernel_types.h"
 
 #include <sys/stat.h>
 
@@ -10,6 +10,7 @@
 #include <cinttypes>
 #include <cstdio>
 #include <fstream>
+#include <map>
 #include <unistd.h>
 
 namespace dwunw_tool::memleak {
@@ -55,8 +56,8 @@ class Finder {
         Site site{symbol, placement.reason, {}, function.returns && (function.throws || all_by_instruction_)};
         char why[256];
         size_t count = 0;
-        if (site.by_instruction && dwunw_probe_find_returns(file_, placement.file_offset, nullptr, 0, &count, why,
-                                                            sizeof why) != DWUNW_OK) {
+        if (site.by_instruction &&
+            dwunw_probe_find_returns(file_, placement.file_offset, nullptr, 0, &count, why, sizeof why) != DWUNW_OK) {
             found_.problems.push_back(symbol + ": its returns are not known: " + why);
             return;
         }
@@ -71,12 +72,27 @@ class Finder {
             found_.sites.push_back(std::move(site));
         else if (MEMLEAK_KIND(same->point.cookie) != MEMLEAK_KIND(site.point.cookie))
             kinds_are_clear_ = false;
+        if (MEMLEAK_OPERATION(function.cookie) == MEMLEAK_ALLOCATE && MEMLEAK_KIND(function.cookie) != MEMLEAK_HEAP)
+            note_returns(placement.file_offset, MEMLEAK_KIND(function.cookie));
     }
 
     // Whether malloc, new and new[] can be told apart, and so can their opposites.
     bool kinds_are_clear() const { return kinds_are_clear_; }
 
   private:
+    // A new[] that ends in a jump to new is seen as new.
+    void note_returns(uint64_t probe_offset, uint64_t kind) {
+        size_t count = 0;
+        if (dwunw_probe_find_returns(file_, probe_offset, nullptr, 0, &count, nullptr, 0) != DWUNW_OK)
+            return;
+        std::vector<dwunw_probe_return> returns(count);
+        if (dwunw_probe_find_returns(file_, probe_offset, returns.data(), count, &count, nullptr, 0) != DWUNW_OK)
+            return;
+        for (const dwunw_probe_return &one : returns)
+            kinds_are_clear_ &= kind_of_return_.try_emplace(one.file_offset, kind).first->second == kind;
+    }
+
+    std::map<uint64_t, uint64_t> kind_of_return_;
     const dwunw_probe_file *file_;
     Allocator &found_;
     bool all_by_instruction_;
@@ -162,8 +178,8 @@ Allocator find_allocator(const std::string &path, const std::string *prefix, boo
             finder.add(function, used, glibc);
     }
     // Neither a C library nor a program.
-    found.is_only_allocator = found.has_heap && !finder.defines("printf") && !finder.defines("main") &&
-                              !finder.defines("_start");
+    found.is_only_allocator =
+        found.has_heap && !finder.defines("printf") && !finder.defines("main") && !finder.defines("_start");
     // A libc's malloc is not in the same file as operator new.
     bool has_operators = false;
     if (found.has_heap && finder.defines("_Znwm") && finder.defines("_ZdlPv")) {
