@@ -33,8 +33,9 @@ void add(std::vector<Loss> &losses, const char *what, uint64_t count, const char
 } // namespace
 
 std::vector<Loss> losses(const dwunw_bpf_counters &stacks, const std::array<uint64_t, MEMLEAK_COUNTERS> &counters,
-                         uint64_t unreadable_slots) {
+                         uint64_t unreadable_slots, uint64_t unprobed_functions) {
     std::vector<Loss> lost;
+    add(lost, "functions that could not be probed, whose blocks are not seen", unprobed_functions);
     add(lost, "blocks that found no room", counters[MEMLEAK_NO_ROOM], "raise --max-memory");
     add(lost, "mappings, processes or mismatches whose event was lost", counters[MEMLEAK_EVENTS_LOST]);
     add(lost, "frees that a report may have counted as missing blocks", counters[MEMLEAK_SNAPSHOTS_LOST]);

@@ -28,7 +28,7 @@ struct Loss {
 
 // All losses so far that are not 0.
 std::vector<Loss> losses(const dwunw_bpf_counters &stacks, const std::array<uint64_t, MEMLEAK_COUNTERS> &counters,
-                         uint64_t unreadable_slots);
+                         uint64_t unreadable_slots, uint64_t unprobed_functions);
 
 // The text of a stack that is not known.
 std::string missing_stack(int64_t stack);

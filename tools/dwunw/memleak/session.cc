@@ -369,7 +369,7 @@ void Session::show_status() {
     stacks.size = sizeof stacks;
     dwunw_bpf_get_counters(kernel_->stacks(), &stacks);
     uint64_t lost = 0;
-    for (const Loss &loss : losses(stacks, counters, kernel_->blocks().unreadable()))
+    for (const Loss &loss : losses(stacks, counters, kernel_->blocks().unreadable(), probes_->problems().size()))
         lost += loss.count;
     std::fprintf(stderr,
                  "\r%.0f calls/s, %" PRIu64 " blocks, %" PRIu64 " stacks, %" PRIu64 " lost, probes %.1f %% of a core\033[K\r",

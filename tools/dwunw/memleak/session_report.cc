@@ -127,7 +127,7 @@ void Session::print_end(const Totals &totals) {
     dwunw_bpf_counters stacks{};
     stacks.size = sizeof stacks;
     dwunw_bpf_get_counters(kernel_->stacks(), &stacks);
-    for (const Loss &loss : losses(stacks, counters, kernel_->blocks().unreadable())) {
+    for (const Loss &loss : losses(stacks, counters, kernel_->blocks().unreadable(), probes_->problems().size())) {
         lost_something_ = true;
         print("memleak: lost: %s: %" PRIu64 "%s%s\n", loss.what.c_str(), loss.count, loss.advice.empty() ? "" : "; ",
               loss.advice.c_str());
