@@ -48,7 +48,7 @@ endforeach()
 
 install(DIRECTORY LICENSES DESTINATION "${CMAKE_INSTALL_DOCDIR}")
 install(FILES README.md CHANGELOG.md DESTINATION "${CMAKE_INSTALL_DOCDIR}")
-foreach(page IN ITEMS architecture bpf_stacks c_api glossary table_format)
+foreach(page IN ITEMS architecture bpf_stacks c_api glossary memleak table_format)
     install(FILES "doc/${page}.md" DESTINATION "${CMAKE_INSTALL_DOCDIR}/doc")
 endforeach()
 
