@@ -78,11 +78,13 @@ struct dwunw_call {
     __u64 left;  /* the slot of the last call that was proved to be abandoned, until another call uses the slot */
     __u64 stack; /* the start of the thread's own stack, once it was seen; 0: not yet */
     __u32 inner; /* the number of calls that came while this one was pending, on the thread's own stack */
-    __u32 reserved;
+    __u32 looks; /* the number of calls that have looked for `stack` */
 };
 
 /* After this many inner calls, a call counts as abandoned, although its slot still looks pending. */
 #define DWUNW_CALL_MAX_INNER 64
+/* So many calls of a thread look for its own stack. More would cost too much on a stack that is never found: a fiber's. */
+#define DWUNW_CALL_LOOKS 16
 /* On a stack that is not the thread's own, an inner call's slot lies at most this many bytes below the outer call's. */
 #define DWUNW_CALL_REACH 65536
 
@@ -309,6 +311,9 @@ DWUNW_SHARED __noinline int dwunw_refuses_call(__u64 sp, __u64 flags) {
     return flags & DWUNW_CALL_BY_INSTRUCTION ? 0 : dwunw_drops_a_return(call, sp);
 }
 
+/* Learns where the thread's own stack starts, before anything depends on it: see dwunw_compare_mappings. */
+DWUNW_SHARED __noinline int dwunw_learn_stack(__u64 sp) { return dwunw_compare_mappings(sp, sp); }
+
 /* Call it at an entry. 0: do not follow this call. It is an inner call, or it is on another stack than a pending call,
    or there is no memory. */
 static __always_inline struct dwunw_call *dwunw_call_begin(void *ctx, __u64 flags) {
@@ -321,6 +326,10 @@ static __always_inline struct dwunw_call *dwunw_call_begin(void *ctx, __u64 flag
     }
     if ((call->sp || (!(flags & DWUNW_CALL_BY_INSTRUCTION) && dwunw_is_any_pending())) && dwunw_refuses_call(sp, flags))
         return 0;
+    if (dwunw_settings.use_task_storage && !call->stack && call->looks < DWUNW_CALL_LOOKS) {
+        call->looks++;
+        dwunw_learn_stack(sp);
+    }
     call->sp = sp;
     call->inner = 0;
     if (call->left == sp)
