@@ -201,6 +201,11 @@ int main(int argc, char **argv) {
     if (argc > 1)
         rounds = strtol(argv[1], NULL, 10);
     sigaction(SIGUSR1, &action, NULL);
+#ifdef __GLIBC__
+    /* A preloaded allocator leaves pvalloc to glibc. Its malloc, which begins at the first call, must not begin in two
+       threads at once. */
+    mallopt(M_TRIM_THRESHOLD, 128 * 1024);
+#endif
     puts("ready");
     wait_for_line();
     for (int i = 0; i < THREADS; i++)
