@@ -69,6 +69,8 @@ def origin(row):
             return name, names[i + 1] if i + 1 < len(names) else None
     return None
 
+NOT_FOLLOWED = "calls not followed, because another may be pending on another stack"
+
 
 class GroundTruth(unittest.TestCase):
     maxDiff = 4000
@@ -104,21 +106,28 @@ class GroundTruth(unittest.TestCase):
                     self.assertNotIn((address, size), blocks)
                     blocks[address, size] = where
         self.assertEqual(strange, [])
+        # A call that comes before the kernel has told where its thread's stack is, while another thread waits to map memory,
+        # may not be followed. The report says so: then as many calls may be wrong in it, and no more.
+        lost = dict(report.lost)
+        not_followed = lost.pop(NOT_FOLLOWED, 0)
+        self.assertEqual(lost, {})
+        self.assertLessEqual(not_followed, 3)
         known_blocks, known_pages = target.known()
         self.assertGreater(len(known_blocks), 500)
         self.assertGreater(len(known_pages), 500)
-        self.compare("blocks", blocks, known_blocks)
-        self.compare("pages", pages, known_pages)
-        self.assertEqual(report.lost, {})
+        self.compare("blocks", blocks, known_blocks, not_followed)
+        self.compare("pages", pages, known_pages, not_followed)
         self.assertEqual(report.bytes, sum(row.bytes for row in report.rows if "thread stacks" not in row.marks))
         print(f"{len(blocks)} blocks, {len(pages)} pages, {len(report.rows)} rows; {' '.join(report.remarks)}", flush=True)
 
-    def compare(self, what, shown, known):
+    def compare(self, what, shown, known, not_followed):
         too_many = collections.Counter(where[0] for key, where in shown.items() if key not in known)
         missing = collections.Counter(where[0] for key, where in known.items() if key not in shown)
         other = collections.Counter(
             (known[key][0], where[0]) for key, where in shown.items() if key in known and known[key] != where
         )
+        if max(len(too_many), len(missing), len(other)) <= not_followed:
+            return
         self.assertEqual((too_many, missing, other), ({}, {}, {}), f"{what}: too many, missing, with another stack")
 
     def work(self, seed, by_pid, **environment):
