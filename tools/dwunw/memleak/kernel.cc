@@ -12,6 +12,14 @@
 #include "memleak.skel.h"
 
 namespace dwunw_tool::memleak {
+
+// The static analyzer takes libbpf's functions for ones that free nothing.
+#ifdef __clang_analyzer__
+memleak_kernel *open_skeleton();
+#else
+static memleak_kernel *open_skeleton() { return memleak_kernel::open(); }
+#endif
+
 namespace {
 
 // libbpf's own warnings name what failed; its other levels are noise.
@@ -57,7 +65,7 @@ bool Kernel::fail(const std::string &what, dwunw_status status) {
 }
 
 void Kernel::load(dwunw_context *context, const Options &options, uint64_t cgroup, uint64_t max_memory) {
-    skeleton_.reset(memleak_kernel::open());
+    skeleton_.reset(open_skeleton());
     if (!skeleton_) {
         fail("the BPF programs cannot be opened");
         return;

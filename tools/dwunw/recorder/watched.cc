@@ -94,6 +94,7 @@ std::optional<Child> Child::start(const std::vector<std::string> &command) {
         return std::nullopt;
     }
     std::vector<char *> arguments;
+    arguments.reserve(command.size() + 1);
     for (const std::string &argument : command)
         arguments.push_back(const_cast<char *>(argument.c_str()));
     arguments.push_back(nullptr);
