@@ -26,8 +26,7 @@ TEST(History, ALeakGrowsInEveryReport) {
     EXPECT_DOUBLE_EQ(leak.bytes_per_second, 100);
     EXPECT_TRUE(leak.oldest_stays);
     EXPECT_EQ(leak.change, 100);
-    EXPECT_EQ(History::words(leak),
-              "grew in 9 of 9 reports, 100 B/s; its oldest block, 10 s old, was never freed");
+    EXPECT_EQ(History::words(leak), "grew in 9 of 9 reports, 100 B/s; its oldest block, 10 s old, was never freed");
 }
 
 TEST(History, AFullCacheHasNoScore) {

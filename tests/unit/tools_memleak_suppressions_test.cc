@@ -12,7 +12,9 @@ namespace {
 
 class File {
   public:
-    explicit File(const std::string &text) : path_(testing::TempDir() + "suppressions") { std::ofstream(path_) << text; }
+    explicit File(const std::string &text) : path_(testing::TempDir() + "suppressions") {
+        std::ofstream(path_) << text;
+    }
     ~File() { std::filesystem::remove(path_); }
     const std::string &path() const { return path_; }
 

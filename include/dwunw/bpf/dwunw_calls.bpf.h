@@ -83,7 +83,8 @@ struct dwunw_call {
 
 /* After this many inner calls, a call counts as abandoned, although its slot still looks pending. */
 #define DWUNW_CALL_MAX_INNER 64
-/* So many calls of a thread look for its own stack. More would cost too much on a stack that is never found: a fiber's. */
+/* So many calls of a thread look for its own stack. More would cost too much on a stack that is never found: a fiber's.
+ */
 #define DWUNW_CALL_LOOKS 1024
 /* On a stack that is not the thread's own, an inner call's slot lies at most this many bytes below the outer call's. */
 #define DWUNW_CALL_REACH 65536

@@ -27,30 +27,28 @@
 #define MEMLEAK_LN2 45426
 
 /* log2(random), with 16 fraction bits. `table`: log2(1 + i / 256), likewise. */
-static __always_inline __u32 memleak_log2(__u32 random, const volatile __u32 *table)
-{
-	__u32 bits = 0, rest = random, step, low, index;
+static __always_inline __u32 memleak_log2(__u32 random, const volatile __u32 *table) {
+    __u32 bits = 0, rest = random, step, low, index;
 
-	for (step = 16; step; step /= 2) {
-		if (rest >> step) {
-			bits += step;
-			rest >>= step;
-		}
-	}
-	/* What follows the highest bit, as a fraction of 32 bits. */
-	rest = bits ? random << (32 - bits) : 0;
-	index = rest >> (32 - MEMLEAK_LOG_BITS);
-	low = rest >> 8 & 0xffff;
-	return (bits << 16) + table[index] + ((table[index + 1] - table[index]) * low >> 16);
+    for (step = 16; step; step /= 2) {
+        if (rest >> step) {
+            bits += step;
+            rest >>= step;
+        }
+    }
+    /* What follows the highest bit, as a fraction of 32 bits. */
+    rest = bits ? random << (32 - bits) : 0;
+    index = rest >> (32 - MEMLEAK_LOG_BITS);
+    low = rest >> 8 & 0xffff;
+    return (bits << 16) + table[index] + ((table[index + 1] - table[index]) * low >> 16);
 }
 
 /* Whether a block of `size` bytes has a point, with one point in `period` bytes (below 2⁴⁰) on average. */
-static __always_inline int memleak_has_point(__u32 random, __u64 size, __u64 period, const volatile __u32 *table)
-{
-	const __u64 exponent = (32u << 16) - memleak_log2(random ? random : 1, table);
+static __always_inline int memleak_has_point(__u32 random, __u64 size, __u64 period, const volatile __u32 *table) {
+    const __u64 exponent = (32u << 16) - memleak_log2(random ? random : 1, table);
 
-	/* distance = exponent · ln 2 · period, with 32 fraction bits dropped in two steps */
-	return (exponent * MEMLEAK_LN2 >> 16) * period >> 16 <= size;
+    /* distance = exponent · ln 2 · period, with 32 fraction bits dropped in two steps */
+    return (exponent * MEMLEAK_LN2 >> 16) * period >> 16 <= size;
 }
 
 #endif

@@ -5,8 +5,9 @@
 //     /usr/bin/redis-server                  malloc calloc … free _Znwm _ZdlPv …   (jemalloc, linked into the program)
 //
 // A file is asked for the functions by name, under every known prefix. It counts as an allocator if it defines malloc,
-// or both PREFIXmalloc and PREFIXfree. Only then its operator new and delete are probed, too: elsewhere they call malloc
-// and free, and probes on both would cost twice. glibc's dynamic linker has a malloc for itself, which is left out.
+// or both PREFIXmalloc and PREFIXfree. Only then its operator new and delete are probed, too: elsewhere they call
+// malloc and free, and probes on both would cost twice. glibc's dynamic linker has a malloc for itself, which is left
+// out.
 #pragma once
 
 #include "memleak/functions.h"

@@ -66,8 +66,7 @@ std::string Baseline::write(const std::string &path, const Rows &rows) {
     const std::string temporary = path + ".new";
     std::ofstream file(temporary, std::ios::trunc);
     // A path may hold any byte.
-    file << json{{"format", kFormat}, {"stacks", std::move(stacks)}}.dump(1, ' ', false,
-                                                                         json::error_handler_t::replace)
+    file << json{{"format", kFormat}, {"stacks", std::move(stacks)}}.dump(1, ' ', false, json::error_handler_t::replace)
          << '\n';
     file.close();
     if (!file || std::rename(temporary.c_str(), path.c_str()) != 0) {

@@ -127,8 +127,7 @@ uint64_t Blocks::bytes() const {
 }
 
 bool Blocks::read_piece(const Table &table, uint32_t number, uint64_t first, uint64_t count,
-                        const std::function<void(const Block &)> &visit,
-                        const std::function<bool(uint32_t)> &is_gone) {
+                        const std::function<void(const Block &)> &visit, const std::function<bool(uint32_t)> &is_gone) {
     const size_t length = count * sizeof(memleak_bucket);
     void *memory = ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_SHARED, table.fd,
                           static_cast<off_t>(first * sizeof(memleak_bucket)));

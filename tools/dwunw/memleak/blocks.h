@@ -3,8 +3,8 @@
 // processes that are gone.
 #pragma once
 
-#include "memleak/kernel_types.h"
 #include "command.h"
+#include "memleak/kernel_types.h"
 
 #include <cstdint>
 #include <functional>

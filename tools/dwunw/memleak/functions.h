@@ -9,11 +9,11 @@
 namespace dwunw_tool::memleak {
 
 struct Function {
-    std::string_view name;   // without the allocator's prefix
-    uint64_t cookie;         // memleak/kernel_types.h
-    unsigned int arguments;  // the number that the probe reads
-    bool returns;            // its return is probed, too
-    bool throws;             // an exception may pass through it, so it gets no return probe
+    std::string_view name;  // without the allocator's prefix
+    uint64_t cookie;        // memleak/kernel_types.h
+    unsigned int arguments; // the number that the probe reads
+    bool returns;           // its return is probed, too
+    bool throws;            // an exception may pass through it, so it gets no return probe
 };
 
 // malloc and its family, C23 included. Every allocator has them, perhaps with a prefix.

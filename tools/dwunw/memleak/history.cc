@@ -95,8 +95,7 @@ Trend History::trend(uint64_t key) const {
 std::string History::words(const Trend &trend) {
     if (trend.reports == 0)
         return {};
-    std::string text =
-        "grew in " + std::to_string(trend.grew) + " of " + std::to_string(trend.reports) + " reports, ";
+    std::string text = "grew in " + std::to_string(trend.grew) + " of " + std::to_string(trend.reports) + " reports, ";
     text += in_units(trend.bytes_per_second) + "/s";
     if (trend.oldest_stays) {
         char age[96];

@@ -20,19 +20,19 @@ namespace dwunw_tool::memleak {
 
 // A row of one report, as the history needs it.
 struct Sighting {
-    uint64_t key;    // the same for the same call chain and kind of memory
+    uint64_t key; // the same for the same call chain and kind of memory
     uint64_t bytes;
     uint64_t count;
     uint64_t oldest; // the birth of its oldest block, ns
 };
 
 struct Trend {
-    unsigned reports = 0;       // intervals between reports in which the row could have grown
-    unsigned grew = 0;          // those in which it did
+    unsigned reports = 0;        // intervals between reports in which the row could have grown
+    unsigned grew = 0;           // those in which it did
     double bytes_per_second = 0; // over the later half
-    bool oldest_stays = false;  // its oldest block was the same in all reports
+    bool oldest_stays = false;   // its oldest block was the same in all reports
     uint64_t oldest_age_ns = 0;
-    int64_t change = 0;         // bytes since the report before
+    int64_t change = 0; // bytes since the report before
     double score = 0;
 };
 

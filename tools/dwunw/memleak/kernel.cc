@@ -111,12 +111,11 @@ void Kernel::load(dwunw_context *context, const Options &options, uint64_t cgrou
     }
     for (uint32_t number = 1; number <= MEMLEAK_PROCESSES; ++number)
         return_number(number);
-    blocks_ = std::make_unique<Blocks>(Blocks::Kernel{::bpf_map__fd(skeleton_->maps.memleak_tables),
-                                                      skeleton_->bss->memleak_table_buckets,
-                                                      &skeleton_->bss->memleak_table_count,
-                                                      reinterpret_cast<uint64_t *>(
-                                                          &skeleton_->bss->memleak_report_began)},
-                                       max_memory);
+    blocks_ = std::make_unique<Blocks>(
+        Blocks::Kernel{::bpf_map__fd(skeleton_->maps.memleak_tables), skeleton_->bss->memleak_table_buckets,
+                       &skeleton_->bss->memleak_table_count,
+                       reinterpret_cast<uint64_t *>(&skeleton_->bss->memleak_report_began)},
+        max_memory);
     if (!blocks_->grow()) {
         fail("no memory for the table of blocks");
         return;
@@ -178,8 +177,8 @@ Attachment Kernel::attach(const std::string &path, int32_t pid, const std::vecto
 void Kernel::stop_at_exec(int32_t pid) { skeleton_->bss->memleak_stop_at_exec = static_cast<__u32>(pid); }
 
 bool Kernel::stop_at_libraries(int32_t pid, const std::string &linker, uint64_t file_offset) {
-    bpf_link *link = ::bpf_program__attach_uprobe(skeleton_->progs.memleak_on_libraries, false, pid, linker.c_str(),
-                                                  file_offset);
+    bpf_link *link =
+        ::bpf_program__attach_uprobe(skeleton_->progs.memleak_on_libraries, false, pid, linker.c_str(), file_offset);
     if (link == nullptr)
         return false;
     if (linker_link_ != nullptr)

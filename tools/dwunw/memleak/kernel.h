@@ -42,8 +42,8 @@ class Kernel {
 
     // Whether returns are always seen at return instructions.
     bool all_by_instruction() const { return plan_.returns == DWUNW_ATTACH_RETURN_INSTRUCTIONS; }
-    // Attaches to points of a file whose returns are seen at return instructions, or by return probes. `pid` 0: in every
-    // process. Null: errno tells why, `status` the library's reason.
+    // Attaches to points of a file whose returns are seen at return instructions, or by return probes. `pid` 0: in
+    // every process. Null: errno tells why, `status` the library's reason.
     Attachment attach(const std::string &path, int32_t pid, const std::vector<dwunw_attach_point> &points,
                       bool by_instruction, dwunw_status &status);
 

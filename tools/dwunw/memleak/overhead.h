@@ -38,7 +38,7 @@ class Overhead {
     // Takes in the counts of a moment, and says what to do. Call it about once a second.
     Action update(uint64_t now_ns, const CallCounts &counts);
 
-    double percent() const { return percent_; }               // of one core, in the last interval
+    double percent() const { return percent_; } // of one core, in the last interval
     double calls_per_second() const { return per_second_; }
     // log2 of how many allocations one recorded one stands for.
     unsigned shift() const { return shift_; }

@@ -48,10 +48,9 @@ bool Rows::same_frames(int64_t one, int64_t other) const {
     const size_t count = read_frames(one, one_, stack);
     if (read_frames(other, other_, stack) != count)
         return false;
-    return std::equal(one_.begin(), one_.begin() + static_cast<ptrdiff_t>(count), other_.begin(),
-                      [](const dwunw_frame &a, const dwunw_frame &b) {
-                          return a.module == b.module && position(a) == position(b);
-                      });
+    return std::equal(
+        one_.begin(), one_.begin() + static_cast<ptrdiff_t>(count), other_.begin(),
+        [](const dwunw_frame &a, const dwunw_frame &b) { return a.module == b.module && position(a) == position(b); });
 }
 
 const Rows::Chain &Rows::chain_of(int64_t stack) {

@@ -24,11 +24,11 @@ enum class Memory {
 
 struct Row {
     Memory memory = Memory::kHeap;
-    uint64_t key = 0;  // the same in each report
-    int64_t stack = 0; // the first id with these frames; negative: there is no stack, and −stack says why
+    uint64_t key = 0;    // the same in each report
+    int64_t stack = 0;   // the first id with these frames; negative: there is no stack, and −stack says why
     uint32_t status = 0; // enum dwunw_status: why the stack is not complete
     uint64_t bytes = 0, count = 0;
-    uint64_t oldest = UINT64_MAX; // birth
+    uint64_t oldest = UINT64_MAX;                    // birth
     double estimated_bytes = 0, estimated_count = 0; // with sampling: of all blocks, not only the recorded ones
     double variance = 0;                             // of estimated_bytes
     std::vector<Block> blocks;                       // if they are shown
@@ -59,7 +59,7 @@ class Rows {
 
   private:
     struct Chain {
-        int64_t first;   // id
+        int64_t first; // id
         uint32_t status;
         uint64_t hash;
     };
@@ -68,9 +68,9 @@ class Rows {
     size_t read_frames(int64_t stack, std::vector<dwunw_frame> &frames, dwunw_bpf_stack &out) const;
 
     const dwunw_bpf *bpf_;
-    std::unordered_map<int64_t, Chain> chains_;              // by id
-    std::unordered_multimap<uint64_t, int64_t> by_frames_;   // hash of the frames → first id
-    std::map<std::pair<int64_t, Memory>, size_t> row_of_;    // by first id
+    std::unordered_map<int64_t, Chain> chains_;            // by id
+    std::unordered_multimap<uint64_t, int64_t> by_frames_; // hash of the frames → first id
+    std::map<std::pair<int64_t, Memory>, size_t> row_of_;  // by first id
     std::vector<Row> rows_;
     mutable std::vector<dwunw_frame> one_, other_;
 };

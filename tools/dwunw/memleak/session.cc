@@ -371,17 +371,16 @@ void Session::show_status() {
     uint64_t lost = 0;
     for (const Loss &loss : losses(stacks, counters, kernel_->blocks().unreadable(), probes_->problems().size()))
         lost += loss.count;
-    std::fprintf(stderr,
-                 "\r%.0f calls/s, %" PRIu64 " blocks, %" PRIu64 " stacks, %" PRIu64 " lost, probes %.1f %% of a core\033[K\r",
-                 overhead_->calls_per_second(), kernel_->live_blocks(), stacks.distinct_stacks, lost,
-                 overhead_->percent());
+    std::fprintf(
+        stderr,
+        "\r%.0f calls/s, %" PRIu64 " blocks, %" PRIu64 " stacks, %" PRIu64 " lost, probes %.1f %% of a core\033[K\r",
+        overhead_->calls_per_second(), kernel_->live_blocks(), stacks.distinct_stacks, lost, overhead_->percent());
 }
 
 void Session::wait(uint64_t until_ns) {
     constexpr int kLongest = 1000; // ms: the linker's changes are looked at as often
-    std::vector<pollfd> fds{{signals_, POLLIN, 0},
-                            {kernel_->events_fd(), POLLIN, 0},
-                            {dwunw_bpf_epoll_fd(kernel_->stacks()), POLLIN, 0}};
+    std::vector<pollfd> fds{
+        {signals_, POLLIN, 0}, {kernel_->events_fd(), POLLIN, 0}, {dwunw_bpf_epoll_fd(kernel_->stacks()), POLLIN, 0}};
     for (const Watched &process : watched_)
         if (!process.has_ended())
             fds.push_back({process.fd(), POLLIN, 0});

@@ -119,7 +119,8 @@ void Session::print_end(const Totals &totals) {
         print("memleak: freed from before the start: %" PRIu64 " blocks", counters[MEMLEAK_OLD_FREES]);
         if (counters[MEMLEAK_OLD_FREES_SIZED] > 0)
             print(", %" PRIu64 " bytes%s", counters[MEMLEAK_OLD_FREED_BYTES],
-                  counters[MEMLEAK_OLD_FREES_SIZED] < counters[MEMLEAK_OLD_FREES] ? " in those that have a header" : "");
+                  counters[MEMLEAK_OLD_FREES_SIZED] < counters[MEMLEAK_OLD_FREES] ? " in those that have a header"
+                                                                                  : "");
         print("\n");
     }
     if (counters[MEMLEAK_MISMATCHES] > 0)
