@@ -19,14 +19,18 @@
  *
  * Proved by tests/integration/memleak_command_test.py.
  */
+#include <stddef.h>
+
+#include <linux/bpf.h>
+#include <linux/ptrace.h>
+
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
+
 #include <dwunw/bpf/dwunw.bpf.h>
+
 #include <dwunw/bpf/dwunw_calls.bpf.h>
-#include <linux/bpf.h>
-#include <linux/ptrace.h>
-#include <stddef.h>
 
 #include "memleak/kernel_types.h"
 
