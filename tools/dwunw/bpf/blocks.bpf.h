@@ -169,6 +169,10 @@ static __always_inline int memleak_write(__u64 place, __u64 from, __u64 key, con
     return 1;
 }
 
+static __always_inline int memleak_empty(struct memleak_bucket *bucket, __u32 slot, __u64 key) {
+    return __sync_val_compare_and_swap(&bucket->keys[slot], key, 0) == key;
+}
+
 /*
  * Takes a block out. 0: it is not there.
  *
@@ -176,10 +180,6 @@ static __always_inline int memleak_write(__u64 place, __u64 from, __u64 key, con
  * not have read that slot yet. The event is reserved before the block goes: a reader that misses the block and then
  * empties the ring buffer finds the event.
  */
-static __always_inline int memleak_empty(struct memleak_bucket *bucket, __u32 slot, __u64 key) {
-    return __sync_val_compare_and_swap(&bucket->keys[slot], key, 0) == key;
-}
-
 static __always_inline int memleak_take(__u64 key, struct memleak_block *block) {
     const __u64 place = memleak_find(key), began = *(volatile __u64 *)&memleak_report_began;
     const __u32 slot = MEMLEAK_PLACE_SLOT(place);
@@ -238,7 +238,6 @@ static __noinline __u64 memleak_store(__u64 key, const struct memleak_block *blo
         }
     }
     memleak_count(MEMLEAK_NO_ROOM, 1);
-    memleak_count(MEMLEAK_NO_ROOM_BYTES, block->size & MEMLEAK_SIZE_MASK);
     return 0;
 }
 

@@ -130,7 +130,7 @@ static __noinline int memleak_free_unknown(__u64 address, __u64 cookie, __u32 fl
 
     if (!memleak_sees_all || memleak_sampling_shift || !(flags & MEMLEAK_PROCESS_ATTACHED))
         return 0;
-    /* Within an allocator's call, or behind a delete, the block is not the program's own. */
+    /* Within an allocator's call the block is not the program's own. */
     call = dwunw_call_of_thread(0);
     if (call && call->sp)
         return 0;
@@ -192,10 +192,8 @@ static __always_inline void memleak_end_old(__u64 old, __u64 cookie, const struc
     }
     if (!(bucket->blocks[MEMLEAK_PLACE_SLOT(place)].size & MEMLEAK_MOVING))
         return;
-    if (memleak_take(key, &block)) {
+    if (memleak_take(key, &block))
         memleak_count(MEMLEAK_FREES, 1);
-        block.size &= ~MEMLEAK_MOVING;
-    }
 }
 
 /* A flag of mremap: the old mapping stays. */
@@ -286,7 +284,6 @@ static __always_inline void memleak_record(struct pt_regs *ctx, __u64 cookie, __
     block.stack = memleak_stack(ctx, cookie);
     block.born = bpf_ktime_get_ns();
     memleak_count(MEMLEAK_ALLOCATIONS, 1);
-    memleak_count(MEMLEAK_ALLOCATED_BYTES, size);
     place = memleak_store(memleak_key(address, process), &block);
     /* Slots are taken from the last one down. Three quarters of this bucket of the last table are taken, so of the
        others, too: two choices keep buckets even. */
@@ -354,26 +351,21 @@ static __always_inline int memleak_leave(struct pt_regs *ctx) {
         memleak_map(ctx, cookie, operation, result, &call, process->number);
         return 0;
     case MEMLEAK_ALLOCATE_INTO:
-        if ((int)result || bpf_probe_read_user(&result, sizeof(result), (void *)call.values[1])) {
-            memleak_count(MEMLEAK_FAILED, 1);
+        if ((int)result || bpf_probe_read_user(&result, sizeof(result), (void *)call.values[1]))
             return 0;
-        }
         break;
     case MEMLEAK_REALLOCATE:
         if (!call.values[1])
             break;
         if (!result && size) {
             memleak_mark(memleak_key(call.values[1] & ~MEMLEAK_MOVING, process->number), 0);
-            memleak_count(MEMLEAK_FAILED, 1);
             return 0;
         }
         memleak_end_old(call.values[1], cookie, process);
         break;
     }
-    if (!result) {
-        memleak_count(MEMLEAK_FAILED, 1);
+    if (!result)
         return 0;
-    }
     if (operation == MEMLEAK_REALLOCATE && !memleak_is_wanted(size))
         return 0;
     memleak_record(ctx, cookie, result, size, process->number);

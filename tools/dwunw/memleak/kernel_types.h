@@ -125,9 +125,7 @@ struct memleak_process {
 /* ---- Counters, in a per-CPU array ---- */
 
 enum memleak_counter {
-    MEMLEAK_ALLOCATIONS, /* outermost calls that returned a block, also if it was not sampled */
-    MEMLEAK_ALLOCATED_BYTES,
-    MEMLEAK_FAILED,          /* outermost calls that returned none */
+    MEMLEAK_ALLOCATIONS,     /* outermost calls that returned a block, and were recorded */
     MEMLEAK_FREES,           /* of blocks that were known */
     MEMLEAK_OLD_FREES,       /* of blocks from before the attach */
     MEMLEAK_OLD_FREED_BYTES, /* of these, as far as their headers tell */
@@ -136,11 +134,10 @@ enum memleak_counter {
     MEMLEAK_REMOVED,         /* blocks that were taken out */
     MEMLEAK_REPLACED,        /* blocks whose address came again, without a free in between */
     MEMLEAK_NO_ROOM,         /* blocks that found no slot */
-    MEMLEAK_NO_ROOM_BYTES,
-    MEMLEAK_EVENTS_LOST,    /* events that found the ring buffer full: mappings and ends of processes */
-    MEMLEAK_SNAPSHOTS_LOST, /* the same for MEMLEAK_EVENT_FREED */
-    MEMLEAK_PROCESSES_LOST, /* processes for which there was no number */
-    MEMLEAK_ADDRESSES_LOST, /* blocks at addresses that a key has no room for */
+    MEMLEAK_EVENTS_LOST,     /* events that found the ring buffer full: mappings and ends of processes */
+    MEMLEAK_SNAPSHOTS_LOST,  /* the same for MEMLEAK_EVENT_FREED */
+    MEMLEAK_PROCESSES_LOST,  /* processes for which there was no number */
+    MEMLEAK_ADDRESSES_LOST,  /* blocks at addresses that a key has no room for */
     MEMLEAK_MISMATCHES,
     MEMLEAK_CALLS, /* entries of probed functions, by watched processes */
     MEMLEAK_COUNTERS = 32,
