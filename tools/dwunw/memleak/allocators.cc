@@ -145,6 +145,14 @@ std::string reachable_path(int32_t pid, const MappedFile &file) {
     return {};
 }
 
+std::vector<dwunw_attach_point> points_of(const Allocator &allocator, bool by_instruction) {
+    std::vector<dwunw_attach_point> points;
+    for (const Site &site : allocator.sites)
+        if (site.by_instruction == by_instruction)
+            points.push_back(site.point);
+    return points;
+}
+
 std::optional<uint64_t> linker_notification(const std::string &path) {
     ProbeFile file;
     if (dwunw_probe_file_open(path.c_str(), Receive(file)) != DWUNW_OK)

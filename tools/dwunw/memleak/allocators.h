@@ -57,6 +57,9 @@ std::string reachable_path(int32_t pid, const MappedFile &file);
 // kernel has no sessions, so every return is seen at return instructions.
 Allocator find_allocator(const std::string &path, const std::string *prefix, bool all_by_instruction);
 
+// The points of the functions whose returns are seen at return instructions, or of the others.
+std::vector<dwunw_attach_point> points_of(const Allocator &allocator, bool by_instruction);
+
 // If the file is a dynamic linker: the file offset of the function that it calls when it has loaded libraries.
 std::optional<uint64_t> linker_notification(const std::string &path);
 

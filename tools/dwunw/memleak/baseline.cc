@@ -60,8 +60,8 @@ std::string Baseline::write(const std::string &path, const Rows &rows) {
     json stacks = json::array();
     for (const Row &row : rows.rows())
         stacks.push_back({{"memory", name_of(row.memory)},
-                          {"bytes", row.bytes},
-                          {"count", row.count},
+                          {"bytes", row.amount.bytes},
+                          {"count", row.amount.count},
                           {"frames", texts_of(rows, row)}});
     const std::string temporary = path + ".new";
     std::ofstream file(temporary, std::ios::trunc);

@@ -15,6 +15,8 @@
 // The tables are mapped piece by piece, so that they do not count as memory of this program.
 #include "memleak/blocks.h"
 
+#include "recorder/clock.h"
+
 #include <bpf/bpf.h>
 
 #include <sys/mman.h>
@@ -22,7 +24,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <ctime>
 #include <unistd.h>
 #include <unordered_set>
 
@@ -38,12 +39,6 @@ uint64_t buckets_of(uint32_t number, uint64_t so_far) {
     constexpr uint64_t kFirst[] = {1 << 15, 1 << 16, 1 << 16};
     constexpr uint64_t kMost = 1 << 24; // 4 GiB: the kernel's limit of an array
     return number < std::size(kFirst) ? kFirst[number] : std::min(so_far, kMost - 1);
-}
-
-uint64_t now_ns() {
-    timespec now{};
-    ::clock_gettime(CLOCK_MONOTONIC, &now);
-    return uint64_t(now.tv_sec) * 1'000'000'000 + uint64_t(now.tv_nsec);
 }
 
 uint64_t load(const __u64 &word) { return __atomic_load_n(&word, __ATOMIC_ACQUIRE); }
@@ -126,14 +121,13 @@ uint64_t Blocks::bytes() const {
     return buckets * sizeof(memleak_bucket);
 }
 
-bool Blocks::read_piece(const Table &table, uint32_t number, uint64_t first, uint64_t count,
+bool Blocks::read_piece(const Table &table, uint64_t first, uint64_t count,
                         const std::function<void(const Block &)> &visit, const std::function<bool(uint32_t)> &is_gone) {
     const size_t length = count * sizeof(memleak_bucket);
     void *memory = ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_SHARED, table.fd,
                           static_cast<off_t>(first * sizeof(memleak_bucket)));
     if (memory == MAP_FAILED)
         return false;
-    (void)number;
     auto *buckets = static_cast<memleak_bucket *>(memory);
     piece_.clear();
     for (uint64_t i = 0; i < count; ++i)
@@ -173,7 +167,7 @@ uint64_t Blocks::read(const std::function<void(const Block &)> &visit, const std
     for (uint32_t number = 0; number < tables_.size(); ++number)
         for (uint64_t first = 0; first < tables_[number].buckets; first += kPieceBuckets) {
             const uint64_t count = std::min(kPieceBuckets, tables_[number].buckets - first);
-            if (!read_piece(tables_[number], number, first, count, visit, is_gone))
+            if (!read_piece(tables_[number], first, count, visit, is_gone))
                 continue;
             drain();
             std::unordered_set<uint64_t> seen;

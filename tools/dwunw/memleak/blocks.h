@@ -64,8 +64,8 @@ class Blocks {
         int fd;
         uint64_t buckets;
     };
-    bool read_piece(const Table &table, uint32_t number, uint64_t first, uint64_t count,
-                    const std::function<void(const Block &)> &visit, const std::function<bool(uint32_t)> &is_gone);
+    bool read_piece(const Table &table, uint64_t first, uint64_t count, const std::function<void(const Block &)> &visit,
+                    const std::function<bool(uint32_t)> &is_gone);
 
     Kernel kernel_;
     uint64_t max_bytes_;

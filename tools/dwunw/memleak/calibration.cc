@@ -9,7 +9,7 @@
 #include "memleak/calibration.h"
 
 #include "memleak/allocators.h"
-#include "memleak/session.h"
+#include "recorder/clock.h"
 
 #include <fcntl.h>
 #include <sys/wait.h>
@@ -108,14 +108,10 @@ std::vector<Attachment> attach_to(Kernel &kernel, int32_t pid) {
         const std::string path = reachable_path(pid, mapped);
         if (path.empty())
             continue;
-        const Allocator found = find_allocator(path, nullptr, kernel.all_by_instruction());
-        if (!found.has_heap)
-            continue;
+        Allocator found = find_allocator(path, nullptr, kernel.all_by_instruction());
+        std::erase_if(found.sites, [](const Site &site) { return site.symbol != "malloc" && site.symbol != "free"; });
         for (const bool by_instruction : {true, false}) {
-            std::vector<dwunw_attach_point> points;
-            for (const Site &site : found.sites)
-                if (site.by_instruction == by_instruction && (site.symbol == "malloc" || site.symbol == "free"))
-                    points.push_back(site.point);
+            const auto points = points_of(found, by_instruction);
             dwunw_status status = DWUNW_OK;
             if (!points.empty())
                 if (Attachment attachment = kernel.attach(path, pid, points, by_instruction, status))

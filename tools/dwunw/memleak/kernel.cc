@@ -42,26 +42,24 @@ Kernel::Kernel(dwunw_context *context, const Options &options, uint64_t cgroup, 
 
 Kernel::~Kernel() {
     if (linker_link_ != nullptr)
-        ::bpf_link__destroy(static_cast<bpf_link *>(linker_link_));
+        ::bpf_link__destroy(linker_link_);
     if (events_ != nullptr)
-        ::ring_buffer__free(static_cast<ring_buffer *>(events_));
+        ::ring_buffer__free(events_);
 }
 
-bool Kernel::fail(const std::string &what) {
+void Kernel::fail(const std::string &what) {
     const int error = errno;
     error_ = what + ": " + std::strerror(error);
     if (error == EPERM || error == EACCES)
         error_ += "; run as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE";
-    return false;
 }
 
-bool Kernel::fail(const std::string &what, dwunw_status status) {
+void Kernel::fail(const std::string &what, dwunw_status status) {
     error_ = what + ": " + dwunw_status_string(status);
     if (status == DWUNW_ERR_PERMISSION)
         error_ += "; run as root, or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_SYS_ADMIN";
     if (status == DWUNW_ERR_BPF && errno != 0)
         error_ += std::string(" (") + std::strerror(errno) + ")";
-    return false;
 }
 
 void Kernel::load(dwunw_context *context, const Options &options, uint64_t cgroup, uint64_t max_memory) {
@@ -182,17 +180,17 @@ bool Kernel::stop_at_libraries(int32_t pid, const std::string &linker, uint64_t 
     if (link == nullptr)
         return false;
     if (linker_link_ != nullptr)
-        ::bpf_link__destroy(static_cast<bpf_link *>(linker_link_));
+        ::bpf_link__destroy(linker_link_);
     linker_link_ = link;
     skeleton_->bss->memleak_stop_at_libraries = static_cast<__u32>(pid);
     return true;
 }
 
-int Kernel::events_fd() const { return ::ring_buffer__epoll_fd(static_cast<ring_buffer *>(events_)); }
+int Kernel::events_fd() const { return ::ring_buffer__epoll_fd(events_); }
 
 void Kernel::take_events(const std::function<void(const memleak_event &)> &take) {
     take_ = &take;
-    ::ring_buffer__consume(static_cast<ring_buffer *>(events_));
+    ::ring_buffer__consume(events_);
     take_ = nullptr;
 }
 

@@ -14,6 +14,8 @@
 #include <string>
 
 struct memleak_kernel; // the skeleton
+struct bpf_link;       // libbpf's, as is
+struct ring_buffer;
 
 namespace dwunw_tool::memleak {
 
@@ -70,8 +72,8 @@ class Kernel {
     };
     using Stacks = Handle<dwunw_bpf, dwunw_bpf_close>;
     void load(dwunw_context *context, const Options &options, uint64_t cgroup, uint64_t max_memory);
-    bool fail(const std::string &what);
-    bool fail(const std::string &what, dwunw_status status);
+    void fail(const std::string &what);
+    void fail(const std::string &what, dwunw_status status);
 
     std::string error_;
     std::unique_ptr<memleak_kernel, SkeletonDeleter> skeleton_;
@@ -79,9 +81,9 @@ class Kernel {
     dwunw_attach_programs programs_{};
     dwunw_attach_plan plan_{};
     std::unique_ptr<Blocks> blocks_;
-    void *events_ = nullptr; // struct ring_buffer
+    ring_buffer *events_ = nullptr;
     const std::function<void(const memleak_event &)> *take_ = nullptr;
-    void *linker_link_ = nullptr; // struct bpf_link
+    bpf_link *linker_link_ = nullptr;
     bool growth_wanted_ = false;
 };
 

@@ -19,10 +19,7 @@ bool Probes::is_asked_for(const MappedFile &file) const {
 
 void Probes::attach(int32_t pid, const std::string &path, const MappedFile &mapped, const Allocator &found,
                     bool by_instruction, File &file) {
-    std::vector<dwunw_attach_point> points;
-    for (const Site &site : found.sites)
-        if (site.by_instruction == by_instruction)
-            points.push_back(site.point);
+    const auto points = points_of(found, by_instruction);
     if (points.empty())
         return;
     dwunw_status status = DWUNW_OK;
@@ -32,14 +29,11 @@ void Probes::attach(int32_t pid, const std::string &path, const MappedFile &mapp
         return;
     }
     file.attachments.push_back(std::move(attachment));
-    for (const Site &site : found.sites) {
-        if (site.by_instruction != by_instruction)
-            continue;
-        if (options_.verbose)
+    for (const Site &site : found.sites)
+        if (options_.verbose && site.by_instruction == by_instruction)
             std::fprintf(stderr, "probe: %s in %s: %s%s\n", printable(site.symbol).c_str(),
                          printable(mapped.path).c_str(), site.reason.c_str(),
                          by_instruction ? "; returns by return instructions" : "");
-    }
     file.has_heap |= found.has_heap;
 }
 

@@ -16,8 +16,8 @@ namespace dwunw_tool::memleak {
 namespace {
 
 void estimate(Row &row) {
-    row.bytes = static_cast<uint64_t>(std::llround(row.estimated_bytes));
-    row.count = static_cast<uint64_t>(std::llround(row.estimated_count));
+    row.amount.bytes = static_cast<uint64_t>(std::llround(row.amount.estimated_bytes));
+    row.amount.count = static_cast<uint64_t>(std::llround(row.amount.estimated_count));
 }
 
 } // namespace
@@ -46,9 +46,9 @@ bool Ranking::is_suppressed(const Rows &rows, const Row &row) const {
 std::string Ranking::mark(const Row &row, const Trend &trend, int64_t change, bool is_sampled) const {
     std::string mark;
     char text[128];
-    if (is_sampled && row.variance > 0) {
+    if (is_sampled && row.amount.variance > 0) {
         std::snprintf(text, sizeof text, " [estimated, +-%.0f %%]",
-                      100 * std::sqrt(row.variance) / static_cast<double>(row.bytes));
+                      100 * std::sqrt(row.amount.variance) / static_cast<double>(row.amount.bytes));
         mark += text;
     }
     if (options_.diff || !options_.diff_from.empty()) {
@@ -74,21 +74,21 @@ std::vector<Ranked> Ranking::rank(Rows &rows, uint64_t now_ns, bool is_sampled, 
     for (Row &row : rows.rows()) {
         if (is_sampled)
             estimate(row);
-        sightings.push_back({row.key, row.bytes, row.count, row.oldest});
+        sightings.push_back({row.key, row.amount.bytes, row.amount.count, row.amount.oldest});
         if (row.memory == Memory::kThreadStack) {
-            totals.thread_stacks += row.bytes;
+            totals.thread_stacks += row.amount.bytes;
         } else if (row.memory == Memory::kAllocator) {
-            totals.allocators_own += row.bytes;
+            totals.allocators_own += row.amount.bytes;
             continue;
         } else if (is_suppressed(rows, row)) {
-            totals.suppressed_bytes += row.bytes;
-            totals.suppressed_count += row.count;
+            totals.suppressed_bytes += row.amount.bytes;
+            totals.suppressed_count += row.amount.count;
             continue;
         } else {
-            totals.bytes += row.bytes;
-            totals.count += row.count;
-            totals.variance += row.variance;
-            totals.mapped += row.memory == Memory::kMapping ? row.bytes : 0;
+            totals.bytes += row.amount.bytes;
+            totals.count += row.amount.count;
+            totals.variance += row.amount.variance;
+            totals.mapped += row.memory == Memory::kMapping ? row.amount.bytes : 0;
         }
         candidates.push_back({&row, {}, 0});
     }
@@ -97,7 +97,7 @@ std::vector<Ranked> Ranking::rank(Rows &rows, uint64_t now_ns, bool is_sampled, 
         candidate.trend = history_.trend(candidate.row->key);
         candidate.change = candidate.trend.change;
         if (!options_.diff_from.empty())
-            candidate.change = static_cast<int64_t>(candidate.row->bytes) -
+            candidate.change = static_cast<int64_t>(candidate.row->amount.bytes) -
                                static_cast<int64_t>(baseline_.find(rows, *candidate.row).bytes);
     }
     const bool is_diff = options_.diff || !options_.diff_from.empty();
@@ -108,17 +108,20 @@ std::vector<Ranked> Ranking::rank(Rows &rows, uint64_t now_ns, bool is_sampled, 
             return a.change > b.change;
         switch (options_.sort) {
         case Sort::kCount:
-            return std::tie(a.row->count, a.row->bytes) > std::tie(b.row->count, b.row->bytes);
+            return std::tie(a.row->amount.count, a.row->amount.bytes) >
+                   std::tie(b.row->amount.count, b.row->amount.bytes);
         case Sort::kAge:
-            return std::tie(a.row->oldest, b.row->bytes) < std::tie(b.row->oldest, a.row->bytes);
+            return std::tie(a.row->amount.oldest, b.row->amount.bytes) <
+                   std::tie(b.row->amount.oldest, a.row->amount.bytes);
         case Sort::kGrowth:
-            return std::tie(a.trend.bytes_per_second, a.row->bytes) > std::tie(b.trend.bytes_per_second, b.row->bytes);
+            return std::tie(a.trend.bytes_per_second, a.row->amount.bytes) >
+                   std::tie(b.trend.bytes_per_second, b.row->amount.bytes);
         case Sort::kScore:
-            return std::tie(a.trend.score, a.row->bytes) > std::tie(b.trend.score, b.row->bytes);
+            return std::tie(a.trend.score, a.row->amount.bytes) > std::tie(b.trend.score, b.row->amount.bytes);
         case Sort::kBytes:
             break;
         }
-        return std::tie(a.row->bytes, a.row->count) > std::tie(b.row->bytes, b.row->count);
+        return std::tie(a.row->amount.bytes, a.row->amount.count) > std::tie(b.row->amount.bytes, b.row->amount.count);
     });
     std::vector<Ranked> ranked;
     for (const Candidate &candidate : candidates) {

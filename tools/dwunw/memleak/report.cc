@@ -77,9 +77,9 @@ void Report::frame(size_t index, const dwunw_frame &frame) const {
 }
 
 void Report::row(const Rows &rows, const Row &row, const std::string &mark) const {
-    print("%" PRIu64 " bytes in %" PRIu64 " allocations from stack%s%s\n", row.bytes, row.count,
+    print("%" PRIu64 " bytes in %" PRIu64 " allocations from stack%s%s\n", row.amount.bytes, row.amount.count,
           memory_mark(row.memory).c_str(), mark.c_str());
-    for (const Block &block : row.blocks)
+    for (const Block &block : row.amount.blocks)
         print("\taddr = 0x%" PRIx64 " size = %" PRIu64 "\n", block.address, block.size);
     stack(rows, row);
 }

@@ -34,6 +34,30 @@ const char *name_of(Memory memory) {
     return "heap";
 }
 
+void Amount::add(const Block &block, double probability, bool keep) {
+    bytes += block.size;
+    count++;
+    oldest = std::min(oldest, block.born);
+    if (probability > 0) {
+        const double size = static_cast<double>(block.size);
+        estimated_bytes += size / probability;
+        estimated_count += 1 / probability;
+        variance += size * size * (1 - probability) / (probability * probability);
+    }
+    if (keep)
+        blocks.push_back(block);
+}
+
+void Amount::add(const Amount &other) {
+    bytes += other.bytes;
+    count += other.count;
+    oldest = std::min(oldest, other.oldest);
+    estimated_bytes += other.estimated_bytes;
+    estimated_count += other.estimated_count;
+    variance += other.variance;
+    blocks.insert(blocks.end(), other.blocks.begin(), other.blocks.end());
+}
+
 size_t Rows::read_frames(int64_t stack, std::vector<dwunw_frame> &frames, dwunw_bpf_stack &out) const {
     frames.resize(kMaxFrames);
     out = {};
@@ -87,10 +111,9 @@ Row &Rows::of(int64_t stack, Memory memory) {
 }
 
 std::vector<dwunw_frame> Rows::frames(const Row &row) const {
-    std::vector<dwunw_frame> frames;
     dwunw_bpf_stack stack{};
-    frames.resize(read_frames(row.stack, frames, stack));
-    return frames;
+    const size_t count = read_frames(row.stack, one_, stack);
+    return {one_.begin(), one_.begin() + static_cast<ptrdiff_t>(count)};
 }
 
 std::vector<uint64_t> Rows::ids() const {

@@ -22,16 +22,25 @@ enum class Memory {
     kAllocator,   // mmap by an allocator, for itself
 };
 
+// The blocks of a stack, added up.
+struct Amount {
+    uint64_t bytes = 0, count = 0;
+    uint64_t oldest = UINT64_MAX;                    // birth
+    double estimated_bytes = 0, estimated_count = 0; // with sampling: of all blocks, not only the recorded ones
+    double variance = 0;                             // of estimated_bytes
+    std::vector<Block> blocks;                       // if they are kept
+
+    // A block that was recorded with this probability (sampling.h); 0: it stands for nothing.
+    void add(const Block &block, double probability, bool keep);
+    void add(const Amount &other);
+};
+
 struct Row {
     Memory memory = Memory::kHeap;
     uint64_t key = 0;    // the same in each report
     int64_t stack = 0;   // the first id with these frames; negative: there is no stack, and −stack says why
     uint32_t status = 0; // enum dwunw_status: why the stack is not complete
-    uint64_t bytes = 0, count = 0;
-    uint64_t oldest = UINT64_MAX;                    // birth
-    double estimated_bytes = 0, estimated_count = 0; // with sampling: of all blocks, not only the recorded ones
-    double variance = 0;                             // of estimated_bytes
-    std::vector<Block> blocks;                       // if they are shown
+    Amount amount;
 };
 
 // The stack is not known: neither an id nor a reason that the kernel half gave.

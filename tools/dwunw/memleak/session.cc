@@ -16,7 +16,6 @@
 #include <cinttypes>
 #include <csignal>
 #include <cstring>
-#include <ctime>
 #include <poll.h>
 #include <unistd.h>
 
@@ -33,12 +32,6 @@ uint64_t machine_memory() {
 std::string in_mib(uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
 
 } // namespace
-
-uint64_t now_ns() {
-    timespec now{};
-    ::clock_gettime(CLOCK_MONOTONIC, &now);
-    return uint64_t(now.tv_sec) * kSecond + uint64_t(now.tv_nsec);
-}
 
 Session::Session(Options options)
     : options_(std::move(options)), sampling_{options_.sample_rate, options_.sample_bytes},
@@ -99,9 +92,7 @@ bool Session::watch(int32_t pid) {
 }
 
 int Session::nothing_to_trace(int32_t pid) const {
-    std::string looked;
-    for (const std::string &path : probes_->looked_at(pid))
-        looked += "\n  " + path;
+    const std::vector<std::string> looked = probes_->looked_at(pid);
     std::string why = "nothing to trace: no file that it has mapped defines an allocator";
     if (!options_.object.empty())
         why = "nothing to trace: " + options_.object + " is not mapped, or defines no allocator";
@@ -109,7 +100,7 @@ int Session::nothing_to_trace(int32_t pid) const {
         why += " with the prefix '" + *options_.prefix + "'";
     why += looked.empty() ? " (its map cannot be read, or is empty)" : ". Looked at:";
     std::fprintf(stderr, "dwunw: %d: %s", pid, printable(why).c_str());
-    for (const std::string &path : probes_->looked_at(pid))
+    for (const std::string &path : looked)
         std::fprintf(stderr, "\n  %s", printable(path).c_str());
     std::fprintf(stderr, "\n");
     for (const std::string &problem : probes_->problems())
@@ -167,7 +158,7 @@ bool Session::start_command(int &exit_code) {
         exit_code = fail(options_.command[0], "it ended before it could be watched");
         return false;
     }
-    kernel_->take_events([this](const memleak_event &event) { take(event); });
+    take_events();
     has_executed_ = false;
     if (!attach_to_command()) {
         exit_code = kExitFailure;
@@ -206,7 +197,7 @@ int Session::run() {
     if (options_.max_overhead || shows_status_) {
         std::string problem;
         const auto cost = calibrate(
-            *kernel_, [this] { kernel_->take_events([this](const memleak_event &event) { take(event); }); }, problem);
+            *kernel_, [this] { take_events(); }, problem);
         if (!cost && options_.max_overhead)
             return fail("--max-overhead", problem);
         if (cost)
@@ -264,6 +255,10 @@ void Session::look_again() {
     const std::vector<std::string> &problems = probes_->problems();
     for (; problems_shown_ < problems.size(); ++problems_shown_)
         std::fprintf(stderr, "dwunw: not probed: %s\n", printable(problems[problems_shown_]).c_str());
+}
+
+void Session::take_events() {
+    kernel_->take_events([this](const memleak_event &event) { take(event); });
 }
 
 void Session::take(const memleak_event &event) {
@@ -364,12 +359,11 @@ void Session::watch_overhead() {
 
 // One line on the terminal, which the next one and the next report overwrite.
 void Session::show_status() {
-    const auto counters = kernel_->counters();
     dwunw_bpf_counters stacks{};
     stacks.size = sizeof stacks;
     dwunw_bpf_get_counters(kernel_->stacks(), &stacks);
     uint64_t lost = 0;
-    for (const Loss &loss : losses(stacks, counters, kernel_->blocks().unreadable(), probes_->problems().size()))
+    for (const Loss &loss : losses_so_far())
         lost += loss.count;
     std::fprintf(
         stderr,
@@ -392,7 +386,7 @@ void Session::wait(uint64_t until_ns) {
         if (::poll(fds.data(), fds.size(), timeout) < 0 && errno != EINTR)
             return;
         take_signals();
-        kernel_->take_events([this](const memleak_event &event) { take(event); });
+        take_events();
         if (has_executed_) {
             // As at its start. What goes wrong was said; the program runs in any case.
             has_executed_ = false;

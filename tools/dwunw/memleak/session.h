@@ -10,6 +10,7 @@
 #include "memleak/report.h"
 #include "memleak/rows.h"
 
+#include "recorder/clock.h"
 #include "recorder/watched.h"
 
 #include <map>
@@ -19,11 +20,6 @@
 #include <vector>
 
 namespace dwunw_tool::memleak {
-
-constexpr uint64_t kSecond = 1'000'000'000; // in ns
-
-// CLOCK_MONOTONIC, as bpf_ktime_get_ns.
-uint64_t now_ns();
 
 class Session {
   public:
@@ -38,8 +34,6 @@ class Session {
         bool ended = false;    // its blocks are in one more report
         bool replaced = false; // it executed another program: its blocks are gone
     };
-    struct Sum; // of the blocks with one stack id
-
     bool open();
     bool find_targets(uint64_t &cgroup);
     bool start_command(int &exit_code);
@@ -54,13 +48,15 @@ class Session {
     void watch_overhead();
     void show_status();
     bool is_over();
+    void take_events();
     void take(const memleak_event &event);
     void take_stacks(uint64_t for_ns);
 
+    std::vector<Loss> losses_so_far() const;
     void report();
     void collect(Rows &rows);
     void mark_allocators(Rows &rows);
-    void print_mismatches(const Report &report, Rows &rows);
+    void print_mismatches(const Report &report, const Rows &rows) const;
     void print_end(const Totals &totals);
     void drop_ended();
     int exit_status();

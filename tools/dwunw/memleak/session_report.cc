@@ -11,66 +11,33 @@
 
 namespace dwunw_tool::memleak {
 
-struct Session::Sum {
-    uint64_t bytes = 0, count = 0, oldest = UINT64_MAX;
-    double estimated_bytes = 0, estimated_count = 0, variance = 0;
-    std::vector<Block> blocks;
-};
-
 void Session::collect(Rows &rows) {
-    std::unordered_map<int64_t, Sum> sums;
-    std::vector<Block> mapped;
-    const uint64_t age = options_.older_ms * 1'000'000;
-    const uint64_t latest = now_ns() - std::min(now_ns(), age);
+    std::unordered_map<int64_t, Amount> amounts; // by stack id
+    const uint64_t now = now_ns();
+    const uint64_t latest = now - std::min(now, options_.older_ms * 1'000'000);
     const auto visit = [&](const Block &block) {
         if (block.born > latest)
             return;
-        Sum &sum = sums[block.stack];
-        const double probability = sampling_.probability(block.size) / static_cast<double>(UINT64_C(1) << block.shift);
         is_sampled_ |= block.shift > 0;
-        sum.bytes += block.size;
-        sum.count++;
-        sum.oldest = std::min(sum.oldest, block.born);
-        if (probability > 0) {
-            const double size = static_cast<double>(block.size);
-            sum.estimated_bytes += size / probability;
-            sum.estimated_count += 1 / probability;
-            sum.variance += size * size * (1 - probability) / (probability * probability);
-        }
-        if (options_.show_blocks)
-            sum.blocks.push_back(block);
+        const double probability = sampling_.probability(block.size) / static_cast<double>(UINT64_C(1) << block.shift);
+        amounts[block.stack].add(block, probability, options_.show_blocks);
     };
     const auto is_gone = [&](uint32_t number) {
         const auto found = processes_.find(number);
         return found != processes_.end() && found->second.replaced;
     };
-    const auto drain = [&] { kernel_->take_events([this](const memleak_event &event) { take(event); }); };
-    drain();
-    kernel_->blocks().read(visit, is_gone, drain);
+    take_events();
+    kernel_->blocks().read(visit, is_gone, [this] { take_events(); });
     // A block's stack was sent before the block was stored, so its record has come.
     take_stacks(kSecond);
-    for (auto &[id, sum] : sums) {
-        Row &row = rows.of(id, Memory::kHeap);
-        row.bytes += sum.bytes;
-        row.count += sum.count;
-        row.oldest = std::min(row.oldest, sum.oldest);
-        row.estimated_bytes += sum.estimated_bytes;
-        row.estimated_count += sum.estimated_count;
-        row.variance += sum.variance;
-        row.blocks.insert(row.blocks.end(), sum.blocks.begin(), sum.blocks.end());
-    }
+    for (const auto &[id, amount] : amounts)
+        rows.of(id, Memory::kHeap).amount.add(amount);
     mappings_.each([&](uint32_t number, const Mapping &mapping) {
         const uint64_t size = mapping.end - mapping.start;
         if (mapping.born > latest || size < options_.min_size || size > options_.max_size)
             return;
-        Row &row = rows.of(mapping.stack, mapping.is_thread_stack ? Memory::kThreadStack : Memory::kMapping);
-        row.bytes += size;
-        row.count++;
-        row.oldest = std::min(row.oldest, mapping.born);
-        row.estimated_bytes += static_cast<double>(size);
-        row.estimated_count += 1;
-        if (options_.show_blocks)
-            row.blocks.push_back({mapping.start, number, size, 0, 0, mapping.stack, mapping.born});
+        rows.of(mapping.stack, mapping.is_thread_stack ? Memory::kThreadStack : Memory::kMapping)
+            .amount.add({mapping.start, number, size, 0, 0, mapping.stack, mapping.born}, 1, options_.show_blocks);
     });
     ids_ = rows.ids();
     for (const auto &[mismatch, count] : mismatches_)
@@ -91,11 +58,18 @@ void Session::mark_allocators(Rows &rows) {
     }
 }
 
-void Session::print_mismatches(const Report &report, Rows &rows) {
+void Session::print_mismatches(const Report &report, const Rows &rows) const {
     for (const auto &[mismatch, count] : mismatches_) {
         const auto &[allocated, kind, how, freed] = mismatch;
         report.mismatch(rows, count, kind, how, allocated, freed);
     }
+}
+
+std::vector<Loss> Session::losses_so_far() const {
+    dwunw_bpf_counters stacks{};
+    stacks.size = sizeof stacks;
+    dwunw_bpf_get_counters(kernel_->stacks(), &stacks);
+    return losses(stacks, kernel_->counters(), kernel_->blocks().unreadable(), probes_->problems().size());
 }
 
 void Session::print_end(const Totals &totals) {
@@ -125,10 +99,7 @@ void Session::print_end(const Totals &totals) {
     }
     if (counters[MEMLEAK_MISMATCHES] > 0)
         print("memleak: blocks freed by the wrong function: %" PRIu64 "\n", counters[MEMLEAK_MISMATCHES]);
-    dwunw_bpf_counters stacks{};
-    stacks.size = sizeof stacks;
-    dwunw_bpf_get_counters(kernel_->stacks(), &stacks);
-    for (const Loss &loss : losses(stacks, counters, kernel_->blocks().unreadable(), probes_->problems().size())) {
+    for (const Loss &loss : losses_so_far()) {
         lost_something_ = true;
         print("memleak: lost: %s: %" PRIu64 "%s%s\n", loss.what.c_str(), loss.count, loss.advice.empty() ? "" : "; ",
               loss.advice.c_str());
